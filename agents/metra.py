@@ -1,0 +1,150 @@
+"""METRA: scalable unsupervised RL with metric-aware abstraction (Park, Rybkin, Levine, 2024).
+
+https://arxiv.org/abs/2310.08887
+
+Skills z move the agent along a learned latent phi, and phi is bounded by temporal distance:
+
+    max_{pi, phi}  E[ sum_t (phi(s_{t+1}) - phi(s_t))^T z ]     s.t.  |phi(s) - phi(s')|^2 <= 1  for neighbours s, s'
+
+    reward   r  = dphi^T z,                      dphi = phi(s') - phi(s)
+    phi      max  mean[ r + lambda c ],          c = min(eps, 1 - q),  q = sum_j dphi_j^2
+    lambda   min  log(lambda) mean(c)            detached c, taken before phi moved
+    policy   SAC on r, recomputed with the new phi (learners/sac.py)
+
+Since r telescopes, the best z to reach a goal g from s is the direction of phi(g) - phi(s): that is how it is prompted.
+
+Differences between the paper and its released code; presets named `*-paper` follow the code:
+- `constraint_reduction="mean"`: the code has q = mean_j dphi_j^2, so it enforces |dphi| <= sqrt(d). The paper: "sum".
+- `batch.timeout_as_terminal=True`: the code stores a time limit as a terminal and does not bootstrap there.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import UnsupportedPrompt
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
+from urlrl.learners.sac import SAC, SACConfig
+from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, Transition
+
+
+@dataclass(frozen=True)
+class MetraConfig:
+    z: SkillSpace = SkillSpace("sphere", 2)  # prior over skills; phi maps into the same dimension
+    batch: BatchSpec = BatchSpec()  # what a gradient step sees
+    width: int = 1024  # units of both hidden layers, of every network
+    lr: float = 1e-4  # Adam, of every network, lambda and alpha
+    constraint_reduction: Literal["sum", "mean"] = "sum"  # q over the latent dimensions: the paper's, the code's
+    slack: float = 1e-3  # eps: lets lambda shrink where the constraint holds
+    dual_init: float = 30.0  # initial lambda
+    gamma: float = 0.99  # discount per control step
+    tau: float = 0.005  # target critics: share of the online critics per update
+    alpha: float = 0.01  # initial entropy temperature
+    learn_alpha: bool = True  # False: alpha stays as it is
+    entropy_coef: float = 0.5  # target entropy in units of -|A|
+
+
+class Toward(NamedTuple):
+    """A task of METRA: a point of latent space to move to."""
+
+    phi_goal: jax.Array  # (d,)
+
+
+class Along(NamedTuple):
+    """A task of METRA: a skill to follow throughout."""
+
+    z: jax.Array  # (d,)
+
+
+@struct.dataclass
+class Metra:
+    phi: Model
+    dual: PositiveScalar  # lambda
+    sac: SAC
+    normalizer: Normalizer
+    config: MetraConfig = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":
+        """`example` is one transition or a batch; only its shapes matter."""
+        phi_key, sac_key = jax.random.split(key)
+        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
+        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        sac = SACConfig(
+            config.width, config.lr, config.gamma, config.tau, config.alpha, config.learn_alpha, config.entropy_coef
+        )
+        return cls(
+            phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
+            dual=PositiveScalar.create(config.dual_init, config.lr),
+            sac=SAC.create(sac, jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32), action, sac_key),
+            normalizer=Normalizer.identity(obs.shape[-1]),
+            config=config,
+        )
+
+    begin, act = hold_skill_begin, hold_skill_act
+
+    def latent(self, obs: Array) -> jax.Array:
+        """phi of raw observations, (*B, d)."""
+        return self.phi(self.normalizer(obs))
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """(*B, act) in [-1, 1]; temperature 0 is the mode."""
+        return self.sac.actor(self._policy_input(self.normalizer(obs), z)).sample(key, temperature)
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array:
+        """r = dphi^T z, (B,); within [-1, 1] per unit of |z| where the constraint holds."""
+        dphi = self.latent(batch.next_obs) - self.latent(batch.obs)
+        return jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["Metra", Metrics]:
+        """Improve the representation, replace the reward, improve the policy."""
+        batch = batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
+        agent, metrics = self._update_phi(batch)
+        dphi = agent.phi(batch.next_obs) - agent.phi(batch.obs)
+        reward = jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+        x, next_x = self._policy_input(batch.obs, batch.z), self._policy_input(batch.next_obs, batch.z)
+        sac, sac_metrics = self.sac.update(x, batch.action, reward, batch.discount, next_x, key)
+        return agent.replace(sac=sac), {**metrics, **sac_metrics, "reward/intrinsic": jnp.mean(reward)}
+
+    def _update_phi(self, batch: Transition) -> tuple["Metra", Metrics]:
+        direction = self.config.z.direction(batch.z)
+        reduce = {"sum": jnp.sum, "mean": jnp.mean}[self.config.constraint_reduction]
+
+        def loss(params):
+            dphi = self.phi(batch.next_obs, params=params) - self.phi(batch.obs, params=params)
+            q = reduce(dphi**2, axis=-1)
+            c = jnp.minimum(self.config.slack, 1 - q)
+            objective = jnp.sum(dphi * direction, axis=-1) + jax.lax.stop_gradient(self.dual.value) * c
+            return -jnp.mean(objective), (jnp.mean(c), jnp.mean(q))
+
+        phi, phi_loss, (c, q) = self.phi.minimise(loss)
+        metrics = {"phi/loss": phi_loss, "phi/step_sq": q, "phi/slack": c, "phi/lambda": self.dual.value}
+        return self.replace(phi=phi, dual=self.dual.minimise(c)), metrics
+
+    def _policy_input(self, obs: Array, z: Array) -> jax.Array:
+        return jnp.concatenate([obs, z], axis=-1)
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along:
+        """A goal is a point of latent space; a demonstration is the direction in which it went."""
+        del seen, key
+        match prompt:
+            case GoalPrompt(goal):
+                return Toward(self.latent(goal))
+            case DemoPrompt(obs):
+                return Along(self.config.z.project(self.latent(obs[-1]) - self.latent(obs[0])))
+            case _:
+                raise UnsupportedPrompt(
+                    f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt or a DemoPrompt."
+                )
+
+    def aim(self, task: Toward | Along, obs: Array) -> jax.Array:
+        """The skill to use at each of these states, (*B, d)."""
+        match task:
+            case Toward(phi_goal):
+                return self.config.z.project(phi_goal - self.latent(obs))
+            case Along(z):
+                return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))

@@ -1,0 +1,58 @@
+"""Environments by name: `ant`, `half_cheetah`, `point`, `dmc:<domain>_<task>`, `gym:<id>`, a user's `module:function`."""
+
+from collections.abc import Callable
+
+from urlrl.errors import UserError, unknown
+from urlrl.types import HostEnv
+
+
+def _ant(**options) -> HostEnv:
+    from urlrl.envs.locomotion import ANT, LocomotionEnv
+
+    return LocomotionEnv(ANT, **options)
+
+
+def _half_cheetah(**options) -> HostEnv:
+    from urlrl.envs.locomotion import HALF_CHEETAH, LocomotionEnv
+
+    return LocomotionEnv(HALF_CHEETAH, **options)
+
+
+def _point(**options) -> HostEnv:
+    from urlrl.envs.point import PointEnv
+
+    return PointEnv(**options)
+
+
+ENVS: dict[str, Callable[..., HostEnv]] = {"ant": _ant, "half_cheetah": _half_cheetah, "point": _point}
+
+
+def make_env(
+    name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False
+) -> HostEnv:
+    """`num_envs` copies of an environment, stepped together.
+
+    Args:
+        name: a key of `ENVS`, `dmc:<domain>_<task>`, `gym:<id>`, or `module:function` where the function takes
+            nothing and returns a `gymnasium.Env`.
+        episode_steps: another time limit, in control steps; None keeps the environment's own.
+        root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
+            and METRA's phi can only cover what it sees).
+
+    Raises:
+        UserError: no such environment, or its spaces are not flat boxes.
+    """
+    if root_position and not name.startswith("dmc:"):
+        raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: environment.")
+    if name in ENVS:
+        return ENVS[name](num_envs=num_envs, episode_steps=episode_steps)
+    kind, _, rest = name.partition(":")
+    if kind == "dmc":
+        from urlrl.envs.dmc import DmcEnv
+
+        return DmcEnv(rest, num_envs, episode_steps=episode_steps, root_position=root_position)
+    if kind == "gym" or rest:
+        from urlrl.envs.gym import GymEnv, find_maker
+
+        return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
+    raise unknown("environment", name, [*ENVS, "dmc:<domain>_<task>", "gym:<id>", "module:function"])

@@ -1,0 +1,103 @@
+"""What every host environment shares: episode clocks, seeds of resets, and Gymnasium's vector interface."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+
+class HostVectorEnv(VectorEnv):
+    """A Gymnasium vector environment with autoreset disabled, and the methods of `urlrl.types.HostEnv`.
+
+    A subclass fills `_reset_lane`, `_step`, `_obs` and says the rest in its `EnvSpec`. The randomness of a reset
+    depends on (seed, lane, number of the episode) alone, so three small integers continue a run exactly.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+
+    def __init__(self, env_spec: EnvSpec, num_envs: int):
+        self.env_spec = env_spec
+        self.num_envs = num_envs
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (env_spec.obs_dim,), np.float64)
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (env_spec.action_dim,), np.float32)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.seed = 0
+        self.episode = np.full(num_envs, -1, np.int64)  # number of the episode that each lane is in
+        self.clock = np.zeros(num_envs, np.int64)  # control steps since the lane's reset
+        self.ended = np.ones(num_envs, bool)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}."""
+        if seed is not None:
+            self.seed, self.episode[:] = seed, -1
+        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
+        for lane in np.flatnonzero(mask):
+            self.episode[lane] += 1
+            self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
+        self.clock[mask] = 0
+        self.ended[mask] = False
+        return self._obs(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """actions (n, act) in [-1, 1]; returns obs (n, obs), reward, terminated, truncated (n,), {}."""
+        if self.ended.any():
+            raise RuntimeError(f"Lanes {np.flatnonzero(self.ended).tolist()} have ended: reset them before a step.")
+        reward, terminated = self._step(np.clip(actions, -1.0, 1.0))
+        self.clock += 1
+        limit = self.env_spec.episode_steps
+        truncated = (self.clock >= limit) & ~terminated if limit else np.zeros(self.num_envs, bool)
+        self.ended = terminated | truncated
+        obs = self._obs()
+        if not np.isfinite(obs).all():
+            lane = int(np.flatnonzero(~np.isfinite(obs).all(axis=1))[0])
+            raise UserError(
+                f"Environment '{self.env_spec.id}' returned a non-finite observation (lane {lane}, step "
+                f"{self.clock[lane]} of its episode): expected finite numbers."
+            )
+        return obs, reward, terminated, truncated, {}
+
+    def position(self) -> np.ndarray:
+        return np.zeros((self.num_envs, 0))
+
+    def physics(self) -> np.ndarray:
+        return np.zeros((self.num_envs, 0))
+
+    def goal_obs(self, position: np.ndarray) -> np.ndarray:
+        raise UserError(f"Environment '{self.env_spec.id}' has no goal positions: expected one with a goal box.")
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        return {
+            "seed": np.int64(self.seed),
+            "episode": self.episode.copy(),
+            "clock": self.clock.copy(),
+            "ended": self.ended.copy(),
+            **self._get_state(),
+        }
+
+    def set_state(self, state: dict[str, np.ndarray]) -> np.ndarray:
+        self.seed = int(state["seed"])
+        self.episode, self.clock, self.ended = (np.array(state[k]) for k in ("episode", "clock", "ended"))
+        self._set_state(state)
+        return self._obs()
+
+    def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
+        raise NotImplementedError
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Step every lane with actions in [-1, 1]; returns reward and terminated, (n,)."""
+        raise NotImplementedError
+
+    def _obs(self) -> np.ndarray:
+        """The present observations, a fresh (n, obs) array."""
+        raise NotImplementedError
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _set_state(self, state: dict[str, np.ndarray]) -> None:
+        pass

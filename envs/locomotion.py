@@ -1,0 +1,121 @@
+"""METRA's `ant` and `half_cheetah` (sheet: seohongpark/METRA envs/mujoco) on today's MuJoCo and Gymnasium's models.
+
+Observations are all of qpos (with the root's position) and qvel; no contact forces, no early termination, 200 steps.
+A reset adds U(-0.1, 0.1) to the model's default qpos and 0.1 N(0, 1) to a zero qvel.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.pool import MujocoPool
+from urlrl.types import EnvSpec
+
+FRAME_SKIP = 5  # simulation steps of 0.01 s per control step
+
+
+@dataclass(frozen=True)
+class Body:
+    """What distinguishes one of these environments from another."""
+
+    model: str  # file in Gymnasium's assets
+    spec: EnvSpec
+    control_cost: float  # reward per squared unit of action, negated
+    alive_bonus: float  # reward per control step
+
+
+_ANT_MEAN = (
+    0.0049, 0.0113, 0.7022, 0.8455, -0.0010, -0.0030, 0.0031, -0.0014, 0.8607, -0.0019, -0.8557, 0.0034, -0.8586,
+    -0.0011, 0.8558, 0.0028, 0.0062, -0.0258, -0.0060, -0.0038, 0.0053, -0.0059, 0.2769, 0.0051, -0.2762, -0.0033,
+    -0.2767, 0.0027, 0.2776,
+)  # fmt: skip
+_ANT_STD = (
+    0.6247, 0.6196, 0.1718, 0.2863, 0.2002, 0.2057, 0.3492, 0.4010, 0.3115, 0.4025, 0.3106, 0.4034, 0.3111, 0.4025,
+    0.3110, 0.8179, 0.8167, 0.9871, 1.7525, 1.7469, 1.8596, 4.5030, 4.4070, 4.5224, 4.3518, 4.5106, 4.3704, 4.5176,
+    4.3704,
+)  # fmt: skip
+_CHEETAH_MEAN = (
+    -0.0786, -0.0863, 0.0897, 0.0096, 0.0295, -0.0095, 0.0166, -0.0548, -0.0493, -0.0806, -0.0521, 0.0450, 0.0264,
+    -0.0457, 0.0318, 0.0174, 0.0092, -0.0115,
+)  # fmt: skip
+_CHEETAH_STD = (
+    0.4039, 0.0761, 0.2382, 0.2515, 0.2698, 0.2637, 0.3223, 0.2897, 0.2774, 0.7306, 0.7736, 1.5871, 5.5405, 6.7098,
+    6.8254, 6.3142, 6.4176, 5.9759,
+)  # fmt: skip
+
+ANT = Body(
+    model="ant.xml",
+    spec=EnvSpec(
+        id="ant", obs_dim=29, action_dim=8, episode_steps=200, control_dt=0.05, position=("x", "y"),
+        goal_box=(50.0, 50.0), obs_mean=_ANT_MEAN, obs_std=_ANT_STD, exact_resume=True,
+    ),
+    control_cost=0.5,
+    alive_bonus=1.0,
+)  # fmt: skip
+HALF_CHEETAH = Body(
+    model="half_cheetah.xml",
+    spec=EnvSpec(
+        id="half_cheetah", obs_dim=18, action_dim=6, episode_steps=200, control_dt=0.05, position=("x",),
+        goal_box=(100.0,), obs_mean=_CHEETAH_MEAN, obs_std=_CHEETAH_STD, exact_resume=True,
+    ),
+    control_cost=0.1,
+    alive_bonus=0.0,
+)  # fmt: skip
+
+
+def load_model(file: str) -> mujoco.MjModel:
+    """One of Gymnasium's MuJoCo models."""
+    return mujoco.MjModel.from_xml_path(str(Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file))
+
+
+class LocomotionEnv(HostVectorEnv):
+    """`num_envs` copies of a body on a plane. The external reward is the forward velocity of qpos, plus
+    `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead."""
+
+    def __init__(self, body: Body, num_envs: int, episode_steps: int | None = None, threads: int | None = None):
+        spec = body.spec if episode_steps is None else replace(body.spec, episode_steps=episode_steps)
+        super().__init__(spec, num_envs)
+        self.body = body
+        self.pool = MujocoPool(load_model(body.model), num_envs, threads)
+        self.model = self.pool.model
+
+    def position(self) -> np.ndarray:
+        return self.pool.qpos[:, : len(self.env_spec.position)].copy()
+
+    def goal_obs(self, position: np.ndarray) -> np.ndarray:
+        """The observation of a fresh reset moved to each of `position` (k, p): (k, obs)."""
+        qpos, qvel = zip(*(self._reset_state((self.seed, -1 - i, 0)) for i in range(len(position))))
+        obs = np.concatenate([np.stack(qpos), np.stack(qvel)], axis=1)
+        obs[:, : position.shape[1]] = position
+        return obs
+
+    def close(self, **kwargs) -> None:
+        self.pool.close()
+
+    def _reset_state(self, seed: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([part & 0xFFFFFFFF for part in seed])
+        qpos = self.model.qpos0 + rng.uniform(-0.1, 0.1, self.model.nq)
+        return qpos, 0.1 * rng.standard_normal(self.model.nv)
+
+    def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
+        self.pool.reset(lane, *self._reset_state(seed))
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = self.pool.qpos[:, 0].copy()
+        self.pool.step(actions, FRAME_SKIP)
+        forward = (self.pool.qpos[:, 0] - x) / self.env_spec.control_dt
+        reward = forward + self.body.alive_bonus - self.body.control_cost * np.square(actions).sum(axis=1)
+        return reward, np.zeros(self.num_envs, bool)
+
+    def _obs(self) -> np.ndarray:
+        return np.concatenate([self.pool.qpos, self.pool.qvel], axis=1)
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        return {"simulation": self.pool.get_state()}
+
+    def _set_state(self, state: dict[str, np.ndarray]) -> None:
+        self.pool.set_state(state["simulation"])

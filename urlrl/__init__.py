@@ -1,0 +1,53 @@
+"""Unsupervised reinforcement learning in JAX: pretrain without reward, then prompt, adapt and deploy.
+
+Everything here is imported on first use, so that `import urlrl` costs milliseconds and does not load JAX.
+"""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file():  # Source checkout: agents/ and envs/ sit beside urlrl/.
+    __path__.append(str(_root))
+
+# Public name -> module that defines it.
+_PUBLIC = {
+    "pretrain": "urlrl.verbs",
+    "evaluate": "urlrl.verbs",
+    "report": "urlrl.verbs",
+    "load": "urlrl.verbs",
+    "preset": "urlrl.presets",
+    "make_env": "urlrl.envs",
+    "PretrainConfig": "urlrl.config",
+    "UserError": "urlrl.errors",
+    "GoalPrompt": "urlrl.types",
+    "RewardPrompt": "urlrl.types",
+    "DemoPrompt": "urlrl.types",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from urlrl.config import PretrainConfig as PretrainConfig
+    from urlrl.envs import make_env as make_env
+    from urlrl.errors import UserError as UserError
+    from urlrl.presets import preset as preset
+    from urlrl.types import DemoPrompt as DemoPrompt
+    from urlrl.types import GoalPrompt as GoalPrompt
+    from urlrl.types import RewardPrompt as RewardPrompt
+    from urlrl.verbs import evaluate as evaluate
+    from urlrl.verbs import load as load
+    from urlrl.verbs import pretrain as pretrain
+    from urlrl.verbs import report as report
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'urlrl' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,72 @@
+"""Skills: their priors, their geometry, and the pair of functions that holds one skill for an episode."""
+
+from dataclasses import dataclass
+from math import exp, lgamma, sqrt
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from urlrl.types import Array, Transition
+
+TINY = 1e-8  # below this norm a vector has no direction
+
+
+@dataclass(frozen=True)
+class SkillSpace:
+    """The prior over skills z and what a direction in latent space means for it."""
+
+    kind: Literal["sphere", "gaussian", "onehot"] = "sphere"  # unit vectors | N(0, I) | one of `dim` indices
+    dim: int = 2
+
+    def sample(self, key: jax.Array, n: int) -> jax.Array:
+        """(n, dim) draws from the prior."""
+        if self.kind == "onehot":
+            return jax.nn.one_hot(jax.random.randint(key, (n,), 0, self.dim), self.dim, dtype=jnp.float32)
+        z = jax.random.normal(key, (n, self.dim), jnp.float32)
+        return z / jnp.linalg.norm(z, axis=-1, keepdims=True) if self.kind == "sphere" else z
+
+    def project(self, x: Array) -> jax.Array:
+        """(*B, dim) -> the skill that points most along x; where x has no direction, a fixed one."""
+        if self.kind == "onehot":
+            return jax.nn.one_hot(jnp.argmax(x, axis=-1), self.dim, dtype=jnp.float32)
+        norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+        unit = jnp.where(norm > TINY, x / jnp.maximum(norm, TINY), jnp.eye(1, self.dim)[0])
+        return unit * self.typical_norm
+
+    def direction(self, z: Array) -> jax.Array:
+        """(*B, dim): the vector that stands for z in an inner product. One-hot skills are centred, so that the
+        prior has mean zero: 1 at the index, -1/(dim - 1) elsewhere."""
+        if self.kind != "onehot":
+            return jnp.asarray(z)
+        return (z - 1 / self.dim) * (self.dim / max(self.dim - 1, 1))
+
+    def spread(self, n: int, key: jax.Array) -> jax.Array:
+        """(n, dim) skills for an evaluation: indices split as evenly as n allows, else draws from the prior."""
+        if self.kind == "onehot":
+            return jax.nn.one_hot(jnp.arange(n) * self.dim // n if n < self.dim else jnp.arange(n) % self.dim, self.dim)
+        return self.sample(key, n)
+
+    @property
+    def typical_norm(self) -> float:
+        """E|z| of the prior; for N(0, I) it is sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
+        if self.kind != "gaussian":
+            return 1.0
+        return sqrt(2) * exp(lgamma((self.dim + 1) / 2) - lgamma(self.dim / 2))
+
+
+class Held(NamedTuple):
+    """The carry of an agent that follows one skill per episode."""
+
+    z: jax.Array  # (n, dim)
+
+
+def hold_skill_begin(agent, key: jax.Array, n: int, seen: Transition) -> Held:
+    """Draw one skill per environment; it is kept until the episode ends."""
+    del seen
+    return Held(agent.config.z.sample(key, n))
+
+
+def hold_skill_act(agent, obs: Array, carry: Held, key: jax.Array, temperature=1.0) -> tuple[jax.Array, Held]:
+    """Act under the held skill: (n, act) in [-1, 1], and the same carry."""
+    return agent.sample_actions(obs, carry.z, key, temperature), carry

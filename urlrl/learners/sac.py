@@ -1,0 +1,89 @@
+"""Soft actor-critic (Haarnoja et al., 2018, https://arxiv.org/abs/1812.05905) as skill-discovery code bases run it.
+
+    y     = r + gamma * discount * (min_k Qbar_k(x', a') - alpha log pi(a'|x')),        a' ~ pi(.|x')
+    L_Q   = 1/2 mean (Q_1 - y)^2 + 1/2 mean (Q_2 - y)^2
+    L_pi  = mean[alpha log pi(a|x) - min_k Q_k(x, a)],  a ~ pi(.|x) reparameterised, Q_k after their step
+    L_a   = -log(alpha) mean[log pi(a|x) + H],          H = -entropy_coef * |A|, the same a as in L_pi
+
+Three silent deviations from common SAC, all METRA's: a tanh policy trunk, output heads at a tenth of Xavier's scale,
+and a target entropy of -|A|/2. `x` is whatever the actor sees (here: normalised observation and skill).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy, soft_update
+from urlrl.types import Array, Metrics
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    width: int = 1024  # units of both hidden layers
+    lr: float = 1e-4  # Adam, all of actor, critics and temperature
+    gamma: float = 0.99  # discount per control step
+    tau: float = 0.005  # target networks: share of the online network per update
+    alpha: float = 0.01  # initial entropy temperature
+    learn_alpha: bool = True  # False: alpha stays as it is
+    entropy_coef: float = 0.5  # target entropy in units of -|A|
+
+
+@struct.dataclass
+class SAC:
+    actor: Model
+    critic: Model
+    target: dict  # critic parameters, averaged
+    alpha: PositiveScalar
+    config: SACConfig = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, config: SACConfig, x: Array, action: Array, key: jax.Array) -> "SAC":
+        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+        actor_key, critic_key = jax.random.split(key)
+        critic = Model.create(Critics(config.width), config.lr, critic_key, x, action)
+        return cls(
+            actor=Model.create(TanhPolicy(action.shape[-1], config.width), config.lr, actor_key, x),
+            critic=critic,
+            target=jax.tree.map(jnp.copy, critic.params),  # A copy: an alias cannot be donated.
+            alpha=PositiveScalar.create(config.alpha, config.lr),
+            config=config,
+        )
+
+    def td_target(self, reward: Array, discount: Array, next_x: Array, key: jax.Array) -> jax.Array:
+        """y, (B,)."""
+        next_action, log_prob = self.actor(next_x).sample_and_log_prob(key)
+        next_q = jnp.min(self.critic(next_x, next_action, params=self.target), axis=0) - self.alpha.value * log_prob
+        return reward + self.config.gamma * discount * next_q
+
+    def update(
+        self, x: Array, action: Array, reward: Array, discount: Array, next_x: Array, key: jax.Array
+    ) -> tuple["SAC", Metrics]:
+        """One step of critics, actor, temperature and targets, in this order. x (B, in), action (B, act), rest (B,)."""
+        target_key, actor_key = jax.random.split(key)
+        y = jax.lax.stop_gradient(self.td_target(reward, discount, next_x, target_key))
+
+        def critic_loss(params):
+            q = self.critic(x, action, params=params)
+            return 0.5 * jnp.sum(jnp.mean((q - y[None]) ** 2, axis=1)), jnp.mean(q)
+
+        critic, q_loss, q_mean = self.critic.minimise(critic_loss)
+
+        def actor_loss(params):
+            new_action, log_prob = self.actor(x, params=params).sample_and_log_prob(actor_key)
+            q = jnp.min(critic(x, new_action), axis=0)
+            return jnp.mean(self.alpha.value * log_prob - q), jnp.mean(log_prob)
+
+        actor, pi_loss, log_prob = self.actor.minimise(actor_loss)
+        target_entropy = -self.config.entropy_coef * action.shape[-1]
+        alpha = self.alpha.minimise(-(log_prob + target_entropy)) if self.config.learn_alpha else self.alpha
+        metrics = {
+            "critic/loss": q_loss,
+            "critic/q": q_mean,
+            "actor/loss": pi_loss,
+            "actor/entropy": -log_prob,
+            "actor/alpha": self.alpha.value,
+        }
+        target = soft_update(self.target, critic.params, self.config.tau)
+        return self.replace(actor=actor, critic=critic, alpha=alpha, target=target), metrics

@@ -1,0 +1,136 @@
+"""The records that loops, replays, environments and agents exchange. Everything else leans on this file."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+Metrics: TypeAlias = dict[str, jax.Array]
+
+
+class Transition(NamedTuple):
+    """One environment step, or a batch of them: every field shares its leading axes.
+
+    `next_obs` is the state that was reached, never the state after a reset; `discount` is 0 only where the future
+    counts nothing (a true termination, or what `BatchSpec.timeout_as_terminal` makes of a time limit) and 1 elsewhere.
+    """
+
+    obs: Any  # (*B, obs)
+    action: Any  # (*B, act), in [-1, 1]
+    reward: Any  # (*B,): the environment's own; a pretraining agent never reads it
+    discount: Any  # (*B,), in {0, 1}
+    next_obs: Any  # (*B, obs)
+    z: Any  # (*B, z): the skill that acted
+
+
+class Trajectory(NamedTuple):
+    """`n` episodes side by side, time first; rows after an episode's end are masked."""
+
+    steps: Transition  # (T, n, ...)
+    mask: np.ndarray  # (T, n), bool: the step happened
+    position: np.ndarray | None  # (T + 1, n, p), in EnvSpec.position units; row 0 is the start
+    physics: np.ndarray | None  # (T + 1, n, physics): simulator state, for rewards computed later
+
+
+class GoalPrompt(NamedTuple):
+    """Reach this state."""
+
+    goal: Any  # (obs,): a full observation, in the environment's own units
+
+
+class RewardPrompt(NamedTuple):
+    """Maximise the reward that labels these transitions."""
+
+    steps: Transition  # (n, ...)
+
+
+class DemoPrompt(NamedTuple):
+    """Do what was done here."""
+
+    obs: Any  # (T, obs): the states of one demonstration, in order
+
+
+Prompt: TypeAlias = GoalPrompt | RewardPrompt | DemoPrompt
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """What an agent wants of the replay."""
+
+    size: int = 256  # transitions per gradient step
+    timeout_as_terminal: bool = False  # True: a time limit ends the future, as METRA's and CSD's released code has it
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an environment says of itself. Actions are always in [-1, 1]."""
+
+    id: str  # the name that `make_env` resolves
+    obs_dim: int
+    action_dim: int
+    episode_steps: int | None  # time limit, in control steps; None: the environment ends its episodes itself
+    control_dt: float | None  # seconds per control step
+    position: tuple[str, ...] = ()  # names of the coordinates `VectorEnv.position` returns; () has no position metrics
+    goal_box: tuple[float, ...] = ()  # goals are drawn in [-g, g] per position coordinate; () has no goal metrics
+    physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row; () where obs is the state
+    obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
+    obs_std: tuple[float, ...] | None = None
+    exact_resume: bool = False  # the state can be saved and continues bit for bit
+
+    @property
+    def physics_dim(self) -> int:
+        return sum(size for _, size in self.physics)
+
+
+class HostEnv(Protocol):
+    """A batch of host environments: a Gymnasium vector environment with autoreset disabled, and these.
+
+    `step` returns float arrays of shape (n, ...); a lane that has ended keeps still until `reset` names it in
+    `options={"reset_mask": mask}`. `reset(seed=s)` starts a new sequence of episodes from seed `s`.
+    """
+
+    env_spec: EnvSpec
+    num_envs: int
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]: ...
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]: ...
+    def position(self) -> np.ndarray: ...  # (n, p): where each lane is now
+    def physics(self) -> np.ndarray: ...  # (n, physics_dim)
+    def goal_obs(self, position: np.ndarray) -> np.ndarray: ...  # (n, obs): a reset state moved to each position
+    def get_state(self) -> dict[str, np.ndarray]: ...  # all that continues the run; only where exact_resume
+    def set_state(self, state: dict[str, np.ndarray]) -> np.ndarray: ...  # returns the observations, (n, obs)
+    def close(self) -> None: ...
+
+
+class Carry(Protocol):
+    """What an agent remembers while it acts, one row per environment; `z` is the skill of the last action."""
+
+    @property
+    def z(self) -> Any: ...  # (n, z)
+
+
+class Agent(Protocol):
+    """Pure functions on a pytree. No method jits, logs, steps an environment or owns a random key."""
+
+    config: Any  # frozen dataclass with at least `z: SkillSpace` and `batch: BatchSpec`
+    normalizer: Any  # nets.Normalizer: frozen; every method takes raw observations
+
+    @classmethod
+    def create(cls, config: Any, example: Transition, key: jax.Array) -> "Agent": ...
+
+    def replace(self, **changes: Any) -> "Agent": ...
+
+    # behave
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array: ...
+    def begin(self, key: jax.Array, n: int, seen: Transition) -> Any: ...
+    def act(self, obs: Array, carry: Any, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Any]: ...
+
+    # learn
+    def intrinsic_reward(self, batch: Transition) -> jax.Array: ...
+    def update(self, batch: Transition, key: jax.Array) -> tuple["Agent", Metrics]: ...
+
+    # be told
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Any: ...
+    def aim(self, task: Any, obs: Array) -> jax.Array: ...
