@@ -51,7 +51,8 @@ ANT = Body(
     model="ant.xml",
     spec=EnvSpec(
         id="ant", obs_dim=29, action_dim=8, episode_steps=200, control_dt=0.05, position=("x", "y"),
-        goal_box=(50.0, 50.0), obs_mean=_ANT_MEAN, obs_std=_ANT_STD, exact_resume=True,
+        goal_box=(50.0, 50.0), physics=(("qpos", 15), ("qvel", 14)), obs_is_physics=True, obs_mean=_ANT_MEAN,
+        obs_std=_ANT_STD, exact_resume=True,
     ),
     control_cost=0.5,
     alive_bonus=1.0,
@@ -60,7 +61,8 @@ HALF_CHEETAH = Body(
     model="half_cheetah.xml",
     spec=EnvSpec(
         id="half_cheetah", obs_dim=18, action_dim=6, episode_steps=200, control_dt=0.05, position=("x",),
-        goal_box=(100.0,), obs_mean=_CHEETAH_MEAN, obs_std=_CHEETAH_STD, exact_resume=True,
+        goal_box=(100.0,), physics=(("qpos", 9), ("qvel", 9)), obs_is_physics=True, obs_mean=_CHEETAH_MEAN,
+        obs_std=_CHEETAH_STD, exact_resume=True,
     ),
     control_cost=0.1,
     alive_bonus=0.0,
@@ -85,6 +87,9 @@ class LocomotionEnv(HostVectorEnv):
 
     def position(self) -> np.ndarray:
         return self.pool.qpos[:, : len(self.env_spec.position)].copy()
+
+    def physics(self) -> np.ndarray:
+        return self._obs()
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         """The observation of a fresh reset moved to each of `position` (k, p): (k, obs)."""

@@ -74,7 +74,8 @@ class EnvSpec:
     control_dt: float | None  # seconds per control step
     position: tuple[str, ...] = ()  # names of the coordinates `VectorEnv.position` returns; () has no position metrics
     goal_box: tuple[float, ...] = ()  # goals are drawn in [-g, g] per position coordinate; () has no goal metrics
-    physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row; () where obs is the state
+    physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row: ("qpos", 15), ...
+    obs_is_physics: bool = False  # the observation holds all of physics, so nobody need store both
     obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
     obs_std: tuple[float, ...] | None = None
     exact_resume: bool = False  # the state can be saved and continues bit for bit
