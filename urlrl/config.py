@@ -1,0 +1,103 @@
+"""The configuration of a run: frozen dataclasses, strict JSON."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from urlrl.errors import UserError, unknown
+
+# What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
+RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "keep_data")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining run. `*_steps` and `steps` count environment (control) steps."""
+
+    agent: Any  # the agent's own config
+    agent_name: str = "metra"  # a key of AGENTS or module:Class
+    env: str = "half_cheetah"  # a name that make_env knows
+    episode_steps: int | None = None  # time limit; None is the environment's own
+    root_position: bool = False  # dmc: environments: put the root's position into the observation
+    normalizer: Literal["preset", "fit", "off"] = "preset"  # published constants | from random actions | none
+    num_envs: int = 8  # environments stepped together
+    rollout_steps: int = 200  # steps of each environment between two learning phases
+    updates: int = 50  # gradient steps per learning phase
+    min_replay: int = 10_000  # transitions before the first update
+    replay_capacity: int = 1_000_000  # transitions kept to learn from
+    steps: int = 500_000  # the run's length, rounded up to whole rollouts
+    seed: int = 0  # of everything random in the run
+    eval_every: int = 50_000  # steps between coverage evaluations; 0 is never
+    checkpoint_minutes: float = 2.0  # between checkpoints; 0 is after every learning phase
+    keep_data: Literal["all", "window"] = "all"  # of the transitions on disk: all, or the last replay_capacity
+
+    def __post_init__(self):
+        for field in ("num_envs", "rollout_steps", "steps", "replay_capacity"):
+            self._at_least(field, 1)
+        for field in ("updates", "min_replay", "seed", "eval_every", "checkpoint_minutes"):
+            self._at_least(field, 0)
+        if self.episode_steps is not None:
+            self._at_least("episode_steps", 1)
+        if self.num_envs * self.rollout_steps > self.replay_capacity:
+            raise UserError(
+                f"replay_capacity is {self.replay_capacity}: expected at least one rollout, "
+                f"num_envs * rollout_steps = {self.num_envs * self.rollout_steps}."
+            )
+
+    def _at_least(self, field: str, low: float) -> None:
+        if getattr(self, field) < low:
+            raise UserError(f"{field} is {getattr(self, field)}: expected a number of at least {low}.")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
+    """Build a (nested) dataclass from JSON. Raises UserError at an unknown key, with the nearest name."""
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in data.items():
+        if name not in hints:
+            raise unknown(f"key in {where}", name, hints)
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            value = from_json(typing.cast(type, hints[name]), value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        _check_type(f"{where}.{name}", value, hints[name])
+        values[name] = value
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(f"{where} is incomplete: {error}.") from error
+
+
+def pretrain_config_from_json(data: dict[str, Any], agent_config: type) -> PretrainConfig:
+    agent = from_json(agent_config, data.get("agent", {}), "config.agent")
+    return from_json(PretrainConfig, {**data, "agent": agent})
+
+
+def _check_type(where: str, value: Any, hint: Any) -> None:
+    """Scalars and choices only: what JSON can hold and a config field names."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise UserError(f"{where} is {value!r}: expected one of {', '.join(map(repr, typing.get_args(hint)))}.")
+        return
+    options = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
+    plain = tuple(t for t in options if t in (bool, int, float, str, type(None)))
+    if not plain or len(plain) != len(options):
+        return
+    allowed = (*plain, int) if float in plain else plain
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain):
+        raise UserError(f"{where} is {value!r}: expected {' or '.join(t.__name__ for t in plain)}.")
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

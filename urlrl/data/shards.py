@@ -1,0 +1,104 @@
+"""What a run writes of its transitions: safetensors files of consecutive rows, which are also a dataset.
+
+A shard `000000000000-000000016000.safetensors` holds the transitions of global indices [0, 16000) in order; its
+metadata says how many environments are interleaved (transition i + n follows i). Files are written whole or not at
+all, and a checkpoint remembers the hash of each.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from urlrl.data.replay import Fields, Rows
+from urlrl.errors import UserError
+
+FORMAT = "urlrl-shard-1"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows [begin, end) in `file`."""
+
+    file: str
+    begin: int
+    end: int
+    sha256: str
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class ShardFolder:
+    """The folder `replay/` of a run."""
+
+    def __init__(self, folder: Path, fields: Fields, num_envs: int):
+        self.folder = folder
+        self.fields = fields
+        self.num_envs = num_envs
+
+    def write(self, begin: int, rows: Rows) -> Shard:
+        """Write rows that start at global index `begin`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        end = begin + len(rows["obs"])
+        name = f"{begin:012d}-{end:012d}.safetensors"
+        content = save(rows, {"format": FORMAT, "num_envs": json.dumps(self.num_envs)})
+        write_atomically(self.folder / name, content)
+        return Shard(name, begin, end, hashlib.sha256(content).hexdigest())
+
+    def read(self, shard: Shard) -> Rows:
+        """The rows of a shard. Raises UserError that names the file if it is not what was written."""
+        path = self.folder / shard.file
+        try:
+            content_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+            if content_hash != shard.sha256:
+                raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
+            rows = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Shard {path} cannot be read: {error}.") from error
+        found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
+        if found != self.fields:
+            raise UserError(f"Shard {path} holds {sorted(found)}: expected {sorted(self.fields)} of this run's sizes.")
+        return rows
+
+    def read_last(self, shards: list[Shard], count: int) -> Rows:
+        """The last `count` rows of consecutive shards."""
+        parts: list[Rows] = []
+        end = shards[-1].end
+        for shard in reversed(shards):
+            if shard.end <= end - count:
+                break
+            rows = self.read(shard)
+            skip = max(0, end - count - shard.begin)
+            parts.insert(0, {name: column[skip:] for name, column in rows.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.fields}
+
+    def keep_only(self, shards: list[Shard]) -> None:
+        """Delete every other file: shards of an abandoned future, parts of an interrupted write, evicted rows."""
+        names = {shard.file for shard in shards}
+        for path in self._files():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            yield from self.folder.iterdir()

@@ -1,0 +1,72 @@
+"""Named settings. A published one says its source; `*-quick` ones are for two CPU cores."""
+
+from dataclasses import dataclass
+
+from urlrl.agents.metra import MetraConfig
+from urlrl.config import PretrainConfig
+from urlrl.errors import unknown
+from urlrl.learners.latents import SkillSpace
+from urlrl.types import BatchSpec
+
+
+@dataclass(frozen=True)
+class Preset:
+    config: PretrainConfig
+    source: str  # where the settings come from
+    cost: str  # what a run takes
+
+
+_CODE = "METRA's released code (github.com/seohongpark/METRA)"
+_METRA_CODE = MetraConfig(constraint_reduction="mean", batch=BatchSpec(timeout_as_terminal=True))
+_QUICK = MetraConfig(width=128, lr=1e-3)
+
+# agent -> name -> preset
+PRESETS: dict[str, dict[str, Preset]] = {
+    "metra": {
+        "half-cheetah-quick": Preset(
+            PretrainConfig(agent=_QUICK, env="half_cheetah", updates=100, steps=800_000, eval_every=80_000),
+            "found here: narrow networks, ten times the learning rate, docs/results/half-cheetah-quick",
+            "about 2 minutes on two CPU cores",
+        ),
+        "ant-quick": Preset(
+            PretrainConfig(
+                agent=MetraConfig(width=256, lr=1e-3), env="ant", updates=50, steps=1_500_000, eval_every=100_000
+            ),
+            "found here: narrow networks, ten times the learning rate, docs/results/ant-quick",
+            "about 7 minutes on two CPU cores",
+        ),
+        "point-quick": Preset(
+            PretrainConfig(
+                agent=MetraConfig(width=64, lr=1e-3), env="point", rollout_steps=50, updates=50, min_replay=1_000,
+                steps=40_000, eval_every=10_000,
+            ),
+            "found here: for tests and first steps",
+            "seconds",
+        ),
+        "half-cheetah-paper": Preset(
+            PretrainConfig(
+                agent=MetraConfig(
+                    z=SkillSpace("onehot", 16), constraint_reduction="mean", batch=BatchSpec(timeout_as_terminal=True)
+                ),
+                env="half_cheetah", updates=50, steps=10_000_000, eval_every=400_000, checkpoint_minutes=5,
+            ),
+            _CODE,
+            "4 hours on two CPU cores",
+        ),
+        "ant-paper": Preset(
+            PretrainConfig(
+                agent=_METRA_CODE, env="ant", updates=50, steps=10_000_000, eval_every=400_000, checkpoint_minutes=5
+            ),
+            _CODE,
+            "4 hours on two CPU cores",
+        ),
+    }
+}  # fmt: skip
+
+
+def preset(agent: str, name: str) -> PretrainConfig:
+    """The config of a preset. Raises UserError that offers the nearest name."""
+    presets = PRESETS.get(agent, {})
+    if name not in presets:
+        raise unknown(f"preset of agent '{agent}'", name, presets)
+    return presets[name].config

@@ -1,0 +1,154 @@
+"""Checkpoints: Orbax for the arrays, a manifest of hashes that is checked before anything is loaded.
+
+A checkpoint is written beside its final place and renamed when it is complete, so `checkpoints/<step>` is whole or
+absent; a damaged one is detected by its manifest, named, and the one before it is used.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from urlrl.errors import UserError
+
+KEEP = 2  # checkpoints kept, so that one damaged on disk is not the end of a run
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run: `<step>/{<part>/, info.json, manifest.json}`.
+
+    A training state is saved in parts, so that an agent can be loaded without the loop that trained it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+
+    def save(self, step: int, parts: dict[str, Any], info: dict[str, Any]) -> list[dict[str, Any]]:
+        """Write a checkpoint, drop those older than the last `KEEP`; returns the infos of those that remain.
+
+        Args:
+            parts: pytrees of arrays, by name.
+            info: JSON that `restore` gives back.
+
+        Raises:
+            UserError: the disk is full or cannot be written; checkpoints already there stay whole.
+        """
+        final, partial = self.folder / str(step), self.folder / f".saving-{step}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear_partial()
+            for name, state in parts.items():
+                _checkpointer().save(partial / name, args=_save_args(jax.device_get(state)))
+            (partial / "info.json").write_text(json.dumps(info))
+            (partial / "manifest.json").write_text(json.dumps(_hashes(partial), indent=1))
+            _sync(partial)
+            os.replace(partial, final)
+            _sync_one(self.folder)
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            last = self.steps()
+            kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
+            raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
+        for old in self.steps()[:-KEEP]:
+            shutil.rmtree(self.folder / str(old))
+        return [json.loads((self.folder / str(kept) / "info.json").read_text()) for kept in self.steps()]
+
+    def set_aside(self, step: int) -> Path:
+        """Rename a damaged checkpoint, so that its step can be written again; returns the new place."""
+        aside = self.folder / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        return (self.folder / str(step)).rename(aside)
+
+    def restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(parts, info) of a checkpoint; `like` holds, for each part wanted, a state of the same structure.
+
+        Raises:
+            UserError: a file is missing, damaged or of another run; the message names it.
+        """
+        folder = self.folder / str(step)
+        self._verify(folder)
+        info = json.loads((folder / "info.json").read_text())
+        return {name: _restore_part(folder / name, part) for name, part in like.items()}, info
+
+    def _verify(self, folder: Path) -> None:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"Checkpoint {folder} is damaged: manifest.json cannot be read.") from error
+        for name, digest in manifest.items():
+            path = folder / name
+            if not path.is_file():
+                raise UserError(f"Checkpoint {folder} is damaged: {name} is missing.")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise UserError(f"Checkpoint {folder} is damaged: {name} is not what was written.")
+
+    def _clear_partial(self) -> None:
+        for path in self.folder.glob(".saving-*"):
+            shutil.rmtree(path)
+
+
+def _restore_part(folder: Path, like: Any) -> Any:
+    like = jax.device_get(like)
+    try:
+        state = _checkpointer().restore(folder, args=_restore_args(like))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"Checkpoint {folder} does not fit this run's config: {_first_line(error)}.") from error
+    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(state)):
+        if np.shape(want) != np.shape(got):
+            where = jax.tree_util.keystr(path)
+            raise UserError(f"Checkpoint {folder} has shape {np.shape(got)} at {where}: expected {np.shape(want)}.")
+    return state
+
+
+def _checkpointer():
+    import orbax.checkpoint as ocp  # Takes a third of a second to import.
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save.
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+
+
+def _save_args(state: Any):
+    import orbax.checkpoint as ocp
+
+    return ocp.args.StandardSave(state)
+
+
+def _restore_args(like: Any):
+    import orbax.checkpoint as ocp
+
+    return ocp.args.StandardRestore(like)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _sync(folder: Path) -> None:
+    """Force a folder's files and names to the disk, so that the rename that follows cannot overtake them."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

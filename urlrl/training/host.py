@@ -1,0 +1,168 @@
+"""Loop (a): host simulators, host replay, and one compiled call for all the updates of an epoch.
+
+An epoch collects `rollout_steps` steps in each environment, then makes `updates` gradient steps. All randomness comes
+from (seed, epoch, step), all state is in `Host.state()`: that is why a run that was killed continues bit for bit.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.config import PretrainConfig
+from urlrl.data.replay import Replay, Rows, transition_fields
+from urlrl.errors import TrainingDiverged
+from urlrl.types import EnvSpec, HostEnv, Transition
+
+
+@jax.jit
+def _begin(agent, carry, ended, key, step, seen):
+    """New carries in the lanes that ended, the old ones elsewhere."""
+    new = agent.begin(jax.random.fold_in(key, step), ended.shape[0], seen)
+    return jax.tree.map(lambda a, b: jnp.where(ended.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, carry)
+
+
+@jax.jit
+def _act(agent, obs, carry, key, step):
+    return agent.act(obs, carry, jax.random.fold_in(key, step))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _learn(agent, batches, key):
+    """Updates on stacked batches (updates, batch, ...); returns the agent, mean metrics, and whether all is finite."""
+
+    def body(agent, inputs):
+        return agent.update(*inputs)
+
+    keys = jax.random.split(key, batches.reward.shape[0])
+    agent, metrics = jax.lax.scan(body, agent, (batches, keys))
+    floats = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.floating)]
+    finite = jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
+    return agent, jax.tree.map(jnp.mean, metrics), finite
+
+
+class Host:
+    """A pretraining run in progress. `epoch()` advances it; `state()` and `restore()` are its whole memory."""
+
+    def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
+        self.config, self.agent, self.env = config, agent, env
+        self.replay = Replay(config.replay_capacity, transition_fields(env.env_spec, agent.config.z.dim))
+        self.key = jax.random.key(config.seed)
+        self.epochs = 0
+        self.obs, _ = env.reset(seed=config.seed)
+        self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
+        self.example = example_transition(env.env_spec, agent.config.z.dim, agent.config.batch.size)
+        shapes = jax.eval_shape(lambda a, k: a.begin(k, config.num_envs, self.example), agent, self.key)
+        self.carry = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        self.seconds = {"env": 0.0, "learner": 0.0, "host": 0.0}  # spent since the last `timing()`
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.replay.total
+
+    def epoch(self) -> dict[str, float]:
+        """Collect, then learn; returns metrics of finite values.
+
+        Raises:
+            TrainingDiverged: a metric or a parameter is not finite.
+        """
+        start = time.perf_counter()
+        keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), 5)
+        act_key, begin_key, seen_key, sample_key, update_key = keys
+        rows, positions = self._collect(act_key, begin_key, seen_key)
+        self.replay.add(rows)
+        self.epochs += 1
+        metrics = {"rollout/coverage": float(len(np.unique(np.floor(positions), axis=0)))} if positions.size else {}
+        if len(self.replay) >= self.config.min_replay and self.config.updates:
+            metrics |= self._learn(sample_key, update_key)
+        self.seconds["host"] += time.perf_counter() - start - self.seconds["env"] - self.seconds["learner"]
+        return metrics
+
+    def timing(self) -> dict[str, float]:
+        """Seconds spent stepping environments, learning, and on the rest, since the last call."""
+        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return spent
+
+    def cut_episodes(self) -> None:
+        """End every episode here: what an environment that cannot save its state needs before a checkpoint."""
+        slots = np.arange(self.step - self.config.num_envs, self.step) % self.replay.capacity
+        self.replay.data["truncated"][slots] |= ~self.replay.data["terminated"][slots]
+        self.ended[:] = True
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
+        loop = {
+            "carry": self.carry,
+            "obs": self.obs,
+            "ended": self.ended,
+            "env": self.env.get_state(),
+            "epochs": np.int64(self.epochs),
+        }
+        return {"agent": self.agent, "loop": loop}
+
+    def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
+        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last."""
+        loop = state["loop"]
+        self.agent = jax.tree.map(jnp.asarray, state["agent"])
+        self.carry = jax.tree.map(jnp.asarray, loop["carry"])
+        self.obs, self.ended = loop["obs"], np.array(loop["ended"])
+        self.env.set_state(loop["env"])
+        self.epochs = int(loop["epochs"])
+        self.replay.restore(total, rows)
+
+    def _collect(self, act_key: jax.Array, begin_key: jax.Array, seen_key: jax.Array) -> tuple[Rows, np.ndarray]:
+        """The next `rollout_steps` steps of every lane: rows in time order, lanes interleaved; positions (rows, p)."""
+        steps, n = self.config.rollout_steps, self.config.num_envs
+        rows = {k: np.empty((steps, n, *shape), dtype) for k, (shape, dtype) in self.replay.fields.items()}
+        positions = np.empty((steps, n, len(self.env.env_spec.position)))
+        for t in range(steps):
+            if self.ended.any():
+                self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
+                seen = self._seen(jax.random.fold_in(seen_key, t))
+                self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), seen)
+            action, self.carry = _act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
+            action = np.asarray(action)
+            row: dict[str, Any] = {"obs": self.obs, "action": action, "z": self.carry.z}
+            if "physics" in rows:
+                row["physics"] = self.env.physics()
+            start = time.perf_counter()
+            self.obs, row["reward"], row["terminated"], row["truncated"], _ = self.env.step(action)
+            self.seconds["env"] += time.perf_counter() - start
+            row["next_obs"] = self.obs
+            if "physics" in rows:
+                row["next_physics"] = self.env.physics()
+            for name, value in row.items():
+                rows[name][t] = value
+            positions[t] = self.env.position()
+            self.ended = row["terminated"] | row["truncated"]
+        flat = {name: column.reshape(steps * n, *column.shape[2:]) for name, column in rows.items()}
+        return flat, positions.reshape(steps * n, -1)
+
+    def _learn(self, sample_key: jax.Array, update_key: jax.Array) -> dict[str, float]:
+        batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
+        start = time.perf_counter()
+        self.agent, metrics, finite = _learn(self.agent, batches, update_key)
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.seconds["learner"] += time.perf_counter() - start
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad or not finite:
+            what = f"metric '{bad[0]}' is {values[bad[0]]}" if bad else "a parameter of the agent is not finite"
+            raise TrainingDiverged(f"Training diverged at step {self.step}: {what}; expected finite numbers.")
+        return values
+
+    def _seen(self, key: jax.Array) -> Transition:
+        """What `Agent.begin` may draw goals from: one batch of the replay, or zeros while it is empty."""
+        if not len(self.replay):
+            return self.example
+        return jax.tree.map(lambda x: x[0], self.replay.sample(key, 1, self.agent.config.batch))
+
+
+def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:
+    """`n` transitions of zeros: the shapes of what flows."""
+    f32 = partial(np.zeros, dtype=np.float32)
+    obs, action = f32((n, spec.obs_dim)), f32((n, spec.action_dim))
+    return Transition(obs=obs, action=action, reward=f32(n), discount=f32(n), next_obs=obs, z=f32((n, z_dim)))

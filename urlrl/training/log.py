@@ -1,0 +1,163 @@
+"""Metrics of a run: metrics.jsonl is the record; TensorBoard and the progress line show it."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+logger = logging.getLogger(__name__)
+PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl, in order; a last line that was cut short is left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+class MetricsLog:
+    """Appends rows `{"step": n, name: number, ...}` to metrics.jsonl and shows them in TensorBoard.
+
+    Opening cuts the record back to `step`, which is where the run continues. TensorBoard's events are rewritten from
+    the record then; a failure to write them is reported once and never stops the run.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / "metrics.jsonl"
+        self.events = folder / "tensorboard"
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        temporary = self.path.with_name(".metrics.jsonl.part")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(temporary, self.path)
+        self.file = open(self.path, "a")  # noqa: SIM115 - kept open for the length of the run
+        self.writer = self._open_events(rows)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        row = {"step": step, **metrics}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        self._show(row)
+
+    def sync(self) -> None:
+        """Force the record to the disk; a checkpoint that follows can rely on it."""
+        os.fsync(self.file.fileno())
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def _open_events(self, rows: list[dict]):
+        try:
+            from tensorboard.summary import Writer
+
+            shutil.rmtree(self.events, ignore_errors=True)
+            writer = Writer(str(self.events))
+        except (ImportError, OSError) as error:
+            logger.warning("TensorBoard events are not written: %s", error)
+            return None
+        self.writer = writer
+        for row in rows:
+            self._show(row)
+        return self.writer
+
+    def _show(self, row: dict) -> None:
+        if self.writer is None:
+            return
+        try:
+            for name, value in row.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, row["step"])
+        except Exception as error:  # noqa: BLE001 - whatever a display does, the run goes on
+            logger.warning("TensorBoard events are no longer written: %s", error)
+            self.writer = None
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def update(self, line: str) -> None: ...
+    def note(self, line: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Quiet:
+    """Says only what a user must know."""
+
+    def update(self, line: str) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class PlainProgress(Quiet):
+    """One line every ten seconds, for files and pipes."""
+
+    def __init__(self):
+        self.shown = -PLAIN_SECONDS
+        self.last = ""
+
+    def update(self, line: str) -> None:
+        self.last = line
+        if time.monotonic() - self.shown >= PLAIN_SECONDS:
+            self.shown = time.monotonic()
+            print(line, flush=True)
+            self.last = ""
+
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+    def close(self) -> None:
+        if self.last:
+            print(self.last, flush=True)
+
+
+class LiveProgress(Quiet):
+    """One line that is drawn over itself, for terminals."""
+
+    def __init__(self):
+        self.live = Live(Text(""), console=Console(), refresh_per_second=4)
+        self.live.start()
+
+    def update(self, line: str) -> None:
+        self.live.update(Text(line, overflow="ellipsis", no_wrap=True))
+
+    def note(self, line: str) -> None:
+        self.live.console.print(line, highlight=False, markup=False)
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+def make_progress(quiet: bool = False) -> Progress:
+    if quiet:
+        return Quiet()
+    return LiveProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+def duration(seconds: float) -> str:
+    """65 -> '1:05', 3725 -> '1:02:05'."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,77 @@
+"""The folder of a run: who may write to it, what it is a run of, and its parts."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from urlrl.config import RESUMABLE_FIELDS, flatten
+from urlrl.data.shards import write_atomically
+from urlrl.errors import UserError
+from urlrl.training.checkpoint import Checkpoints
+
+
+class RunFolder:
+    """`config.json metrics.jsonl tensorboard/ checkpoints/ replay/ report/`."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of config.json: {"config", "versions", "command"}."""
+        try:
+            return json.loads(self.config_file.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is not a run: it has no config.json.") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.config_file} cannot be read: {error}.") from error
+
+    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str) -> None:
+        """Make this the folder of a run with this config, or check that it is.
+
+        Raises:
+            UserError: the folder holds a run of another config, or something that is not a run.
+        """
+        if self.config_file.exists():
+            self._check_same(self.manifest()["config"], config)
+        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and holds no run: expected a new folder or one with config.json.")
+        manifest = {"format": "urlrl-run-1", "config": config, "versions": versions, "command": command}
+        write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
+
+    def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+        old, new = flatten(there), flatten(here)
+        for name in sorted(old.keys() | new.keys()):
+            if name not in RESUMABLE_FIELDS and _plain(old.get(name)) != _plain(new.get(name)):
+                raise UserError(
+                    f"{self.path} holds another run: {name} is {old.get(name)!r} there and {new.get(name)!r} here; "
+                    f"choose another --out, or the same options to continue that run."
+                )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other processes; the lock goes with the process, also when it is killed."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "w")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{self.path} is in use by another process that trains there.") from error
+        else:
+            yield
+        finally:
+            file.close()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
