@@ -1,9 +1,9 @@
 """Agents by name. One paper, one file."""
 
 import importlib
-from typing import Any
 
 from urlrl.errors import UserError, unknown
+from urlrl.loading import load_object
 
 # name -> (module, agent class, config class); imported when asked for.
 AGENTS = {"metra": ("urlrl.agents.metra", "Metra", "MetraConfig")}
@@ -24,14 +24,3 @@ def find_agent(name: str) -> tuple[type, type]:
     if not hasattr(agent_class, "Config"):
         raise UserError(f"Agent '{name}' has no attribute 'Config': expected its config dataclass there.")
     return agent_class, agent_class.Config
-
-
-def load_object(path: str, kind: str) -> Any:
-    """What `module:name` refers to; the working directory is on the import path, as with `python -m`."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"Cannot import the {kind} '{path}': {error}.") from error
-    except AttributeError as error:
-        raise UserError(f"Cannot import the {kind} '{path}': module '{module}' has no '{name}'.") from error

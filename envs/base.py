@@ -41,25 +41,22 @@ class HostVectorEnv(VectorEnv):
             self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
         self.clock[mask] = 0
         self.ended[mask] = False
-        return self._obs(), {}
+        return self._finite_obs(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """actions (n, act) in [-1, 1]; returns obs (n, obs), reward, terminated, truncated (n,), {}."""
         if self.ended.any():
             raise RuntimeError(f"Lanes {np.flatnonzero(self.ended).tolist()} have ended: reset them before a step.")
+        if np.shape(actions) != self.action_space.shape or not np.isfinite(actions).all():
+            raise UserError(
+                f"Environment '{self.env_spec.id}' got actions of shape {np.shape(actions)}, or not all of them finite: "
+                f"expected finite numbers of shape {self.action_space.shape}."
+            )
         reward, terminated = self._step(np.clip(actions, -1.0, 1.0))
         self.clock += 1
-        limit = self.env_spec.episode_steps
-        truncated = (self.clock >= limit) & ~terminated if limit else np.zeros(self.num_envs, bool)
+        truncated = self._truncated() & ~terminated
         self.ended = terminated | truncated
-        obs = self._obs()
-        if not np.isfinite(obs).all():
-            lane = int(np.flatnonzero(~np.isfinite(obs).all(axis=1))[0])
-            raise UserError(
-                f"Environment '{self.env_spec.id}' returned a non-finite observation (lane {lane}, step "
-                f"{self.clock[lane]} of its episode): expected finite numbers."
-            )
-        return obs, reward, terminated, truncated, {}
+        return self._finite_obs(), reward, terminated, truncated, {}
 
     def position(self) -> np.ndarray:
         return np.zeros((self.num_envs, 0))
@@ -84,6 +81,21 @@ class HostVectorEnv(VectorEnv):
         self.episode, self.clock, self.ended = (np.array(state[k]) for k in ("episode", "clock", "ended"))
         self._set_state(state)
         return self._obs()
+
+    def _finite_obs(self) -> np.ndarray:
+        obs = self._obs()
+        if not np.isfinite(obs).all():
+            lane = int(np.flatnonzero(~np.isfinite(obs).all(axis=1))[0])
+            raise UserError(
+                f"Environment '{self.env_spec.id}' returned a non-finite observation (lane {lane}, step "
+                f"{self.clock[lane]} of its episode): expected finite numbers."
+            )
+        return obs
+
+    def _truncated(self) -> np.ndarray:
+        """Which lanes have reached the time limit, (n,), asked after each step."""
+        limit = self.env_spec.episode_steps
+        return self.clock >= limit if limit else np.zeros(self.num_envs, bool)
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         raise NotImplementedError

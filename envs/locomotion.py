@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import MujocoPool
+from urlrl.envs.pool import MujocoPool, silenced
 from urlrl.types import EnvSpec
 
 FRAME_SKIP = 5  # simulation steps of 0.01 s per control step
@@ -71,7 +71,9 @@ HALF_CHEETAH = Body(
 
 def load_model(file: str) -> mujoco.MjModel:
     """One of Gymnasium's MuJoCo models."""
-    return mujoco.MjModel.from_xml_path(str(Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file))
+    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file
+    with silenced("'settotalmass' is deprecated"):  # Nothing that a user of Gymnasium's model could act on.
+        return mujoco.MjModel.from_xml_path(str(path))
 
 
 class LocomotionEnv(HostVectorEnv):

@@ -7,8 +7,10 @@ run alone: results do not depend on the number of lanes or threads, and equal Gy
 """
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import mujoco
 import numpy as np
@@ -18,6 +20,21 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def silenced(notice: str) -> Iterator[None]:
+    """Drop MuJoCo's warnings that contain `notice`; its others become Python warnings once the block is done."""
+    heard: list[str] = []
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(heard.append)  # Not warnings.warn: an exception inside the callback ends the process.
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+    for text in heard:
+        if notice not in text:
+            warnings.warn(text, stacklevel=3)
 
 
 class Lanes:

@@ -4,7 +4,9 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
+
+from tyro.conf import Suppress
 
 from urlrl.errors import UserError, unknown
 
@@ -12,12 +14,15 @@ from urlrl.errors import UserError, unknown
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "keep_data")
 
 
+AgentConfig = TypeVar("AgentConfig")
+
+
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Generic[AgentConfig]):
     """A pretraining run. `*_steps` and `steps` count environment (control) steps."""
 
-    agent: Any  # the agent's own config
-    agent_name: str = "metra"  # a key of AGENTS or module:Class
+    agent: AgentConfig  # the agent's own config
+    agent_name: Suppress[str] = "metra"  # a key of AGENTS or module:Class
     env: str = "half_cheetah"  # a name that make_env knows
     episode_steps: int | None = None  # time limit; None is the environment's own
     root_position: bool = False  # dmc: environments: put the root's position into the observation

@@ -1,0 +1,211 @@
+"""The command line: `urlrl pretrain | evaluate | report | presets | doctor`."""
+
+import dataclasses
+import difflib
+import json
+import shlex
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+from urlrl.errors import UserError, unknown
+
+USAGE = """\
+urlrl: unsupervised reinforcement learning in JAX
+
+  urlrl pretrain metra --preset half-cheetah-quick --seed 0 --out runs/x
+                             pretrain without reward; the same command continues a run
+  urlrl evaluate runs/x      coverage and zero-shot goals, beside the random policy
+  urlrl report runs/x        a page with trajectories, curves, latents and videos
+  urlrl presets              named settings, where they come from and what they cost
+  urlrl doctor               versions, backend, graphics, known-bad pairs
+
+`urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
+75 stopped by a signal and saved (the same command continues)."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    verbs = {"pretrain": _pretrain, "evaluate": _evaluate, "report": _report, "presets": _presets, "doctor": _doctor}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    try:
+        if argv[0] == "--version":
+            import urlrl
+
+            print(urlrl.__version__)
+        elif argv[0] not in verbs:
+            raise unknown("command", argv[0], verbs)
+        else:
+            verbs[argv[0]](argv[1:])
+    except UserError as error:
+        print(f"urlrl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _pretrain(argv: list[str]) -> None:
+    """Everything an option can change comes from a preset, or from the agent's own defaults."""
+    from urlrl.agents import find_agent
+    from urlrl.config import PretrainConfig, to_json
+    from urlrl.presets import preset
+
+    options = list(argv)
+    agent = options.pop(0) if options and not options[0].startswith("-") else _take(options, "--agent") or "metra"
+    preset_name, out = _take(options, "--preset"), _take(options, "--out")
+    dry_run, quiet = _take_flag(options, "--dry-run"), _take_flag(options, "--quiet")
+    _, agent_config = find_agent(agent)
+    default = preset(agent, preset_name) if preset_name else PretrainConfig(agent=agent_config(), agent_name=agent)
+    if "--help" in options or "-h" in options:
+        print(
+            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--dry-run] [--quiet] [OPTIONS]\n\n"
+            "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
+            f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
+        )
+    options_class = PretrainConfig[agent_config]  # type: ignore[valid-type]
+    _check_options(options, options_class)
+    config = tyro.cli(options_class, args=options, default=default, prog="urlrl pretrain", description="")
+    folder = Path(out or f"runs/{agent.replace(':', '.')}-{preset_name or config.env.replace(':', '.')}-{config.seed}")
+    if dry_run:
+        print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
+        return
+    from urlrl.verbs import pretrain
+
+    pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
+    print(f"Done. Next: urlrl evaluate {folder}; urlrl report {folder}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Coverage and zero-shot goals of a run, beside the random policy."""
+
+    run: Positional[Path]  # folder of the run
+    json: Path | None = None  # also write the result to this file
+    step: int | None = None  # which checkpoint; the newest by default
+    seed: int = 0  # of skills, goals, resets and sampled actions
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """One self-contained page: trajectories, curves, latents, goals, videos, config."""
+
+    run: Positional[Path]  # folder of the run
+
+
+def _evaluate(argv: list[str]) -> None:
+    options = _parse(EvaluateOptions, argv, "evaluate")
+    from urlrl.verbs import evaluate
+
+    _print_evaluation(evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json))
+
+
+def _report(argv: list[str]) -> None:
+    options = _parse(ReportOptions, argv, "report")
+    from urlrl.verbs import report
+
+    print(report(options.run))
+
+
+def _presets(argv: list[str]) -> None:
+    _parse(NoOptions, argv, "presets")
+    from rich.console import Console
+    from rich.table import Table
+
+    from urlrl.presets import PRESETS
+
+    table = Table("agent", "preset", "environment", "steps", "settings from", "takes", box=None, pad_edge=False)
+    for agent, presets in PRESETS.items():
+        for name, entry in presets.items():
+            table.add_row(agent, name, entry.config.env, f"{entry.config.steps:,}", entry.source, entry.cost)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _doctor(argv: list[str]) -> None:
+    _parse(NoOptions, argv, "doctor")
+    from urlrl.doctor import diagnose
+
+    if not diagnose().show():
+        sys.exit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """No options."""
+
+
+def _parse(options_class: type, argv: list[str], verb: str) -> Any:
+    if "--help" not in argv and "-h" not in argv:
+        _check_options(argv, options_class)
+    return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}")
+
+
+def _check_options(argv: list[str], options_class: type) -> None:
+    """Refuse an option that does not exist, with the nearest one that does."""
+    known = {*_option_names(options_class), "--help"}
+    for token in argv:
+        name = token.split("=", 1)[0].replace("_", "-")
+        if name.startswith("--") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
+            raise UserError(f"Unknown option '{token}': {hint}")
+
+
+def _option_names(options_class: Any, prefix: str = "--") -> set[str]:
+    """The options of a (nested, generic) dataclass, as tyro spells them."""
+    plain = typing.get_origin(options_class) or options_class
+    hints = typing.get_type_hints(plain)
+    bound = dict(zip(getattr(plain, "__parameters__", ()), typing.get_args(options_class)))
+    names = set()
+    for field in dataclasses.fields(plain):
+        name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
+        if dataclasses.is_dataclass(hint):
+            names |= _option_names(hint, f"{prefix}{name}.")
+        else:
+            names |= {f"{prefix}{name}", f"{prefix}no-{name}"} if hint is bool else {f"{prefix}{name}"}
+    return names - {"--agent-name"}
+
+
+def _take(options: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
+    for i, token in enumerate(options):
+        if token == name:
+            if i + 1 == len(options):
+                raise UserError(f"Option '{name}' has no value: expected one after it.")
+            options.pop(i)
+            return options.pop(i)
+        if token.startswith(f"{name}="):
+            return options.pop(i).split("=", 1)[1]
+    return None
+
+
+def _take_flag(options: list[str], name: str) -> bool:
+    if name not in options:
+        return False
+    options.remove(name)
+    return True
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{result['env']}, step {result['step']:,}, evaluation seed {result['seed']}")
+    table = Table("", "agent", "random policy", box=None, pad_edge=False)
+    if result["coverage"]:
+        table.add_row("coverage, 1 m cells", *(f"{result['coverage'][who]}" for who in ("agent", "random")))
+    if result["goals"]:
+        labels = {"final_distance": "final goal distance, m", "closest_distance": "closest goal distance, m"}
+        for name in result["goals"]["agent"]:
+            kind, _, radius = name.partition("_")
+            label = labels.get(name, f"goals: {kind} within {radius} m")
+            table.add_row(label, *(f"{result['goals'][who][name]:.3f}" for who in ("agent", "random")))
+    console.print(table)
+    for note in result["notes"]:
+        console.print(note)
