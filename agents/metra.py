@@ -145,6 +145,7 @@ class Metra:
         """The skill to use at each of these states, (*B, d)."""
         match task:
             case Toward(phi_goal):
-                return self.config.z.project(phi_goal - self.latent(obs))
+                latent = self.latent(obs)
+                return self.config.z.project(jnp.broadcast_to(phi_goal, latent.shape) - latent)
             case Along(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))

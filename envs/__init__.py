@@ -1,4 +1,4 @@
-"""Environments by name: `ant`, `half_cheetah`, `point`, `dmc:<domain>_<task>`, `gym:<id>`, a user's `module:function`."""
+"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `gym:<id>`, or a user's `module:function`."""
 
 from collections.abc import Callable
 
@@ -27,9 +27,7 @@ def _point(**options) -> HostEnv:
 ENVS: dict[str, Callable[..., HostEnv]] = {"ant": _ant, "half_cheetah": _half_cheetah, "point": _point}
 
 
-def make_env(
-    name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False
-) -> HostEnv:
+def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False) -> HostEnv:
     """`num_envs` copies of an environment, stepped together.
 
     Args:

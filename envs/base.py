@@ -20,6 +20,11 @@ class HostVectorEnv(VectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
 
     def __init__(self, env_spec: EnvSpec, num_envs: int):
+        if num_envs < 1 or (env_spec.episode_steps is not None and env_spec.episode_steps < 1):
+            raise UserError(
+                f"Environment '{env_spec.id}' was asked for {num_envs} copies, episodes of {env_spec.episode_steps} "
+                "steps: expected at least one of each."
+            )
         self.env_spec = env_spec
         self.num_envs = num_envs
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (env_spec.obs_dim,), np.float64)
@@ -49,8 +54,8 @@ class HostVectorEnv(VectorEnv):
             raise RuntimeError(f"Lanes {np.flatnonzero(self.ended).tolist()} have ended: reset them before a step.")
         if np.shape(actions) != self.action_space.shape or not np.isfinite(actions).all():
             raise UserError(
-                f"Environment '{self.env_spec.id}' got actions of shape {np.shape(actions)}, or not all of them finite: "
-                f"expected finite numbers of shape {self.action_space.shape}."
+                f"Environment '{self.env_spec.id}' got actions of shape {np.shape(actions)}, not all finite or not of "
+                f"the right shape: expected finite numbers of shape {self.action_space.shape}."
             )
         reward, terminated = self._step(np.clip(actions, -1.0, 1.0))
         self.clock += 1
@@ -69,7 +74,7 @@ class HostVectorEnv(VectorEnv):
 
     def get_state(self) -> dict[str, np.ndarray]:
         return {
-            "seed": np.int64(self.seed),
+            "seed": np.array(self.seed, np.int64),
             "episode": self.episode.copy(),
             "clock": self.clock.copy(),
             "ended": self.ended.copy(),

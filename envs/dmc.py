@@ -26,8 +26,8 @@ with warnings.catch_warnings():
 
 TASKS = {f"dmc:{domain}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
 
-# Domain -> names and half-width, in m, of the goal box. Quadruped and humanoid as in METRA's goal experiments; walker and
-# cheetah as far as an episode's 25 s at the walking speed of 1 m/s, and 10 s at half the running speed of 10 m/s, lead.
+# Domain -> coordinates, and half-width of the goal box in m. Quadruped and humanoid as in METRA's goal experiments;
+# walker and cheetah as far as an episode leads, 25 s at a walk of 1 m/s and 10 s at 5 m/s, half the running speed.
 _POSITIONS = {
     "walker": (("x",), (25.0,)),
     "cheetah": (("x",), (50.0,)),
@@ -39,8 +39,8 @@ _POSITIONS = {
 class DmcEnv(HostVectorEnv):
     """`num_envs` copies of a task of the suite; reward, termination and time limit are the task's own.
 
-    The position is that of the geom "torso", which sits at the origin of the root body: in the planar walker and cheetah
-    its x is the root joint's coordinate. `root_position=True` puts these coordinates in front of the observation.
+    The position is that of the geom "torso", which sits at the origin of the root body: in the planar walker and
+    cheetah its x is the root joint's coordinate. `root_position=True` puts these in front of the observation.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DmcEnv(HostVectorEnv):
         names, goal_box = _POSITIONS.get(TASKS[name][0], ((), ()))
         if root_position and not names:
             raise UserError(
-                f"Environment '{name}' has no option root_position: expected one of the domains {', '.join(_POSITIONS)}."
+                f"Environment '{name}' has no option root_position: expected a task of {', '.join(_POSITIONS)}."
             )
         self.task = env.task
         self.model = env.physics.model.ptr
@@ -69,7 +69,12 @@ class DmcEnv(HostVectorEnv):
         self._lanes = [_Lane(env.physics.copy(), len(names), root_position) for _ in range(num_envs)]
         limit = None if math.isinf(env._step_limit) else math.ceil(env._step_limit)
         sizes = (("qpos", self.model.nq), ("qvel", self.model.nv), ("act", self.model.na))
-        self._start(self._spare, (0, 0, 0))
+        try:
+            self._start(self._spare, (0, 0, 0))
+        except (mujoco.FatalError, RuntimeError) as error:  # Rough terrain is handed to a renderer.
+            raise UserError(
+                f"Environment '{name}' cannot start an episode ({error}): expected OpenGL, as with MUJOCO_GL=egl."
+            ) from error
         spec = EnvSpec(
             id=name,
             obs_dim=self._observe(self._spare).size,
@@ -101,8 +106,8 @@ class DmcEnv(HostVectorEnv):
         """
         if not self.env_spec.goal_box:
             raise UserError(
-                f"Environment '{self.env_spec.id}' has no goal positions: expected root_position=True, in one of the "
-                f"domains {', '.join(_POSITIONS)}."
+                f"Environment '{self.env_spec.id}' has no goal positions: expected root_position=True, and a task "
+                f"of {', '.join(_POSITIONS)}."
             )
         obs = np.empty((len(position), self.env_spec.obs_dim))
         for i, goal in enumerate(position):
@@ -213,15 +218,18 @@ def _affine(name: str, spec: Any):
     """The map of actions in [-1, 1] onto a task's bounds."""
     low, high = (np.asarray(bound, np.float64) for bound in (spec.minimum, spec.maximum))
     if len(spec.shape) != 1 or np.abs([low, high]).max() >= mujoco.mjMAXVAL:
-        raise UserError(f"Environment '{name}' has actions {spec}: expected a flat array with finite bounds.")
+        raise UserError(
+            f"Environment '{name}' has actions of shape {spec.shape} in [{low.min()}, {high.max()}]: expected a flat "
+            "array with finite bounds."
+        )
     middle, half = (high + low) / 2, (high - low) / 2
     return lambda actions: middle + half * actions
 
 
 class Stacked:
     """The physics of all lanes, as far as a task asks for it: each array's *last* axis is the lane, so that the task's
-    own functions index features as they do for one lane. Only elementwise operations, for these do not depend on the
-    number of lanes; subclasses have the methods of the domain's `Physics`.
+    own functions index features as they do for one lane. Elementwise operations only, whose results do not depend on
+    the number of lanes; subclasses have the methods of the domain's `Physics`.
     """
 
     fields: ClassVar[tuple[str, ...]]  # of MjData
@@ -229,7 +237,7 @@ class Stacked:
 
     def __init__(self, model: mujoco.MjModel, datas: list[mujoco.MjData]):
         rows = {field: np.empty((len(datas), *getattr(datas[0], field).shape)) for field in self.fields}
-        self.model, self.num_envs = model, len(datas)
+        self.model = model
         self.data = SimpleNamespace(**{field: np.moveaxis(array, 0, -1) for field, array in rows.items()})
         self.torso = model.body("torso").id
         self._copies = [[(rows[field][i], getattr(data, field)) for field in rows] for i, data in enumerate(datas)]
@@ -311,11 +319,10 @@ class _Humanoid(Stacked):
         return self.data.xpos[self.model.body("head").id, 2]
 
     def extremities(self) -> np.ndarray:
-        offset = self.data.xpos[self.limbs] - self.data.xpos[self.torso]
-        frame = self.data.xmat[self.torso].reshape(3, 3, self.num_envs)
-        return np.stack([np.dot(o, frame[..., i]) for i in range(self.num_envs) for o in offset[..., i]]).reshape(
-            self.num_envs, 12
-        ).T
+        """Products of matrices are taken lane by lane, as their rounding depends on the shapes."""
+        offsets = np.moveaxis(self.data.xpos[self.limbs] - self.data.xpos[self.torso], -1, 0)
+        frames = np.moveaxis(self.data.xmat[self.torso], -1, 0).reshape(-1, 3, 3)
+        return np.stack([np.concatenate([o.dot(frame) for o in lane]) for lane, frame in zip(offsets, frames)], axis=1)
 
     def torso_vertical_orientation(self) -> np.ndarray:
         return self.data.xmat[self.torso, 6:]

@@ -78,7 +78,8 @@ def load_model(file: str) -> mujoco.MjModel:
 
 class LocomotionEnv(HostVectorEnv):
     """`num_envs` copies of a body on a plane. The external reward is the forward velocity of qpos, plus
-    `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead."""
+    `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead,
+    subtracts a contact cost, and gives its bonus only while it is upright."""
 
     def __init__(self, body: Body, num_envs: int, episode_steps: int | None = None, threads: int | None = None):
         spec = body.spec if episode_steps is None else replace(body.spec, episode_steps=episode_steps)

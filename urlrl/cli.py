@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # A disk that is full, a file that may not be read.
+        print(f"urlrl: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,7 +1,6 @@
 """What the command line does, as functions: pretrain, evaluate, report, load."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +16,19 @@ from urlrl.agents import find_agent
 from urlrl.config import PretrainConfig, pretrain_config_from_json, to_json
 from urlrl.data.replay import transition_fields
 from urlrl.data.shards import write_atomically
+from urlrl.doctor import compilation_cache
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage, zero_shot
+from urlrl.evaluation.report import ReportContent, write_report
 from urlrl.evaluation.rollout import follow, rollout, uniform
+from urlrl.evaluation.video import MAX_TILES, render_videos
 from urlrl.learners.nets import Normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host, example_transition
-from urlrl.training.log import Progress, make_progress
+from urlrl.training.log import Progress, make_progress, read_metrics
 from urlrl.training.run import RunFolder
-from urlrl.types import EnvSpec, HostEnv, Trajectory
+from urlrl.types import EnvSpec, HostEnv, Trajectory, Transition
 
 FIT_ROLLOUTS, FIT_STEPS, FIT_LANES = 10_000, 50, 100  # how METRA's published constants were made
 VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium", "dm_control", "orbax-checkpoint")
@@ -142,6 +144,65 @@ def _evaluate_goals(agent: Any, config: PretrainConfig, trajectory: Trajectory, 
     return {"protocol": zero_shot.PROTOCOL, "num_goals": len(goals), "goal_box": box, **scores}
 
 
+def report(run: Path | str, *, step: int | None = None, videos: bool = True) -> Path:
+    """Write `<run>/report/index.html`: skills, curves, latents, goals, videos, config. Evaluates if nobody has.
+
+    Args:
+        step: which checkpoint; None is the newest.
+        videos: render skills where a GL backend exists; where none does, the page says so.
+
+    Returns:
+        The page.
+    """
+    enable_compilation_cache()
+    folder = RunFolder(run)
+    agent, config = load(run, step)
+    step = folder.checkpoints.steps()[-1] if step is None else step
+    try:
+        evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        evaluation = None
+    if evaluation is None or evaluation["step"] != step:
+        evaluation = evaluate(run, step=step)
+    env = _make_env(config, 1)
+    spec, model = env.env_spec, getattr(env, "model", None)
+    env.close()
+    trajectory = skill_episodes(agent, config, seed=evaluation["seed"])
+    target = folder.path / "report"
+    manifest = folder.manifest()
+    content = ReportContent(
+        title=f"{config.agent_name} on {config.env}, {step:,} steps, seed {config.seed}",
+        config={**manifest["config"], "command": manifest["command"]},
+        versions=manifest["versions"],
+        spec=spec,
+        trajectory=trajectory,
+        latent=_latents(agent, trajectory),
+        metrics=[row for row in read_metrics(folder.path / "metrics.jsonl") if row["step"] <= step],
+        evaluation=evaluation,
+        videos=_videos(model, spec, trajectory, target) if videos else "Videos were not asked for.",
+        skill_kind=config.agent.z.kind,
+    )
+    return write_report(target, content)
+
+
+def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
+    """phi along the episodes, (T + 1, n, d); None for an agent without one."""
+    if not hasattr(agent, "latent"):
+        return None
+    obs = np.concatenate([trajectory.steps.obs[:1], trajectory.steps.next_obs]).astype(np.float32)
+    return np.asarray(jax.jit(type(agent).latent)(agent, obs))
+
+
+def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, folder: Path) -> list[Path] | str:
+    if model is None or trajectory.physics is None:
+        return f"Environment '{spec.id}' has no MuJoCo model to render: there are no videos."
+    sizes = dict(spec.physics)
+    qpos = trajectory.physics[..., : sizes["qpos"]]
+    lanes = np.linspace(0, qpos.shape[1] - 1, MAX_TILES).astype(int)  # Skills from all over the prior.
+    labels = [f"skill {lane}" for lane in lanes]
+    return render_videos(model, qpos[:, lanes], folder, fps=1 / (spec.control_dt or 1), labels=labels)
+
+
 def skill_episodes(agent: Any, config: PretrainConfig, seed: int = 0) -> Trajectory:
     """The coverage protocol's 48 deterministic episodes, one skill each."""
     env = _make_env(config, coverage.EPISODES)
@@ -158,7 +219,12 @@ def create_agent(config: PretrainConfig, spec: EnvSpec) -> Any:
     agent_class, _ = find_agent(config.agent_name)
     example = example_transition(spec, config.agent.z.dim, 1)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # Apart from the keys of the epochs.
-    return jax.jit(partial(agent_class.create, config.agent))(example, key)
+    return _create(agent_class, config.agent, example, key)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) -> Any:
+    return agent_class.create(config, example, key)
 
 
 def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:
@@ -200,10 +266,9 @@ def versions() -> dict[str, str]:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between processes; JAX_COMPILATION_CACHE_DIR says where, else the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urlrl" / "jax"
+    """Keep compiled programs between processes, in `doctor.compilation_cache()`."""
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

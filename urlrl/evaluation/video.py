@@ -108,7 +108,7 @@ def _run(gl: str, arguments: list[str], cwd: Path, seconds: float) -> str | None
     if done.returncode == 0:
         return None
     # The first exception is the cause; those that follow come from half-built objects at shutdown.
-    cause = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): .+", done.stderr, re.MULTILINE)
+    cause = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", done.stderr, re.MULTILINE)
     return cause[0][:160] if cause else f"{_NO_TRACE} (exit status {done.returncode})"
 
 
@@ -142,13 +142,12 @@ def soften(model: "mujoco.MjModel") -> None:
             model.mat_texrepeat[material] = 0.5  # Textures are 2 x 2 checkers: squares of 1 m.
             model.mat_reflectance[material] = 0
             model.mat_rgba[material, :3] = 1
-            _pale(model, model.mat_texid[material].max(), 165, 205)
+            _pale(model, int(model.mat_texid[material].max()), 165, 205)
     for texture in np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX):
-        _pale(model, texture, 212, 235)
+        _pale(model, int(texture), 212, 235)
     model.vis.headlight.ambient[:] = 0.35  # Shadows are grey, not black.
     model.light_diffuse[:] *= 0.6
     model.vis.quality.shadowsize = 1024  # Software renderers spend most of their time on shadows.
-    model.vis.map.znear = min(model.vis.map.znear, 0.01)
 
 
 def _pale(model: "mujoco.MjModel", texture: int, low: int, high: int) -> None:

@@ -31,7 +31,8 @@ class SkillSpace:
         if self.kind == "onehot":
             return jax.nn.one_hot(jnp.argmax(x, axis=-1), self.dim, dtype=jnp.float32)
         norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-        unit = jnp.where(norm > TINY, x / jnp.maximum(norm, TINY), jnp.eye(1, self.dim)[0])
+        fixed = jnp.broadcast_to(jnp.eye(1, self.dim)[0], x.shape)
+        unit = jnp.where(norm > TINY, x / jnp.maximum(norm, TINY), fixed)
         return unit * self.typical_norm
 
     def direction(self, z: Array) -> jax.Array:

@@ -86,7 +86,8 @@ class Normalizer:
         return cls(mean=jnp.zeros(dim, jnp.float32), std=jnp.ones(dim, jnp.float32))
 
     def __call__(self, obs: Array) -> jax.Array:
-        return (obs - self.mean) / (self.std + 1e-8)
+        mean, std = jnp.broadcast_to(self.mean, obs.shape), jnp.broadcast_to(self.std, obs.shape)
+        return (obs - mean) / (std + 1e-8)
 
 
 class MLP(nn.Module):

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def _restore_part(folder: Path, like: Any) -> Any:
     return state
 
 
+@cache
 def _checkpointer():
     import orbax.checkpoint as ocp  # Takes a third of a second to import.
 

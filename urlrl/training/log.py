@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from urlrl.errors import UserError
+
 logger = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
@@ -44,13 +46,17 @@ class MetricsLog:
         temporary = self.path.with_name(".metrics.jsonl.part")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(temporary, self.path)
-        self.file = open(self.path, "a")  # noqa: SIM115 - kept open for the length of the run
+        # Unbuffered: a full disk is an error of the write that hit it, and a kill loses no whole row.
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - kept open for the length of the run
         self.writer = self._open_events(rows)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Raises UserError if the record cannot be written."""
         row = {"step": step, **metrics}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
+        try:
+            self.file.write((json.dumps(row) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path}: {error.strerror}; the last checkpoint is whole.") from error
         self._show(row)
 
     def sync(self) -> None:

@@ -1,0 +1,71 @@
+"""Who may lean on whom, what import costs, what is in the wheel."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import urlrl
+
+ROOT = Path(urlrl.__file__).parent.parent
+# room -> rooms of urlrl that it may import
+ALLOWED = {
+    "urlrl/types.py": set(),
+    "urlrl/errors.py": set(),
+    "urlrl/loading.py": {"errors"},
+    "urlrl/config.py": {"errors"},
+    "urlrl/learners": {"types", "errors", "learners"},
+    "urlrl/data": {"types", "errors", "data"},
+    "envs": {"types", "errors", "envs", "loading"},
+    "agents": {"types", "errors", "learners", "agents", "loading"},
+    "urlrl/training": {"types", "errors", "config", "data", "learners", "training"},
+    "urlrl/evaluation": {"types", "errors", "config", "evaluation"},
+}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "urlrl":
+            rooms |= {node.module.split(".")[1]} if "." in node.module else {a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("urlrl.")}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms_lean_only_on_what_stands_below(room):
+    place = ROOT / room
+    for path in [place] if place.is_file() else place.rglob("*.py"):
+        assert imported_rooms(path) <= ALLOWED[room], path
+
+
+def test_no_agent_imports_another():
+    for path in (ROOT / "agents").glob("[a-z]*.py"):
+        assert "agents" not in imported_rooms(path), path
+
+
+def test_import_is_quick_and_without_jax():
+    code = (
+        "import time; start = time.perf_counter(); import urlrl; took = time.perf_counter() - start; import sys; "
+        "assert not {'jax', 'numpy', 'mujoco'} & set(sys.modules); print(took)"
+    )
+    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
+    assert min(times) < 0.1
+
+
+def test_every_public_name_exists():
+    for name in urlrl.__all__:
+        assert getattr(urlrl, name) is not None
+    with pytest.raises(AttributeError):
+        urlrl.nothing  # noqa: B018
+
+
+def test_agents_and_envs_have_one_name_each():
+    import urlrl.agents
+    import urlrl.envs
+
+    assert Path(urlrl.agents.__file__).parent.name == "agents" and "agents" not in sys.modules
+    assert Path(urlrl.envs.__file__).parent.name == "envs" and "envs" not in sys.modules

@@ -1,0 +1,256 @@
+"""The report: self-contained, escaped, tolerant of what is missing, and with figures that show something."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+from PIL import Image
+
+from urlrl.errors import UserError
+from urlrl.evaluation import report, video
+from urlrl.evaluation.report import ReportContent, curves, flatten, hue, principal, skill_colors, write_report
+from urlrl.types import EnvSpec, Trajectory, Transition
+
+T, N = 60, 48
+BALL = """<mujoco><worldbody><geom type="plane" size="5 5 1"/><light pos="0 0 3"/>
+<body pos="0 0 .5"><freejoint/><geom size=".3" rgba="1 0 0 1"/></body></worldbody></mujoco>"""
+
+
+def make_content(kind: str, p: int, d: int) -> ReportContent:
+    """A run whose skill z moves in the direction of its first coordinates, with noise."""
+    rng = np.random.default_rng(0)
+    z = np.eye(d)[np.arange(N) % d] if kind == "onehot" else rng.standard_normal((N, d))
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    velocity = (z.argmax(1)[:, None] - (d - 1) / 2) / d if kind == "onehot" else z[:, :p]
+    position = np.cumsum(np.r_[np.zeros((1, N, p)), velocity[:, :p] + 0.3 * rng.standard_normal((T, N, p))], axis=0)
+    zs = np.broadcast_to(z, (T, N, d))
+    nothing = np.zeros((T, N, 1))
+    steps = Transition(nothing, nothing, nothing[..., 0], nothing[..., 0] + 1, nothing, zs)
+    mask = np.ones((T, N), bool)
+    mask[40:, 3] = False
+    latent = np.cumsum(np.r_[np.zeros((1, N, d)), zs], axis=0) + rng.standard_normal((T + 1, N, d))
+    metrics = [{"step": 1000 * i, "reward/intrinsic": float(np.sin(i / 40)), "time/update": 1.0} for i in range(700)]
+    metrics += [{"step": 100_000 * i, "eval/coverage": 40 * i, "phi/lambda": 3.0**i} for i in range(8)]
+    metrics += [{"step": 5, "phi/odd": float("nan")}, {"step": 6, "zeta/own": 1.5}]
+    goals = {"hit_3": 0.6, "end_3": 0.5, "at_3": 0.41, "hit_1": 0.2, "end_1": 0.1, "final_distance": 9.5}
+    evaluation = {
+        "protocol": "skill-coverage-v1", "step": 700_000, "seed": 3,
+        "coverage": {"protocol": "c", "agent": 1203, "random": 58, "episodes": 48, "unit": "1 m cells",
+                     "min": [-12.5, -9.0][:p], "max": [11.0, 14.0][:p]},
+        "goals": {"protocol": "g", "num_goals": 50, "goal_box": [50.0] * p, "agent": goals,
+                  "random": {"hit_3": 0.02, "final_distance": 38.2}},
+    }  # fmt: skip
+    return ReportContent(
+        title=f"METRA on {kind}",
+        config={"seed": 3, "agent": {"name": "metra", "lr": 1e-4}, "command": ["urlrl", "pretrain", "--out", "a b"]},
+        versions={"jax": "0.10.2", "mujoco": "3.17.0"},
+        spec=EnvSpec("ant", 29, 8, T, 0.05, position=("x", "y")[:p], goal_box=(50.0,) * p),
+        trajectory=Trajectory(steps, mask, position, None),
+        latent=latent,
+        metrics=metrics,
+        evaluation=evaluation,
+        videos="There is no video here.",
+        skill_kind=kind,
+    )
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, its tags and its text."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text())
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data):
+        if self.get_starttag_text() != "<style>":
+            self.words.append(data)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Figures that nobody looks at cost less."""
+    monkeypatch.setattr(report, "DPI", 60)
+
+
+def assert_figure(path: Path) -> None:
+    image = Image.open(path).convert("RGB")
+    assert image.width > 400 and image.height > 100
+    assert len(image.getcolors(maxcolors=1 << 24)) > 200
+
+
+@pytest.mark.parametrize("kind, p, d", [("sphere", 2, 2), ("onehot", 1, 16), ("gaussian", 2, 5), ("sphere", 0, 1)])
+def test_report_is_one_page_that_loads_nothing(tmp_path, kind, p, d):
+    page_path = write_report(tmp_path / "report", make_content(kind, p, d))
+    page = Page(page_path)
+    assert page.loads and all(load.startswith("data:image/") for load in page.loads)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"@import|url\(", page_path.read_text())
+    figures = {"latent.png", "curves.png"} | ({"skills.png", "skills.csv"} if p else set())
+    assert {f.name for f in page_path.parent.iterdir()} == {"index.html"} | figures  # No temporary file is left.
+    for name in figures - {"skills.csv"}:
+        assert_figure(page_path.parent / name)
+    assert ("names no position" in page.text) == (p == 0)
+    assert "urlrl pretrain --out 'a b'" in page.text
+    for said in ("1,203", "60.0 %", "41.0 %", "agent.lr", "0.0001", "There is no video here.", "700,000"):
+        assert said in page.text
+
+
+def test_what_a_user_wrote_is_escaped(tmp_path):
+    evil = '<script>alert("x")</script>'
+    content = make_content("sphere", 2, 2)
+    content = replace(
+        content, title=evil, config={evil: evil, "command": evil}, versions={evil: evil}, videos=evil,
+        evaluation={"protocol": evil, "seed": evil, "goals": None, "goals_note": evil},
+        spec=replace(content.spec, id=evil),
+    )  # fmt: skip
+    path = write_report(tmp_path, content)
+    assert "script" not in Page(path).tags
+    assert path.read_text().count("&lt;script&gt;") >= 9
+
+
+def test_missing_parts_are_left_out_and_said(tmp_path):
+    content = replace(make_content("sphere", 2, 2), evaluation=None, metrics=[], latent=None)
+    text = Page(write_report(tmp_path, content)).text
+    for said in ("was not evaluated", "logged no metrics", "no latent map"):
+        assert said in text
+    assert not (tmp_path / "curves.png").exists() and not (tmp_path / "latent.png").exists()
+    content = replace(content, evaluation={"step": 5, "goals": None, "goals_note": "No goals here."})
+    text = Page(write_report(tmp_path, content)).text
+    assert "No goals here." in text and "no coverage" in text
+
+
+def test_diverged_latents_do_not_stop_a_report(tmp_path):
+    content = make_content("sphere", 2, 2)
+    text = Page(write_report(tmp_path, replace(content, latent=np.full_like(content.latent, np.nan)))).text
+    assert "No state of these episodes has a finite phi" in text
+
+
+def test_skills_csv_holds_the_figure():
+    content = make_content("sphere", 2, 2)
+    rows = list(csv.DictReader(report.skills_csv(content).decode().splitlines()))
+    assert len(rows) == N * (T + 1) - 20  # One episode ends 20 steps before the others.
+    assert list(rows[0]) == ["episode", "step", "time_s", "x", "y", "z_0", "z_1"]
+    row = rows[T + 1 + 10]
+    assert (row["episode"], row["step"], row["time_s"]) == ("1", "10", "0.5")
+    assert float(row["y"]) == pytest.approx(content.trajectory.position[10, 1, 1], rel=1e-5)
+    assert float(row["z_0"]) == pytest.approx(content.trajectory.steps.z[10, 1, 0], rel=1e-5)
+    indices = report.skills_csv(make_content("onehot", 1, 16))
+    assert indices.startswith(b"episode,step,time_s,x,skill\n0,0,0,0,0\n")
+
+
+def test_videos_are_embedded(tmp_path):
+    film = tmp_path / "film.webp"
+    frames = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in (0, 200)]
+    frames[0].save(film, save_all=True, append_images=frames[1:])
+    page = Page(write_report(tmp_path, replace(make_content("sphere", 2, 2), videos=[film])))
+    assert any(load.startswith("data:image/webp;base64,") for load in page.loads)
+
+
+def test_curves_skip_what_is_no_number_and_keep_unknown_names():
+    rows = [
+        {"step": 2, "zeta/own": 1, "actor/alpha": float("inf"), "note": "text", "time/x": 1.0},
+        {"step": 1, "zeta/own": 3.0, "critic/loss": 0.5, "flag": True, "none": None},
+    ]
+    found = curves(rows)
+    assert list(found) == ["critic/loss", "zeta/own"]
+    np.testing.assert_array_equal(found["zeta/own"], [[1, 3], [2, 1]])
+
+
+def test_colours_of_skills():
+    angles = np.linspace(0, 2 * np.pi, 9)
+    colors = hue(angles)
+    np.testing.assert_allclose(colors[0], colors[-1], atol=1e-6)  # Cyclic.
+    assert (colors >= 0).all() and (colors <= 1).all() and np.ptp(hue(angles, 0.0)) < 1e-3  # No strength is a grey.
+    assert len(np.unique(skill_colors(np.eye(16), "onehot"), axis=0)) == 16
+    assert len(np.unique(skill_colors(np.eye(50), "onehot"), axis=0)) == 50
+    assert skill_colors(np.array([[1.0], [-1.0]]), "sphere").shape == (2, 3)
+
+
+def test_principal_components_of_a_plane_in_space():
+    rng = np.random.default_rng(1)
+    plane = rng.standard_normal((100, 2)) * [5, 1]
+    rotation, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    found = principal(plane @ rotation[:2] + 7)
+    centred = plane - plane.mean(axis=0)
+    np.testing.assert_allclose(found @ found.T, centred @ centred.T, atol=1e-9)  # Distances are kept.
+    assert principal(rng.standard_normal((5, 1))).shape == (5, 2)
+
+
+def test_flatten_names_nested_settings():
+    assert flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": "x", "g": {}}) == [
+        ("a.b", "1"), ("a.c.d", "[1, 2]"), ("e", "null"), ("f", "x"), ("g", "{}"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ball() -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(BALL)
+
+
+def falling(model: mujoco.MjModel, n: int) -> np.ndarray:
+    qpos = np.tile(model.qpos0, (9, n, 1))
+    qpos[:, :, 0] += np.linspace(0, 100, 9)[:, None]
+    return qpos
+
+
+def test_a_backend_that_does_not_exist_gives_a_sentence(tmp_path, monkeypatch, ball):
+    monkeypatch.setenv("MUJOCO_GL", "bogus")
+    said = video.render_videos(ball, falling(ball, 2), tmp_path, fps=20, labels=["a", "b"])
+    assert isinstance(said, str) and said.endswith(".") and "bogus" in said
+    assert list(tmp_path.iterdir()) == []
+    assert video.find_gl() is None
+
+
+def test_a_renderer_that_hangs_gives_a_sentence(tmp_path, monkeypatch, ball):
+    monkeypatch.setattr(video, "RENDER_LIMIT", 0.01)
+    said = video.render_videos(ball, falling(ball, 1), tmp_path, fps=20, labels=["a"])
+    assert isinstance(said, str) and "nothing after 0.01 s" in said
+
+
+def test_video_refuses_what_does_not_fit(tmp_path, ball):
+    with pytest.raises(UserError, match="2 labels"):
+        video.render_videos(ball, falling(ball, 1), tmp_path, fps=20, labels=["a", "b"])
+
+
+def test_video_shows_the_body_far_from_the_start(tmp_path, ball):
+    if video.find_gl() is None:
+        pytest.skip("no GL backend renders off screen here")
+    (path,) = video.render_videos(ball, falling(ball, 8), tmp_path, fps=10, labels=list("abcdefgh"))
+    film = Image.open(path)
+    assert (film.size, film.n_frames) == ((720, 360), 9) and path.stat().st_size < video.MAX_BYTES
+    film.seek(8)
+    pixels = np.asarray(film.convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 2 * pixels[..., 1]).reshape(2, 180, 3, 240).mean(axis=(1, 3))
+    assert (red > 0.005).all()  # Every tile shows the red ball, 100 m away from where it began.
+
+
+def test_soften_changes_looks_alone(ball):
+    model = mujoco.MjModel.from_xml_string(BALL)
+    video.soften(model)
+    data, changed = mujoco.MjData(ball), mujoco.MjData(model)
+    for _ in range(300):
+        mujoco.mj_step(ball, data)
+        mujoco.mj_step(model, changed)
+    np.testing.assert_array_equal(data.qpos, changed.qpos)
+
+
+def test_importing_the_report_loads_no_simulator_and_no_window_toolkit():
+    code = "import sys, json, urlrl.evaluation.report, urlrl.evaluation.video; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert not {"mujoco", "matplotlib.pyplot", "tkinter"} & set(loaded)
