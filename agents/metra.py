@@ -60,8 +60,7 @@ class Along(NamedTuple):
     z: jax.Array  # (d,)
 
 
-@struct.dataclass
-class Metra:
+class Metra(struct.PyTreeNode):
     phi: Model
     dual: PositiveScalar  # lambda
     sac: SAC

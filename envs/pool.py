@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import mujoco
 import numpy as np
 
+from urlrl.errors import UserError
+
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -81,7 +83,13 @@ class MujocoPool:
             for i in share:
                 data, lane_ctrl, qpos, qvel = views[i]
                 lane_ctrl[:] = ctrl[i]
+                start = data.time
                 step(model, data, num_steps)
+                if data.time <= start:  # MuJoCo resets a simulation that blew up, and its clock with it.
+                    raise UserError(
+                        f"The simulation of lane {i} became unstable {start:.2f} s into its episode: expected finite "
+                        f"accelerations."
+                    )
                 self.qpos[i] = qpos
                 self.qvel[i] = qvel
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -37,10 +38,10 @@ TINY = PretrainConfig(
     eval_every=100,
     checkpoint_minutes=0,
 )
-TINY_OPTIONS = (
+TINY_OPTIONS = shlex.split(
     "--env point --num-envs 2 --episode-steps 15 --rollout-steps 20 --updates 3 --min-replay 40 --replay-capacity 150 "
     "--eval-every 100 --checkpoint-minutes 0 --agent.width 16 --agent.lr 1e-3 --agent.batch.size 32"
-).split()
+)
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -111,7 +112,10 @@ def test_the_same_seed_gives_the_same_run(whole_run, tmp_path):
 
 def test_another_seed_gives_another_run(whole_run, tmp_path):
     other = urlrl.pretrain(dataclasses.replace(TINY, seed=1), tmp_path / "other", quiet=True)
-    assert read_metrics(other / "metrics.jsonl")[-1]["phi/loss"] != read_metrics(whole_run / "metrics.jsonl")[-1]["phi/loss"]
+    assert (
+        read_metrics(other / "metrics.jsonl")[-1]["phi/loss"]
+        != read_metrics(whole_run / "metrics.jsonl")[-1]["phi/loss"]
+    )
 
 
 @pytest.mark.parametrize("moment", ["collect", "learn", "shard", "checkpoint", "rename", "after"])
@@ -212,7 +216,9 @@ def test_a_full_ring_is_saved_before_it_overwrites(tmp_path):
 
 def damage_checkpoint(run: Path, step: int, kind: str) -> str:
     folder = run / "checkpoints" / str(step)
-    files = sorted((p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size)
+    files = sorted(
+        (p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size
+    )
     path = folder / "manifest.json" if kind == "manifest" else files[-1]
     if kind == "delete":
         path.unlink()

@@ -31,7 +31,7 @@ from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, HostEnv, Trajectory, Transition
 
 FIT_ROLLOUTS, FIT_STEPS, FIT_LANES = 10_000, 50, 100  # how METRA's published constants were made
-VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium", "dm_control", "orbax-checkpoint")
+VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium", "dm_control")
 
 
 def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, command: str | None = None) -> Path:
@@ -267,8 +267,7 @@ def versions() -> dict[str, str]:
 
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in `doctor.compilation_cache()`."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
@@ -298,12 +297,13 @@ def _coverage_metric(config: PretrainConfig, spec: EnvSpec) -> Callable[[Any, in
 
 
 def _announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder) -> str:
-    row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in transition_fields(spec, config.agent.z.dim).values())
+    fields = transition_fields(spec, config.agent.z.dim)
+    row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values())
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
     lines = [
-        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, into {run.path}. "
+        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.",
         f"Transitions: {row * min(config.steps, config.replay_capacity) / 2**20:,.0f} MiB in memory, "
-        f"{row * rows / 2**20:,.0f} MiB on disk (keep_data={config.keep_data})."
+        f"{row * rows / 2**20:,.0f} MiB on disk (keep_data={config.keep_data}).",
     ]
     if not spec.exact_resume:
         lines.append(

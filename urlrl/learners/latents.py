@@ -40,7 +40,7 @@ class SkillSpace:
         prior has mean zero: 1 at the index, -1/(dim - 1) elsewhere."""
         if self.kind != "onehot":
             return jnp.asarray(z)
-        return (z - 1 / self.dim) * (self.dim / max(self.dim - 1, 1))
+        return (jnp.asarray(z) - 1 / self.dim) * (self.dim / max(self.dim - 1, 1))
 
     def spread(self, n: int, key: jax.Array) -> jax.Array:
         """(n, dim) skills for an evaluation: indices split as evenly as n allows, else draws from the prior."""

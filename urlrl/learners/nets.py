@@ -25,8 +25,7 @@ def adam(lr: float) -> optax.GradientTransformation:
     return optax.adam(lr)
 
 
-@struct.dataclass
-class Model:
+class Model(struct.PyTreeNode):
     """A network with its parameters and optimiser. Gradients reach the parameters only where `params=` is written."""
 
     params: Any
@@ -51,8 +50,7 @@ class Model:
         return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state), loss, aux
 
 
-@struct.dataclass
-class PositiveScalar:
+class PositiveScalar(struct.PyTreeNode):
     """A positive number learned in log space: a dual variable, a temperature."""
 
     log_value: jax.Array
@@ -74,8 +72,7 @@ class PositiveScalar:
         return self.replace(log_value=self.log_value + updates, opt_state=opt_state)
 
 
-@struct.dataclass
-class Normalizer:
+class Normalizer(struct.PyTreeNode):
     """Frozen observation statistics: (obs - mean) / (std + 1e-8)."""
 
     mean: jax.Array  # (obs,)
@@ -87,7 +84,7 @@ class Normalizer:
 
     def __call__(self, obs: Array) -> jax.Array:
         mean, std = jnp.broadcast_to(self.mean, obs.shape), jnp.broadcast_to(self.std, obs.shape)
-        return (obs - mean) / (std + 1e-8)
+        return (jnp.asarray(obs) - mean) / (std + 1e-8)
 
 
 class MLP(nn.Module):

@@ -30,8 +30,7 @@ class SACConfig:
     entropy_coef: float = 0.5  # target entropy in units of -|A|
 
 
-@struct.dataclass
-class SAC:
+class SAC(struct.PyTreeNode):
     actor: Model
     critic: Model
     target: dict  # critic parameters, averaged

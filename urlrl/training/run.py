@@ -42,7 +42,7 @@ class RunFolder:
         if self.config_file.exists():
             self._check_same(self.manifest()["config"], config)
         elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and holds no run: expected a new folder or one with config.json.")
+            raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
         manifest = {"format": "urlrl-run-1", "config": config, "versions": versions, "command": command}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
