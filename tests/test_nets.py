@@ -149,7 +149,7 @@ def test_saturated_actions_keep_log_prob_and_its_gradient_finite():
         return jnp.mean(TanhNormal(mean, jnp.zeros_like(mean)).sample_and_log_prob(jax.random.key(0))[1])
 
     for mean in (0.0, 20.0, -1e4):
-        value, grad = jax.value_and_grad(mean_log_prob)(jnp.full((4, 2), mean, jnp.float32))
+        value, grad = jax.jit(jax.value_and_grad(mean_log_prob))(jnp.full((4, 2), mean, jnp.float32))
         assert np.isfinite(value) and np.isfinite(grad).all()
 
 
@@ -327,12 +327,12 @@ def check_visible_gradients(model_class):
     """Gradients reach the parameters only where `params=` is written; they always reach the input."""
     model = model_class.create(MLP(1, 4), 1e-3, jax.random.key(0), X[:1])
     hidden, visible = (
-        jax.grad(lambda m, p=p: jnp.sum(m(X, params=p(m))))(model.replace(opt_state=None)).params
+        jax.jit(jax.grad(lambda m, p=p: jnp.sum(m(X, params=p(m)))))(model.replace(opt_state=None)).params
         for p in (lambda m: None, lambda m: m.params)
     )
     assert all((g == 0).all() for g in jax.tree.leaves(hidden))
     assert any((g != 0).any() for g in jax.tree.leaves(visible))
-    assert (jax.grad(lambda x: jnp.sum(model(x)))(jnp.asarray(X)) != 0).any()
+    assert (jax.jit(jax.grad(lambda x: jnp.sum(model(x))))(jnp.asarray(X)) != 0).any()
 
 
 @struct.dataclass

@@ -224,11 +224,12 @@ def check_terminals(sac_class):
         return jnp.sum(moved.td_target(jnp.float32(world.reward), discount, next_x, jax.random.key(0)))
 
     args = jnp.float32(world.target), jnp.float32(world.next_x)
-    ended = jax.grad(target, argnums=(0, 1))(*args, jnp.zeros(BATCH))
+    gradient = jax.jit(jax.grad(target, argnums=(0, 1)))
+    ended = gradient(*args, jnp.zeros(BATCH))
     assert all((g == 0).all() for g in ended)
     np.testing.assert_allclose(target(*args, jnp.zeros(BATCH)), world.reward.sum(), rtol=1e-5)
     # A time limit keeps discount 1: such a row bootstraps.
-    assert all((g != 0).any() for g in jax.grad(target, argnums=(0, 1))(*args, jnp.ones(BATCH)))
+    assert all((g != 0).any() for g in gradient(*args, jnp.ones(BATCH)))
 
 
 class BootstrapsThroughTerminals(SAC):

@@ -22,6 +22,7 @@ _PUBLIC = {
     "preset": "urlrl.presets",
     "make_env": "urlrl.envs",
     "PretrainConfig": "urlrl.config",
+    "UnsupportedPrompt": "urlrl.errors",
     "UserError": "urlrl.errors",
     "GoalPrompt": "urlrl.types",
     "RewardPrompt": "urlrl.types",
@@ -32,6 +33,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from urlrl.config import PretrainConfig as PretrainConfig
     from urlrl.envs import make_env as make_env
+    from urlrl.errors import UnsupportedPrompt as UnsupportedPrompt
     from urlrl.errors import UserError as UserError
     from urlrl.presets import preset as preset
     from urlrl.types import DemoPrompt as DemoPrompt

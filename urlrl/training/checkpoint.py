@@ -28,7 +28,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder = folder.absolute()  # Orbax takes no other.
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""

@@ -157,7 +157,7 @@ class Speed:
         parts = self.loop.timing()
         learning = len(self.loop.replay) >= self.config.min_replay
         self.rates = {
-            "time/seconds": now - self.started,
+            "time/epoch_seconds": seconds,
             "time/env_steps_per_s": steps / seconds,
             "time/updates_per_s": self.config.updates * learning / seconds,
             **{f"time/{name}_share": part / seconds for name, part in parts.items()},

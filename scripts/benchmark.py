@@ -1,0 +1,101 @@
+"""Speed and memory: `make bench`, or `python scripts/benchmark.py [--quick] [--parts environment] [--out FILE]`.
+
+Writes one JSON file and prints it as tables. Figures are medians with quartiles over interleaved repeats, each beside
+what the machine could do at best: MuJoCo's C alone, matrix products alone. Trust them where the load average is low.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import benchmark_env
+import benchmark_learner
+import benchmark_run
+import tyro
+from benchmark_common import machine
+from rich.console import Console
+from rich.table import Table
+
+from urlrl.data.shards import write_atomically
+from urlrl.errors import UserError
+from urlrl.verbs import versions
+
+Part = Literal["run", "environment", "learner"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    num_envs: tuple[int, ...] = (8, 32, 128)  # copies of each environment
+    steps: int = 100  # control steps of each copy per repeat
+    widths: tuple[int, ...] = (256, 512, 1024)  # units of both hidden layers
+    updates: int = 50  # gradient steps per call
+    repeats: int = 5  # rounds of each comparison, at least
+    seconds: float = 10.0  # of each comparison, at least
+    presets: dict[str, int] = field(  # preset -> steps of the run
+        default_factory=lambda: {"half-cheetah-quick": 120_000, "ant-quick": 80_000}
+    )
+
+
+QUICK = Sizes(
+    num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0,
+    presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure speed and memory; several minutes."""
+
+    out: Path = Path("runs/bench.json")  # the result
+    quick: bool = False  # small sizes, under a minute: shows that it works, not how fast
+    parts: tuple[Part, ...] = ("run", "environment", "learner")  # what to measure
+
+
+def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
+    """Measure `parts`, print each as a table, and write all to `out` as JSON; returns what was written.
+
+    Raises:
+        UserError: `out` is a folder, or the run failed.
+    """
+    if out.is_dir():
+        raise UserError(f"--out is {out}, a folder: expected the name of a file.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # The run comes first: the peak memory of a child process counts what this one held when it began.
+    measures: dict[Part, tuple[Callable[[], Any], Callable[[Any], Table]]] = {
+        "run": (lambda: benchmark_run.measure(sizes.presets), benchmark_run.table),
+        "environment": (
+            lambda: benchmark_env.measure(sizes.num_envs, sizes.steps, sizes.repeats, sizes.seconds),
+            benchmark_env.table,
+        ),
+        "learner": (
+            lambda: benchmark_learner.measure(sizes.widths, sizes.updates, sizes.repeats, sizes.seconds),
+            benchmark_learner.table,
+        ),
+    }
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": machine(),
+        "sizes": asdict(sizes),
+    }
+    for part in sorted(set(parts), key=list(measures).index):
+        measure, table = measures[part]
+        result[part] = measure()
+        console.print(table(result[part]))
+    result["versions"] = versions()
+    write_atomically(out, json.dumps(result, indent=2).encode())
+    console.print(f"Written to {out}.")
+    return result
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        benchmark(QUICK if options.quick else Sizes(), options.parts, options.out)
+    except UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

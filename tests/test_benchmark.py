@@ -1,0 +1,75 @@
+"""The benchmark runs at tiny sizes, writes JSON, and counts what it says it counts. Nothing here is timed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.fixture
+def benchmark():
+    import benchmark
+
+    return benchmark
+
+
+def written(benchmark, tmp_path, part: str, **sizes):
+    """The result of one part at these sizes, as it is in the file."""
+    out = tmp_path / "new" / "bench.json"
+    benchmark.benchmark(benchmark.Sizes(repeats=2, seconds=0.0, **sizes), (part,), out)
+    result = json.loads(out.read_text())
+    assert result["machine"]["usable_cores"] >= 1 and result["versions"]["jax"]
+    return result[part]
+
+
+def test_environments_do_the_same_work(benchmark, tmp_path):
+    rows = written(benchmark, tmp_path, "environment", num_envs=(2,), steps=3)
+    assert [row["env"] for row in rows] == ["ant", "half_cheetah"]
+    for row in rows:
+        assert row["final_state_difference"]["raw_c"] == row["final_state_difference"]["gymnasium_sync"] == 0
+        assert row["ours_over_raw_c"]["repeats"] == 2 and row["ours"]["unit"] == "env steps/s"
+        assert row["ours"]["min"] <= row["ours"]["median"] <= row["ours"]["max"]
+
+
+def test_learner(benchmark, tmp_path):
+    (row,) = written(benchmark, tmp_path, "learner", widths=(128,), updates=2)["metra"]
+    assert row["finite"] and row["metra"]["median"] > 0 and row["gemm"]["median"] > 0
+    # XLA counts a scan's body once, and elementwise work besides.
+    assert 1 < row["flops"]["xla"] / row["flops"]["formula"] < 1.1
+
+
+def test_flops_are_24_hidden_layers_and_the_thin_ones():
+    from benchmark_learner import update_flops
+
+    hidden = [24 * 2 * 256 * width**2 for width in (512, 1024)]
+    thin = np.array([update_flops(512), update_flops(1024)]) - hidden
+    assert thin[0] > 0 and thin[1] == 2 * thin[0]  # All that is left grows with the width, not with its square.
+
+
+def test_run(benchmark, tmp_path):
+    (row,) = written(benchmark, tmp_path, "run", presets={"point-quick": 2_400})
+    assert row["env_steps_per_s"]["median"] > 0 and row["updates_per_s"]["median"] > 0
+    assert 0 < sum(share["median"] for share in row["shares"].values()) < 1.1
+    assert row["peak_memory"]["value"] > 100 * 2**20
+
+
+def test_a_failed_run_says_why():
+    import benchmark_run
+
+    from urlrl.errors import UserError
+
+    with pytest.raises(UserError, match="exited with 2 and said: .*ant-quick"):
+        benchmark_run.pretrain("ant-quik", 100)
+
+
+def test_a_folder_is_no_file(benchmark, tmp_path):
+    with pytest.raises(benchmark.UserError, match="a folder: expected the name of a file"):
+        benchmark.benchmark(benchmark.QUICK, ("learner",), tmp_path)
