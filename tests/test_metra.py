@@ -48,8 +48,7 @@ class LinearPhi(nn.Module):
         return obs @ self.param("w", nn.initializers.normal(1.0), (obs.shape[-1], self.dim))
 
 
-@struct.dataclass
-class Witness:
+class Witness(struct.PyTreeNode):
     """Stands where the policy learner does, and keeps what it was given."""
 
     given: Any = None
@@ -547,8 +546,7 @@ def check_compiles_once(agent, batch):
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(agent))
 
 
-@struct.dataclass
-class Counting:
+class Counting(struct.PyTreeNode):
     """As small as an agent can be."""
 
     count: jax.Array
@@ -557,7 +555,6 @@ class Counting:
         return Counting(self.count + 1), {}
 
 
-@struct.dataclass
 class Promotes(Counting):
     def update(self, batch, key):
         return Promotes(self.count + jnp.float32(1)), {}

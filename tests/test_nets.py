@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import struct
 
 from urlrl.learners.nets import (
     MLP,
@@ -335,7 +334,6 @@ def check_visible_gradients(model_class):
     assert (jax.jit(jax.grad(lambda x: jnp.sum(model(x))))(jnp.asarray(X)) != 0).any()
 
 
-@struct.dataclass
 class OpenModel(Model):
     """Gradients reach the parameters unasked."""
 
@@ -343,7 +341,6 @@ class OpenModel(Model):
         return self.module.apply({"params": self.params if params is None else params}, *inputs)
 
 
-@struct.dataclass
 class SealedModel(Model):
     """Gradients do not pass to the input either: an actor could not learn through it."""
 

@@ -1,6 +1,7 @@
 """What the command line does, as functions: pretrain, evaluate, report, load."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -268,7 +269,8 @@ def versions() -> dict[str, str]:
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in `doctor.compilation_cache()`."""
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _make_env(config: PretrainConfig, num_envs: int) -> HostEnv:

@@ -1,0 +1,58 @@
+"""Does it learn? On `point` in seconds; on real environments in minutes (marked slow)."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import urlrl
+from urlrl.envs import make_env
+from urlrl.evaluation.rollout import follow, rollout
+from urlrl.evaluation.zero_shot import reach_goals
+from urlrl.types import DemoPrompt
+
+
+@pytest.fixture(scope="module")
+def point_agent(tmp_path_factory):
+    config = dataclasses.replace(urlrl.preset("metra", "point-quick"), steps=24_000, eval_every=0)
+    agent, _ = urlrl.load(urlrl.pretrain(config, tmp_path_factory.mktemp("point") / "run", quiet=True))
+    return agent
+
+
+def test_metra_on_point_reaches_goals_all_around(point_agent):
+    angles = 2 * np.pi * np.arange(16) / 16
+    goals = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    scores = reach_goals(make_env("point", 16), point_agent, goals, seen=None, seed=0)
+    assert scores["agent"]["closest_distance"] < 0.1
+    assert scores["agent"]["final_distance"] < 0.3
+    assert scores["random"]["closest_distance"] > 1.5  # What the agent does is not luck.
+
+
+def test_metra_follows_a_demonstration(point_agent):
+    """Asked to do as a walk to the upper left did, it walks to the upper left."""
+    demo = np.linspace([0, 0], [-2, 2], 30, dtype=np.float32)
+    task = point_agent.read(DemoPrompt(demo), seen=None, key=None)
+    z = jax.numpy.broadcast_to(point_agent.aim(task, demo[0]), (1, 2))
+    trajectory = rollout(make_env("point", 1), follow(point_agent, z, 0.0), jax.random.key(0), 0, 30)
+    moved = trajectory.position[-1, 0] - trajectory.position[0, 0]
+    assert np.dot(moved / np.linalg.norm(moved), np.array([-1, 1]) / np.sqrt(2)) > 0.95
+
+
+@pytest.mark.slow
+def test_half_cheetah_quick_runs_both_ways(tmp_path):
+    run = urlrl.pretrain(urlrl.preset("metra", "half-cheetah-quick"), tmp_path / "run")
+    result = urlrl.evaluate(run)
+    coverage, goals = result["coverage"], result["goals"]
+    assert coverage["agent"] >= 60 > coverage["random"]
+    assert coverage["min"][0] < -12 and coverage["max"][0] > 12
+    assert goals["agent"]["final_distance"] <= 0.8 * goals["random"]["final_distance"]
+
+
+@pytest.mark.slow
+def test_ant_quick_spreads_over_the_plane(tmp_path):
+    run = urlrl.pretrain(urlrl.preset("metra", "ant-quick"), tmp_path / "run")
+    result = urlrl.evaluate(run)
+    coverage, goals = result["coverage"], result["goals"]
+    assert coverage["agent"] >= 80 > coverage["random"]
+    assert goals["agent"]["final_distance"] <= 0.9 * goals["random"]["final_distance"]

@@ -1,0 +1,281 @@
+"""The figures of a report: pure functions of data and a theme, drawn without a display."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from urlrl.types import EnvSpec, Trajectory
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a page and of the figures on it."""
+
+    page: str
+    ink: str
+    muted: str
+    rule: str
+    accent: str
+
+
+LIGHT = Theme("#ffffff", "#1d2126", "#667080", "#e3e6ea", "#2266ac")
+DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5")
+DPI = 170
+MAX_POINTS = 300  # a curve with more log entries is drawn as averages
+NUM_TAB = 20  # skills that get a colour of their own
+
+# Metric -> what it is, in the order of the panels. Others follow by name; those under time/ are left out.
+PANELS = {
+    "eval/coverage": "Coverage, evaluation",
+    "rollout/coverage": "Coverage, training",
+    "reward/intrinsic": "Intrinsic reward",
+    "phi/step_sq": "Squared latent step",
+    "phi/lambda": "Dual variable",
+    "critic/loss": "Critic loss",
+    "actor/entropy": "Policy entropy",
+    "actor/alpha": "Entropy temperature",
+}
+LOG_PANELS = {"phi/lambda"}  # moves over orders of magnitude
+
+
+# Colours of skills and places.
+
+
+def hue(angle: np.ndarray, strength: np.ndarray | float = 1.0) -> np.ndarray:
+    """sRGB in [0, 1], (*B, 3), of equal lightness: the angle in radians is the hue, strength in [0, 1] the chroma.
+
+    OKLCH with L = 0.69 and C = 0.14 (https://bottosson.github.io/posts/oklab), so no direction stands out.
+    """
+    a, b = 0.14 * strength * np.cos(angle), 0.14 * strength * np.sin(angle)
+    lms = np.stack(
+        [
+            0.69 + 0.3963377774 * a + 0.2158037573 * b,
+            0.69 - 0.1055613458 * a - 0.0638541728 * b,
+            0.69 - 0.0894841775 * a - 1.2914855480 * b,
+        ],
+        axis=-1,
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip(lms**3 @ to_rgb.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def principal(x: np.ndarray) -> np.ndarray:
+    """(m, d) finite rows -> (m, 2): their first two principal components, the second 0 where d = 1."""
+    centred = x - x.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[:2][np.arange(min(2, len(axes))), np.abs(axes[:2]).argmax(axis=1)])[:, None]
+    return np.pad(centred @ axes.T, ((0, 0), (0, 2 - len(axes))))
+
+
+def skill_colors(z: np.ndarray, kind: str) -> np.ndarray:
+    """(n, d) skills -> (n, 3): one colour per index, else the hue of z's direction in the plane that is shown."""
+    if kind == "onehot":
+        return _index_colors(z.shape[1])[z.argmax(axis=1)]
+    plane = z if z.shape[1] == 2 else principal(z)
+    return hue(np.arctan2(plane[:, 1], plane[:, 0]))
+
+
+def _index_colors(dim: int) -> np.ndarray:
+    if dim <= NUM_TAB:
+        return colormaps["tab20"](np.arange(dim))[:, :3]
+    return colormaps["turbo"](np.linspace(0.05, 0.95, dim))[:, :3]
+
+
+def _place_strength(radius: np.ndarray) -> np.ndarray:
+    """Chroma of a place at this distance, 1 being the farthest: the root, so that the colours of near places differ."""
+    return np.sqrt(np.minimum(radius, 1.0))
+
+
+# What the figures draw.
+
+
+def clock(trajectory: Trajectory, spec: EnvSpec) -> tuple[np.ndarray, str]:
+    """(T + 1,) clock of an episode, and the label of its axis."""
+    steps = np.arange(len(trajectory.mask) + 1)
+    return (steps * spec.control_dt, "time (s)") if spec.control_dt else (steps.astype(float), "control steps")
+
+
+def seen(trajectory: Trajectory, rows: np.ndarray) -> np.ndarray:
+    """(T + 1, n, k) as floats, NaN after an episode's end."""
+    alive = np.concatenate([np.ones((1, trajectory.mask.shape[1]), bool), trajectory.mask])
+    return np.where(alive[..., None], rows, np.nan).astype(float)
+
+
+def curves(metrics: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """name -> (k, 2) of (step, value), finite only, by step; in the order of the panels, without those of time/."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in metrics:
+        for name, value in row.items():
+            if name != "step" and not name.startswith("time/") and math.isfinite(value):
+                found.setdefault(name, []).append((row["step"], value))
+    names = [name for name in PANELS if name in found] + sorted(found.keys() - PANELS.keys())
+    return {name: np.array(sorted(found[name]), float) for name in names}
+
+
+# The figures.
+
+
+def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: Theme) -> Figure:
+    """The fan: a line per episode, in the colour of its skill."""
+    assert trajectory.position is not None
+    place = seen(trajectory, trajectory.position)
+    z = np.asarray(trajectory.steps.z[0])
+    figure, ax = _map(theme)
+    if len(spec.position) >= 2:
+        horizontal, vertical = place[..., 0], place[..., 1]
+        ax.set(xlabel=f"{spec.position[0]} (m)", ylabel=f"{spec.position[1]} (m)")
+        ax.set_aspect("equal", adjustable="datalim")
+    else:
+        times, label = clock(trajectory, spec)
+        horizontal, vertical = np.broadcast_to(times[:, None], place.shape[:2]), place[..., 0]
+        ax.set(xlabel=label, ylabel=f"{spec.position[0]} (m)")
+    for lane, color in enumerate(skill_colors(z, skill_kind)):
+        ax.plot(horizontal[:, lane], vertical[:, lane], color=color, linewidth=1.2, solid_capstyle="round")
+        end = int(trajectory.mask[:, lane].sum())
+        ax.plot(horizontal[end, lane], vertical[end, lane], "o", color=color, markersize=3.2)
+    ax.plot(horizontal[0].mean(), vertical[0].mean(), "o", markersize=7, markeredgewidth=1.3, zorder=4,
+            markeredgecolor=theme.ink, markerfacecolor=theme.page)  # fmt: skip
+    if skill_kind == "onehot":
+        _index_strip(figure, theme, z.shape[1])
+    else:
+        label = "direction of z" if z.shape[1] == 2 else "direction of z,\nfirst two\ncomponents"
+        _wheel(figure, theme, label, inner=0.62)
+    return figure
+
+
+def draw_latent(latent: np.ndarray, trajectory: Trajectory, spec: EnvSpec, theme: Theme) -> Figure:
+    """phi (T + 1, n, d) of every state that was seen, in the colour of the place it was seen at (or of its time)."""
+    phi = seen(trajectory, latent)
+    times, time_label = clock(trajectory, spec)
+    shade, shade_label = np.broadcast_to(times[:, None], phi.shape[:2]), time_label
+    finite = np.isfinite(phi).all(axis=-1)
+    figure, ax = _map(theme)
+    if phi.shape[-1] == 1:
+        xy = np.stack([shade[finite], phi[finite][:, 0]], axis=1)
+        ax.set(xlabel=time_label, ylabel="φ")
+    else:
+        plane = phi.shape[-1] == 2
+        xy = phi[finite] if plane else principal(phi[finite])
+        names = ("φ₁", "φ₂") if plane else ("φ, first principal component", "φ, second principal component")
+        ax.set(xlabel=names[0], ylabel=names[1])
+        ax.set_aspect("equal", adjustable="datalim")
+    order = np.random.default_rng(0).permutation(len(xy))  # No episode is on top of the others.
+    draw = partial(ax.scatter, xy[order, 0], xy[order, 1], s=5, linewidths=0, alpha=0.85)
+    position = trajectory.position
+    if position is not None and len(spec.position) >= 2:
+        away = position - position[0].mean(axis=0)
+        radius = np.hypot(away[..., 0], away[..., 1])
+        farthest = float(radius[finite].max())
+        colors = hue(np.arctan2(away[..., 1], away[..., 0]), _place_strength(radius / max(farthest, 1e-9)))
+        draw(c=colors[finite][order])
+        _wheel(figure, theme, f"place: {farthest:.3g} m\naround the start", inner=0.0)
+        return figure
+    if position is not None:
+        shade, shade_label = position[..., 0], f"{spec.position[0]} (m)"
+    _bar(figure, theme, draw(c=shade[finite][order], cmap="viridis"), shade_label)
+    return figure
+
+
+def draw_curves(series: dict[str, np.ndarray], theme: Theme) -> Figure:
+    """A small panel per metric, of `curves`, against environment steps."""
+    columns = 3
+    rows = math.ceil(len(series) / columns)
+    layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.05)
+    figure = Figure((7.8, 1.75 * rows + 0.35), dpi=DPI, facecolor=theme.page, layout=layout)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    last = max(points[-1, 0] for points in series.values())
+    for ax, (name, points) in zip(panels, series.items()):
+        _style(ax, theme)
+        parts = np.array_split(points, min(len(points), MAX_POINTS))
+        mean = np.array([part.mean(axis=0) for part in parts])
+        if len(points) > MAX_POINTS:
+            low, high = ([f(part[:, 1]) for part in parts] for f in (np.min, np.max))
+            ax.fill_between(mean[:, 0], low, high, color=theme.accent, alpha=0.22, linewidth=0)
+        ax.plot(*mean.T, color=theme.accent, linewidth=1.2, marker="o" if len(points) <= 25 else "", markersize=2.6)
+        if name in LOG_PANELS:
+            _log_axis(ax, points[:, 1].min(), points[:, 1].max())
+        ax.set_xlim(0, max(last, 1))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_title(PANELS.get(name, name), color=theme.ink, size=8.5, loc="left", pad=4)
+    for ax in panels[len(series) :]:
+        ax.set_axis_off()
+    figure.supxlabel("environment steps", color=theme.ink, size=9)
+    return figure
+
+
+def _log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis with plain numbers, where the values differ enough to show some."""
+    if 0 < 10 * low <= high:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 1000 * low else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _map(theme: Theme) -> tuple[Figure, Axes]:
+    """A figure with room for a key at the right of its axes."""
+    figure = Figure((7.4, 5.6), dpi=DPI, facecolor=theme.page)
+    ax = figure.add_axes((0.10, 0.10, 0.66, 0.86))
+    _style(ax, theme)
+    return figure, ax
+
+
+def _style(ax: Axes, theme: Theme) -> None:
+    ax.set_facecolor(theme.page)
+    for side, spine in ax.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=theme.muted, linewidth=0.6)
+    ax.tick_params(colors=theme.muted, labelsize=8, width=0.6, length=3)
+    ax.grid(color=theme.rule, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.xaxis.label.set(color=theme.ink, size=9)
+    ax.yaxis.label.set(color=theme.ink, size=9)
+
+
+def _wheel(figure: Figure, theme: Theme, label: str, inner: float) -> None:
+    """The key of `hue`: a ring of directions (inner > 0), or a disc whose chroma is the radius."""
+    ax = figure.add_axes((0.82, 0.64, 0.14, 0.14 * figure.get_figwidth() / figure.get_figheight()))
+    x, y = np.meshgrid(*[np.linspace(-1, 1, 301)] * 2)
+    radius = np.hypot(x, y)
+    rgb = hue(np.arctan2(y, x), 1.0 if inner else _place_strength(radius))
+    shown = np.clip((1 - radius) * 60, 0, 1) * np.clip((radius - inner) * 60, 0, 1)
+    ax.imshow(np.dstack([rgb, shown]), origin="lower", extent=(-1, 1, -1, 1))
+    ax.set_axis_off()
+    ax.set_title(label, color=theme.muted, size=8, pad=6)
+
+
+def _index_strip(figure: Figure, theme: Theme, dim: int) -> None:
+    """The key of skills that are indices."""
+    ax = figure.add_axes((0.84, 0.12, 0.025, 0.76))
+    ax.imshow(_index_colors(dim)[:, None], aspect="auto", origin="lower", extent=(0, 1, -0.5, dim - 0.5))
+    ax.spines[:].set_visible(False)
+    ax.set_xticks([])
+    ax.yaxis.tick_right()
+    ax.yaxis.set_major_locator(MaxNLocator(NUM_TAB, integer=True))
+    ax.tick_params(colors=theme.muted, labelsize=8, length=0)
+    ax.set_title("skill", color=theme.muted, size=8, pad=6)
+
+
+def _bar(figure: Figure, theme: Theme, dots: Any, label: str) -> None:
+    """The key of a colour scale."""
+    ax = figure.add_axes((0.82, 0.22, 0.02, 0.52))
+    figure.colorbar(dots, cax=ax)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(colors=theme.muted, labelsize=8, width=0.6, length=3)
+    ax.set_title(label, color=theme.muted, size=8, pad=8, loc="left")
