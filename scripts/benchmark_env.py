@@ -42,7 +42,7 @@ class Ours:
 class Sync:
     def __init__(self, name: str, num_envs: int, start: np.ndarray):
         with silenced("'settotalmass' is deprecated"):
-            self.env = gymnasium.make_vec(
+            self.env: Any = gymnasium.make_vec(
                 num_envs=num_envs,
                 vectorization_mode="sync",
                 exclude_current_positions_from_observation=False,

@@ -8,7 +8,7 @@ as many FLOPs as the call, so the ratio of the two times is the fraction of that
 from functools import partial
 from typing import Any
 
-import gymnasium
+import benchmark_sb3
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,6 @@ from benchmark_common import Contender, interleave, load_average, show, spread
 from rich.table import Table
 
 from urlrl.agents.metra import Metra, MetraConfig
-from urlrl.envs.pool import usable_cores
 from urlrl.training.host import _learn
 from urlrl.types import Transition
 from urlrl.verbs import enable_compilation_cache
@@ -99,53 +98,27 @@ def measure_width(width: int, updates: int, repeats: int, seconds: float) -> dic
     }  # fmt: skip
 
 
-def measure_sb3(width: int, updates: int, repeats: int, seconds: float) -> dict[str, Any] | None:
-    """Stable-Baselines3's SAC at the same sizes, skill included in the observation; None where it is not installed.
-
-    SAC alone needs 16 of the update's 24 U."""
-    try:
-        import torch
-        from stable_baselines3 import SAC
-        from stable_baselines3.common.logger import Logger
-    except ImportError:
-        return None
-    torch.set_num_threads(usable_cores())
-    env = gymnasium.Env()
-    env.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBS + Z,), np.float32)
-    env.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
-    model = SAC(
-        "MlpPolicy", env, learning_rate=1e-4, buffer_size=10 * BATCH, batch_size=BATCH, seed=SEED, device="cpu",
-        policy_kwargs={"net_arch": [width, width]},
-    )  # fmt: skip
-    model.set_logger(Logger(folder=None, output_formats=[]))
-    rng = np.random.default_rng(SEED)
-    for _ in range(10 * BATCH):
-        obs, next_obs = rng.standard_normal((2, 1, OBS + Z)).astype(np.float32)
-        action = rng.uniform(-1, 1, (1, ACTION)).astype(np.float32)
-        model.replay_buffer.add(obs, next_obs, action, np.zeros(1), np.zeros(1), [{}])
-    load = load_average()
-    run = Contender(lambda: model.train(gradient_steps=updates, batch_size=BATCH))
-    ms = 1e3 * interleave({"sac": run}, repeats, seconds)["sac"] / updates
-    row = {"width": width, "updates_per_call": updates, "seed": SEED, "load_average": [load, load_average()]}
-    return {**row, "sac": spread(ms, "ms per gradient step")}
-
-
 def measure(widths: tuple[int, ...], updates: int, repeats: int, seconds: float) -> dict[str, Any]:
     """Rows for each width; Stable-Baselines3 comes last, for the threads of one library would disturb the other's."""
     enable_compilation_cache()
-    metra = [measure_width(width, updates, repeats, seconds) for width in widths]
-    peers = [measure_sb3(width, max(1, updates // 5), repeats, seconds) for width in widths]
-    sizes = {"obs": OBS, "action": ACTION, "z": Z, "batch": BATCH}
-    return {"sizes": sizes, "metra": metra, "stable_baselines3_sac": None if None in peers else peers}
+    return {
+        "sizes": {"obs": OBS, "action": ACTION, "z": Z, "batch": BATCH},
+        "metra": [measure_width(width, updates, repeats, seconds) for width in widths],
+        "stable_baselines3_sac": [
+            benchmark_sb3.measure_width(width, OBS + Z, ACTION, BATCH, min(updates, 10), repeats, seconds)
+            for width in widths
+            if benchmark_sb3.installed()
+        ],
+    }
 
 
 def table(result: dict[str, Any]) -> Table:
     out = Table(
-        "width", "MFLOP (XLA's count)", "GEMM, GFLOP/s", "floor, ms", "METRA, ms", "of GEMM", "best", "SB3's SAC, ms",
+        "width", "MFLOP (XLA's)", "GEMM, GFLOP/s", "floor, ms", "METRA, ms", "of GEMM", "best", "SB3's SAC, ms",
         "load", title="One learner update, median (quartiles); the floor is its matrix products at the best GEMM rate",
     )  # fmt: skip
-    peers = result["stable_baselines3_sac"]
-    for i, row in enumerate(result["metra"]):
+    peers = {row["width"]: show(row["sac"]) for row in result["stable_baselines3_sac"]}
+    for row in result["metra"]:
         out.add_row(
             str(row["width"]),
             f"{row['flops']['formula'] / 1e6:,.0f} ({row['flops']['xla'] / 1e6:,.0f})",
@@ -154,7 +127,7 @@ def table(result: dict[str, Any]) -> Table:
             show(row["metra"]),
             show(row["fraction_of_gemm"]),
             f"{row['fraction_of_gemm_best']['value']:.2f}",
-            show(peers[i]["sac"]) if peers else "not installed",
+            peers.get(row["width"], "not installed"),
             f"{row['load_average'][1]:.1f}",
         )
     return out

@@ -1,6 +1,6 @@
 """Summarise runs of several seeds: one JSON, one picture, the commands that made them.
 
-    python scripts/learning_curves.py runs/hc-0 runs/hc-1 runs/hc-2 --out docs/results/half-cheetah-quick
+python scripts/learning_curves.py runs/hc-0 runs/hc-1 runs/hc-2 --out docs/results/half-cheetah-quick
 """
 
 import json
