@@ -68,7 +68,7 @@ def main(options: Options) -> None:
         coverage, goals = run["evaluation"]["coverage"], run["evaluation"]["goals"]
         print(
             f"seed {run['seed']}: {coverage['agent']} cells (random {coverage['random']}), "
-            f"min {coverage['min']} max {coverage['max']}, final goal distance {goals['agent']['final_distance']:.1f} m "
+            f"min {coverage['min']} max {coverage['max']}, goal distance {goals['agent']['final_distance']:.1f} m "
             f"(random {goals['random']['final_distance']:.1f}), {run['training_minutes']} min"
         )
 

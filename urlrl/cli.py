@@ -3,14 +3,16 @@
 import dataclasses
 import difflib
 import json
+import os
 import shlex
 import sys
 import typing
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from urlrl.errors import UserError, unknown
 
@@ -26,6 +28,9 @@ urlrl: unsupervised reinforcement learning in JAX
 
 `urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
 75 stopped by a signal and saved (the same command continues)."""
+
+# Type of an option -> what a value of it is.
+WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,6 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # The reader, `head` for one, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Flushing at exit has somewhere to go.
+        sys.exit(1)
     except OSError as error:  # A disk that is full, a file that may not be read.
         print(f"urlrl: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(UserError.exit_code)
@@ -65,14 +73,15 @@ def _pretrain(argv: list[str]) -> None:
     dry_run, quiet = _take_flag(options, "--dry-run"), _take_flag(options, "--quiet")
     _, agent_config = find_agent(agent)
     default = preset(agent, preset_name) if preset_name else PretrainConfig(agent=agent_config(), agent_name=agent)
-    if "--help" in options or "-h" in options:
+    options_class = PretrainConfig[agent_config]  # type: ignore[valid-type]
+    if not _asks_for_help(options):
+        _check_arguments(options, options_class)
+    else:
         print(
             "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--dry-run] [--quiet] [OPTIONS]\n\n"
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
-    options_class = PretrainConfig[agent_config]  # type: ignore[valid-type]
-    _check_options(options, options_class)
     config = tyro.cli(options_class, args=options, default=default, prog="urlrl pretrain", description="")
     folder = Path(out or f"runs/{agent.replace(':', '.')}-{preset_name or config.env.replace(':', '.')}-{config.seed}")
     if dry_run:
@@ -143,42 +152,97 @@ class NoOptions:
 
 
 def _parse(options_class: type, argv: list[str], verb: str) -> Any:
-    if "--help" not in argv and "-h" not in argv:
-        _check_options(argv, options_class)
+    if not _asks_for_help(argv):
+        _check_arguments(argv, options_class)
     return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}")
 
 
-def _check_options(argv: list[str], options_class: type) -> None:
-    """Refuse an option that does not exist, with the nearest one that does."""
-    known = {*_option_names(options_class), "--help"}
-    for token in argv:
-        name = token.split("=", 1)[0].replace("_", "-")
-        if name.startswith("--") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def _asks_for_help(argv: list[str]) -> bool:
+    return "--help" in argv or "-h" in argv
+
+
+def _check_arguments(argv: list[str], options_class: Any) -> None:
+    """Refuse in one sentence what tyro would refuse in a box; values of types without words are left to tyro."""
+    options = _options(options_class)
+    missing = [name for name in options if not name.startswith("--")]
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        name, is_whole, value = token.partition("=")
+        name = name.replace("_", "-")
+        if not name.startswith("--"):
+            if not missing:
+                raise UserError(f"Unexpected argument '{token}': `--help` lists the options.")
+            missing.pop(0)
+        elif name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
             raise UserError(f"Unknown option '{token}': {hint}")
+        elif options[name] is bool:
+            if is_whole:
+                raise UserError(f"Option '{name}' has the value '{value}': expected none (and no- for the opposite).")
+        elif not (expected := _in_words(options[name])):
+            while tokens and not tokens[0].startswith("--"):
+                tokens.pop(0)
+        else:
+            if not is_whole:
+                value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else ""
+            if not value or not _fits(value, options[name]):
+                found = f"is '{value}'" if value else "has no value"
+                raise UserError(f"Option '{name}' {found}: expected {expected}.")
+    if missing:
+        raise UserError(f"Argument {missing[0]} is missing: expected {_in_words(options[missing[0]])}.")
 
 
-def _option_names(options_class: Any, prefix: str = "--") -> set[str]:
-    """The options of a (nested, generic) dataclass, as tyro spells them."""
+def _in_words(hint: Any) -> str:
+    """What an option of this type takes; empty for a type that is not in WORDS."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    words = [WORDS.get(part, "") for part in _parts(hint)]
+    return " or ".join(words) if all(words) else ""
+
+
+def _fits(text: str, hint: Any) -> bool:
+    """Whether an option of this type, one that has words, takes this text."""
+    if len(_parts(hint)) > 1:
+        return any(_fits(text, part) for part in _parts(hint))
+    if hint is NoneType or typing.get_origin(hint) is typing.Literal:
+        return text in map(str, typing.get_args(hint) or [None])
+    try:
+        hint(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
+
+
+def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
+    """Option, as tyro spells it -> type, of a (nested, generic) dataclass; positional arguments in capitals."""
     plain = typing.get_origin(options_class) or options_class
-    hints = typing.get_type_hints(plain)
+    hints, marked = typing.get_type_hints(plain), typing.get_type_hints(plain, include_extras=True)
     bound = dict(zip(getattr(plain, "__parameters__", ()), typing.get_args(options_class)))
-    names = set()
+    options: dict[str, Any] = {}
     for field in dataclasses.fields(plain):
         name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
+        marks = getattr(marked[field.name], "__metadata__", ())
         if dataclasses.is_dataclass(hint):
-            names |= _option_names(hint, f"{prefix}{name}.")
-        else:
-            names |= {f"{prefix}{name}", f"{prefix}no-{name}"} if hint is bool else {f"{prefix}{name}"}
-    return names - {"--agent-name"}
+            options |= _options(hint, f"{prefix}{name}.")
+        elif Positional in marks:
+            options[name.upper()] = hint
+        elif Suppress not in marks:
+            options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
+    return options
 
 
 def _take(options: list[str], name: str) -> str | None:
     """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
     for i, token in enumerate(options):
         if token == name:
-            if i + 1 == len(options):
+            if i + 1 == len(options) or options[i + 1].startswith("--"):
                 raise UserError(f"Option '{name}' has no value: expected one after it.")
             options.pop(i)
             return options.pop(i)

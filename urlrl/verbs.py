@@ -21,9 +21,7 @@ from urlrl.doctor import compilation_cache
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage, zero_shot
-from urlrl.evaluation.report import ReportContent, write_report
 from urlrl.evaluation.rollout import follow, rollout, uniform
-from urlrl.evaluation.video import MAX_TILES, render_videos
 from urlrl.learners.nets import Normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host, example_transition
@@ -54,6 +52,7 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
     enable_compilation_cache()
     run = RunFolder(out)
     env = _make_env(config, config.num_envs)
+    _check_normalizer(config, env.env_spec)
     with run.lock():
         run.claim(to_json(config), versions(), command or "")
         progress = make_progress(quiet)
@@ -155,6 +154,8 @@ def report(run: Path | str, *, step: int | None = None, videos: bool = True) -> 
     Returns:
         The page.
     """
+    from urlrl.evaluation.report import ReportContent, write_report  # Imports matplotlib: training need not.
+
     enable_compilation_cache()
     folder = RunFolder(run)
     agent, config = load(run, step)
@@ -197,6 +198,8 @@ def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
 def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, folder: Path) -> list[Path] | str:
     if model is None or trajectory.physics is None:
         return f"Environment '{spec.id}' has no MuJoCo model to render: there are no videos."
+    from urlrl.evaluation.video import MAX_TILES, render_videos
+
     sizes = dict(spec.physics)
     qpos = trajectory.physics[..., : sizes["qpos"]]
     lanes = np.linspace(0, qpos.shape[1] - 1, MAX_TILES).astype(int)  # Skills from all over the prior.
@@ -228,16 +231,19 @@ def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) 
     return agent_class.create(config, example, key)
 
 
+def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
+    if config.normalizer == "preset" and (spec.obs_mean is None or spec.obs_std is None):
+        raise UserError(
+            f"Environment '{config.env}' has no published normalisation constants: "
+            f"expected --normalizer fit or --normalizer off."
+        )
+
+
 def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:
     """The frozen observation statistics that the config asks for."""
     if config.normalizer == "off":
         return Normalizer.identity(spec.obs_dim)
     if config.normalizer == "preset":
-        if spec.obs_mean is None or spec.obs_std is None:
-            raise UserError(
-                f"Environment '{config.env}' has no published normalisation constants: "
-                f"expected --normalizer fit or --normalizer off."
-            )
         return Normalizer(mean=jnp.float32(spec.obs_mean), std=jnp.float32(spec.obs_std))
     progress.note(f"Fitting the normaliser: {FIT_ROLLOUTS:,} random-action rollouts of {FIT_STEPS} steps.")
     env = _make_env(config, FIT_LANES)

@@ -23,14 +23,14 @@ from urlrl.evaluation import figures
 from urlrl.types import EnvSpec, Trajectory
 
 GOAL_ROWS = {  # key of evaluation["goals"]["agent"] -> what it is
-    "hit_3": "Comes within 3 m at some time",
-    "end_3": "Is within 3 m at the end",
-    "at_3": "Time spent within 3 m",
-    "hit_1": "Comes within 1 m at some time",
-    "end_1": "Is within 1 m at the end",
-    "at_1": "Time spent within 1 m",
-    "closest_distance": "Mean of the closest distance to the goal (m)",
-    "final_distance": "Mean distance to the goal at the end (m)",
+    "hit_3": "Goals: comes within 3 m at some time",
+    "end_3": "Goals: is within 3 m at the end",
+    "at_3": "Goals: time spent within 3 m",
+    "hit_1": "Goals: comes within 1 m at some time",
+    "end_1": "Goals: is within 1 m at the end",
+    "at_1": "Goals: time spent within 1 m",
+    "closest_distance": "Goals: closest distance, mean (m)",
+    "final_distance": "Goals: distance at the end, mean (m)",
 }
 
 

@@ -12,6 +12,8 @@ from urlrl.data.shards import write_atomically
 from urlrl.errors import UserError
 from urlrl.training.checkpoint import Checkpoints
 
+FORMAT = "urlrl-run-1"
+
 
 class RunFolder:
     """`config.json metrics.jsonl tensorboard/ checkpoints/ replay/ report/`."""
@@ -27,7 +29,10 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         """The content of config.json: {"config", "versions", "command"}."""
         try:
-            return json.loads(self.config_file.read_text())
+            manifest = json.loads(self.config_file.read_text())
+            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+                raise ValueError(f"it does not say format {FORMAT}")
+            return manifest
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is not a run: it has no config.json.") from error
         except (OSError, ValueError) as error:
@@ -43,7 +48,7 @@ class RunFolder:
             self._check_same(self.manifest()["config"], config)
         elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
-        manifest = {"format": "urlrl-run-1", "config": config, "versions": versions, "command": command}
+        manifest = {"format": FORMAT, "config": config, "versions": versions, "command": command}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -1,0 +1,247 @@
+"""The command line: what it prints, one sentence for each mistake, and a user's own agent and environment."""
+
+import json
+import shlex
+import sys
+
+import pytest
+
+import urlrl
+from urlrl.cli import main
+from urlrl.presets import PRESETS
+
+# The networks of test_runs.py, so that programs are compiled once for both.
+TINY = shlex.split(
+    "--num-envs 2 --episode-steps 15 --rollout-steps 20 --updates 3 --min-replay 40 --replay-capacity 150 --steps 80 "
+    "--eval-every 0 --agent.width 16 --agent.lr 1e-3 --agent.batch.size 32 --quiet"
+)
+# A user's module: an agent, environments good and bad, and things that are neither.
+MINE = """
+import gymnasium
+import numpy as np
+from urlrl.agents.metra import Metra, MetraConfig
+
+class Agent(Metra):
+    Config = MetraConfig
+
+class NoConfig:
+    pass
+
+class Walk(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Box(-2.0, 2.0, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0.1 * self.np_random.standard_normal(2)
+        return self._obs(), {}
+
+    def step(self, action):
+        self.place = self.place + action
+        return self._obs(), 0.0, False, False, {}
+
+    def _obs(self):
+        return self.place.astype(np.float32)
+
+class Map(Walk):
+    metadata = {"position": {"names": ["x", "y"], "obs_index": [0, 1], "goal_box": [5.0, 5.0], "control_dt": 0.1}}
+
+class Camera(Walk):
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+class Broken(Walk):
+    def _obs(self):
+        return np.full(2, np.nan, np.float32)
+
+class Lost(Walk):
+    metadata = {"position": {"names": ["x"], "obs_index": [7]}}
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with the user's module `mine`, as the working directory: a console script finds modules there."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny run on `point`, made by the command line."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    main(["pretrain", "metra", "--env", "point", *TINY, "--out", str(folder)])
+    return folder
+
+
+def test_usage(capsys):
+    for argv in ([], ["--help"], ["-h"]):
+        main(argv)
+        said = capsys.readouterr()
+        assert not said.err
+        for verb in ("pretrain", "evaluate", "report", "presets", "doctor"):
+            assert f"urlrl {verb}" in said.out
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "evaluate", "report", "presets", "doctor"])
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and f"urlrl {verb}" in said.out and not said.err
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"{urlrl.__version__}\n"
+
+
+def test_presets_are_listed_with_their_source_and_cost(capsys):
+    main(["presets"])
+    lines = capsys.readouterr().out.splitlines()
+    for agent, presets in PRESETS.items():
+        for name, entry in presets.items():
+            (line,) = [line for line in lines if f" {name} " in line]
+            assert line.startswith(agent) and entry.source in line and entry.cost in line
+
+
+def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = (
+        "--agent.lr 3e-4 --agent.z.kind onehot --agent.z.dim=16 --agent.no-learn-alpha --keep_data window --seed 7"
+    )
+    main(["pretrain", "metra", "--preset", "ant-quick", "--dry-run", *options.split()])
+    shown = json.loads(capsys.readouterr().out)
+    config, preset = shown["config"], urlrl.preset("metra", "ant-quick")
+    assert shown["out"] == "runs/metra-ant-quick-7" and not list(tmp_path.iterdir())
+    assert config["agent"]["lr"] == 3e-4 and config["agent"]["z"] == {"kind": "onehot", "dim": 16}
+    assert config["agent"]["learn_alpha"] is False and config["keep_data"] == "window" and config["seed"] == 7
+    assert config["agent"]["width"] == preset.agent.width and config["env"] == preset.env
+
+
+# What was typed -> what the sentence says. `mine` is the user's module, RUN a finished run.
+MISTAKES = {
+    "pretrian": "Unknown command 'pretrian': did you mean 'pretrain'?",
+    "pretrain metro": "Unknown agent 'metro': did you mean 'metra'?",
+    "pretrain --agent metro": "Unknown agent 'metro': did you mean 'metra'?",
+    "pretrain --agent nomodule:Class": "Cannot import the agent 'nomodule:Class'",
+    "pretrain --agent mine:Nobody": "module 'mine' has no 'Nobody'",
+    "pretrain --agent mine:NoConfig": "Agent 'mine:NoConfig' has no attribute 'Config'",
+    "pretrain metra --preset ant-quik": "Unknown preset of agent 'metra' 'ant-quik': did you mean 'ant-quick'?",
+    "pretrain --preset": "Option '--preset' has no value",
+    "pretrain --out --dry-run": "Option '--out' has no value",
+    "pretrain --agent.lrr 1": "Unknown option '--agent.lrr': did you mean '--agent.lr'?",
+    "pretrain --xyzzy": "Unknown option '--xyzzy': `--help` lists the options.",
+    "pretrain metra stray": "Unexpected argument 'stray'",
+    "pretrain --agent.lr abc": "Option '--agent.lr' is 'abc': expected a number.",
+    "pretrain --agent.lr=abc": "Option '--agent.lr' is 'abc': expected a number.",
+    "pretrain --agent.lr": "Option '--agent.lr' has no value: expected a number.",
+    "pretrain --agent.lr --seed 1": "Option '--agent.lr' has no value: expected a number.",
+    "pretrain --steps 1e6": "Option '--steps' is '1e6': expected a whole number.",
+    "pretrain --episode-steps x": "Option '--episode-steps' is 'x': expected a whole number or None.",
+    "pretrain --agent.z.kind ball": "Option '--agent.z.kind' is 'ball': expected one of sphere, gaussian, onehot.",
+    "pretrain --agent.learn-alpha False": "Unexpected argument 'False'",
+    "pretrain --agent.learn-alpha=False": "Option '--agent.learn-alpha' has the value 'False': expected none",
+    "pretrain --seed -1": "seed is -1: expected a number of at least 0.",
+    "pretrain --num-envs 0": "num_envs is 0: expected a number of at least 1.",
+    "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",
+    "pretrain --env half_cheeta": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",
+    "pretrain --env nomodule:function": "Cannot import the environment 'nomodule:function'",
+    "pretrain --env mine:number": "Environment 'mine:number' is a int: expected a function",
+    "pretrain --env mine:dict": "module 'mine' has no 'dict'",
+    "pretrain --env mine:Camera": "Environment 'mine:Camera' has the observation space",
+    "pretrain --env mine:Lost": "expected a list of integers in [0, 2) as 'obs_index'",
+    "pretrain --env mine:Broken --normalizer off --agent.width 16": "returned a non-finite observation",
+    "pretrain --env gym:CartPole-v1": "Environment 'gym:CartPole-v1' has the action space Discrete(2)",
+    "pretrain --env gym:Pendulun-v1": "did you mean 'gym:Pendulum-v1'?",
+    "pretrain --env dmc:walker_wolk": "did you mean 'dmc:walker_walk'?",
+    "pretrain --env point --root-position": "Environment 'point' has no option root_position",
+    "pretrain --env mine:Walk --agent.width 16": "Environment 'mine:Walk' has no published normalisation constants",
+    "pretrain --env point --seed 3 --out RUN": "RUN holds another run",
+    "pretrain --out .": ". is not empty and holds no run",
+    "evaluate": "Argument RUN is missing: expected a path.",
+    "evaluate nowhere": "nowhere is not a run: it has no config.json.",
+    "evaluate RUN more": "Unexpected argument 'more'",
+    "evaluate RUN --stepp 1": "Unknown option '--stepp': did you mean '--step'?",
+    "evaluate RUN --step 3": "RUN has no checkpoint at step 3: found those at 80.",
+    "report nowhere": "nowhere is not a run: it has no config.json.",
+    "presets all": "Unexpected argument 'all'",
+    "doctor --fix": "Unknown option '--fix'",
+}
+
+
+def refusal(argv, capsys) -> str:
+    """The one line that a mistake gets."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.err.startswith("urlrl: ") and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
+    return said.err
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
+    capsys.readouterr()
+    said = refusal([word.replace("RUN", str(run)) for word in typed.split()], capsys)
+    assert MISTAKES[typed] in said.replace(str(run), "RUN")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json cannot be read"),
+        ('{"config": {"agent_name": "metro"}}', "Unknown agent 'metro': did you mean 'metra'?"),
+        ('{"config": {"agent_name": "metra", "stepz": 1}}', "Unknown key in config 'stepz': did you mean 'steps'?"),
+        ('{"config": {"agent_name": "metra", "agent": {"lr": "x"}}}', "config.agent.lr is 'x': expected float"),
+    ],
+)
+def test_a_run_with_a_broken_config_is_refused(content, message, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(content)
+    for verb in ("evaluate", "report"):
+        assert message in refusal([verb, str(tmp_path)], capsys)
+
+
+def test_a_finished_run_is_evaluated_and_reported(run, tmp_path, capsys):
+    main(["evaluate", str(run), "--json", str(tmp_path / "result.json")])
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert "coverage, 1 m cells" in said and str(result["coverage"]["agent"]) in said
+    main(["report", str(run)])
+    page = capsys.readouterr().out.strip()
+    assert page == str(run / "report" / "index.html") and (run / "report" / "skills.png").exists()
+
+
+def test_a_users_own_agent(mine, capsys):
+    main(["pretrain", "--agent", "mine:Agent", "--env", "point", *TINY, "--out", "own"])
+    manifest = json.loads((mine / "own" / "config.json").read_text())
+    assert manifest["config"]["agent_name"] == "mine:Agent" and manifest["config"]["agent"]["lr"] == 1e-3
+    agent, _ = urlrl.load("own")
+    assert type(agent) is sys.modules["mine"].Agent
+    main(["evaluate", "own"])
+    assert "coverage" in capsys.readouterr().out
+
+
+def test_a_users_own_environment_that_says_where_it_is(mine, capsys):
+    main(["pretrain", "metra", "--env", "mine:Map", "--normalizer", "off", *TINY, "--out", "own"])
+    main(["evaluate", "own"])
+    result = json.loads((mine / "own" / "evaluation.json").read_text())
+    assert result["goals"]["goal_box"] == [5.0, 5.0] and result["coverage"]["agent"] >= 1 and not result["notes"]
+    assert "final goal distance" in capsys.readouterr().out
+
+
+def test_a_users_own_environment_that_does_not(mine, capsys):
+    """A sentence says that coverage and goals are left out; a report is made of the rest."""
+    main(["pretrain", "metra", "--env", "mine:Walk", "--normalizer", "off", *TINY, "--out", "own"])
+    main(["evaluate", "own"])
+    result = json.loads((mine / "own" / "evaluation.json").read_text())
+    assert result["coverage"] is None and result["goals"] is None
+    assert "does not say where it is" in capsys.readouterr().out
+    main(["report", "own"])
+    report = mine / "own" / "report"
+    assert (report / "latent.png").exists() and not (report / "skills.png").exists()
+    assert "does not say where it is" in (report / "index.html").read_text()
