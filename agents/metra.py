@@ -84,6 +84,7 @@ class Metra(struct.PyTreeNode):
             config=config,
         )
 
+    Config = MetraConfig
     begin, act = hold_skill_begin, hold_skill_act
 
     def latent(self, obs: Array) -> jax.Array:

@@ -17,7 +17,8 @@ def load_object(path: str, kind: str) -> Any:
     module, _, name = path.partition(":")
     if not module or not name:
         raise UserError(f"Cannot import the {kind} '{path}': expected 'module:name'.")
-    if os.getcwd() not in sys.path:  # A console script starts with its own folder there instead.
+    # A console script has its own folder on the path instead. The library itself is never looked for there.
+    if not module.startswith("urlrl.") and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         loaded = importlib.import_module(module)
