@@ -195,9 +195,18 @@ def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
     ("content", "message"),
     [
         ("{", "config.json cannot be read"),
-        ('{"config": {"agent_name": "metro"}}', "Unknown agent 'metro': did you mean 'metra'?"),
-        ('{"config": {"agent_name": "metra", "stepz": 1}}', "Unknown key in config 'stepz': did you mean 'steps'?"),
-        ('{"config": {"agent_name": "metra", "agent": {"lr": "x"}}}', "config.agent.lr is 'x': expected float"),
+        (
+            '{"format": "urlrl-run-1", "config": {"agent_name": "metro"}}',
+            "Unknown agent 'metro': did you mean 'metra'?",
+        ),
+        (
+            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "stepz": 1}}',
+            "Unknown key in config 'stepz': did you mean 'steps'?",
+        ),
+        (
+            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "agent": {"lr": "x"}}}',
+            "config.agent.lr is 'x': expected float",
+        ),
     ],
 )
 def test_a_run_with_a_broken_config_is_refused(content, message, tmp_path, capsys):
