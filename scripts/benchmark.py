@@ -20,8 +20,8 @@ from benchmark_common import machine
 from rich.console import Console
 from rich.table import Table
 
-from urlrl.data.shards import write_atomically
 from urlrl.errors import UserError
+from urlrl.files import write_atomically
 from urlrl.verbs import versions
 
 Part = Literal["run", "environment", "learner"]

@@ -14,14 +14,15 @@ ROOT = Path(urlrl.__file__).parent.parent
 ALLOWED = {
     "urlrl/types.py": set(),
     "urlrl/errors.py": set(),
+    "urlrl/files.py": set(),
     "urlrl/loading.py": {"errors"},
     "urlrl/config.py": {"errors"},
     "urlrl/learners": {"types", "errors", "learners"},
-    "urlrl/data": {"types", "errors", "data"},
+    "urlrl/data": {"types", "errors", "files", "data"},
     "envs": {"types", "errors", "envs", "loading"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
-    "urlrl/training": {"types", "errors", "config", "data", "learners", "training"},
-    "urlrl/evaluation": {"types", "errors", "config", "evaluation"},
+    "urlrl/training": {"types", "errors", "files", "config", "data", "training"},
+    "urlrl/evaluation": {"types", "errors", "files", "config", "evaluation"},
 }
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from urlrl.agents import find_agent
 from urlrl.config import PretrainConfig, pretrain_config_from_json, to_json
 from urlrl.data.replay import transition_fields
-from urlrl.data.shards import write_atomically
 from urlrl.doctor import compilation_cache
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.evaluation.rollout import follow, rollout, uniform
+from urlrl.files import write_atomically
 from urlrl.learners.nets import Normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host, example_transition

@@ -7,7 +7,6 @@ all, and a checkpoint remembers the hash of each.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save
 
 from urlrl.data.replay import Fields, Rows
 from urlrl.errors import UserError
+from urlrl.files import write_atomically
 
 FORMAT = "urlrl-shard-1"
 
@@ -33,19 +33,6 @@ class Shard:
 
     def to_json(self) -> dict:
         return asdict(self)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class ShardFolder:

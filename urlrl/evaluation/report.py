@@ -8,7 +8,6 @@ import csv
 import html
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 
 from urlrl.config import flatten
 from urlrl.evaluation import figures
+from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
 
 GOAL_ROWS = {  # key of evaluation["goals"]["agent"] -> what it is
@@ -68,14 +68,8 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         _setup_section(content),
     ]
     page = folder / "index.html"
-    _replace(page, _page(content.title, "\n".join(sections)).encode())
+    write_atomically(page, _page(content.title, "\n".join(sections)).encode())
     return page
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 # Sections.
@@ -111,7 +105,7 @@ def _skills_section(folder: Path, content: ReportContent) -> str:
         parts = [_figure(image.format(_uri(path, "webp")), caption) for path in map(Path.read_bytes, content.videos)]
     if trajectory.position is None:
         return _section(title, *parts, _note(f"Environment '{spec.id}' names no position: there is no map."))
-    _replace(folder / "skills.csv", skills_csv(content))
+    write_atomically(folder / "skills.csv", skills_csv(content))
     names = spec.position
     where = f"{names[0]} against time" if len(names) == 1 else f"{names[0]} and {names[1]}, at equal scale"
     caption = (
@@ -252,7 +246,7 @@ def _picture(path: Path, draw: Callable[[figures.Theme], Figure], alt: str, capt
         buffer = io.BytesIO()
         draw(theme).savefig(buffer, format="png")
         drawn.append(buffer.getvalue())
-    _replace(path, drawn[0])
+    write_atomically(path, drawn[0])
     light, dark = (_uri(image, "png") for image in drawn)
     return _figure(
         f'<picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from urlrl.config import RESUMABLE_FIELDS, flatten
-from urlrl.data.shards import write_atomically
 from urlrl.errors import UserError
+from urlrl.files import write_atomically
 from urlrl.training.checkpoint import Checkpoints
 
 FORMAT = "urlrl-run-1"
