@@ -118,7 +118,9 @@ def drive(
     try:
         with stop_requested() as stop:
             if loop.step == 0 and evaluate and config.eval_every:
-                log.write(0, evaluate(loop.agent, 0))
+                untrained = evaluate(loop.agent, 0)
+                log.write(0, untrained)
+                speed.coverage = untrained.get("eval/coverage")
             while loop.step < config.steps:
                 before = loop.step
                 metrics = loop.epoch()

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from urlrl.errors import UserError
+from urlrl.files import write_atomically
 
 logger = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
@@ -43,9 +44,7 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         self.events = folder / "tensorboard"
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
-        temporary = self.path.with_name(".metrics.jsonl.part")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, self.path)
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         # Unbuffered: a full disk is an error of the write that hit it, and a kill loses no whole row.
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - kept open for the length of the run
         self.writer = self._open_events(rows)
