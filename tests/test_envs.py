@@ -488,3 +488,14 @@ def test_bad_actions_are_refused(actions):
 
 def test_find_maker_makes_registered_environments():
     assert find_maker("gym:Pendulum-v1")().spec.id == "Pendulum-v1"
+
+
+def test_a_simulation_that_blows_up_is_refused_and_not_silently_reset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a file in the working directory.
+    env = make_env("ant", 2)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(np.zeros((2, 8)))
+    env.pool.data[1].qvel[:] = 1e12
+    with pytest.raises(UserError, match=r"lane 1 became unstable 0\.15 s into its episode"):
+        env.step(np.zeros((2, 8)))
