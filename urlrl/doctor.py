@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from urlrl.evaluation.video import find_gl
+from urlrl.runtime import compilation_cache
 
 PACKAGES = (
     "urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "gymnasium", "mujoco", "dm_control",
@@ -166,12 +167,6 @@ def _look_at_gl() -> Found:
         "apt-get install libegl1 libgl1-mesa-dri, or libosmesa6."
     )
     return [("Rendering", "none")], [], [note]
-
-
-def compilation_cache() -> Path:
-    """The folder in which JAX keeps compiled programs between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(cache) / "urlrl" / "jax")
 
 
 def _look_at_cache() -> Found:

@@ -7,19 +7,20 @@ all, and a checkpoint remembers the hash of each.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from urlrl.data.replay import Fields, Rows
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
 
 FORMAT = "urlrl-shard-1"
+NAME = re.compile(r"\d{12}-\d{12}\.safetensors|\.\d{12}-\d{12}\.safetensors\.part")  # a shard | one being written
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class ShardFolder:
         """The rows of a shard. Raises UserError that names the file if it is not what was written."""
         path = self.folder / shard.file
         try:
-            content_hash = hashlib.sha256(path.read_bytes()).hexdigest()
-            if content_hash != shard.sha256:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != shard.sha256:
                 raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
-            rows = load_file(path)
+            rows = load(content)
         except (OSError, SafetensorError) as error:
             raise UserError(f"Shard {path} cannot be read: {error}.") from error
         found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
@@ -79,13 +80,18 @@ class ShardFolder:
             parts.insert(0, {name: column[skip:] for name, column in rows.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in self.fields}
 
+    def files(self) -> list[Path]:
+        """The shards that are here, in order of their rows."""
+        return sorted(path for path in self._ours() if not path.name.endswith(".part"))
+
     def keep_only(self, shards: list[Shard]) -> None:
-        """Delete every other file: shards of an abandoned future, parts of an interrupted write, evicted rows."""
+        """Delete every other shard: those of an abandoned future, of evicted rows, and parts of interrupted writes."""
         names = {shard.file for shard in shards}
-        for path in self._files():
+        for path in self._ours():
             if path.name not in names:
                 path.unlink(missing_ok=True)
 
-    def _files(self) -> Iterator[Path]:
-        if self.folder.is_dir():
-            yield from self.folder.iterdir()
+    def _ours(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]

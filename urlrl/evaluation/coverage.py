@@ -1,9 +1,12 @@
 """Policy state coverage: how many unit cells of the floor the skills reach."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
-from urlrl.evaluation.rollout import Policy, rollout
+from urlrl.evaluation.rollout import follow, rollout, uniform
+from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, Trajectory
 
 PROTOCOL = "skill-coverage-v1"  # 48 deterministic episodes, one skill each, fresh resets, 1 m cells anchored at 0
@@ -23,6 +26,27 @@ def coverage(positions: np.ndarray) -> int:
     return len(np.unique(np.floor(positions), axis=0))
 
 
-def skill_rollout(env: HostEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
-    """The protocol's episodes; `env` has EPISODES lanes."""
-    return rollout(env, policy, key, seed, env.env_spec.episode_steps or DEFAULT_STEPS)
+def skill_episodes(env: HostEnv, agent: Any, key: jax.Array, seed: int) -> Trajectory:
+    """The protocol's episodes of an agent; `env` has EPISODES lanes, `seed` is of their resets."""
+    z_key, act_key = jax.random.split(key)
+    policy = follow(agent, agent.config.z.spread(EPISODES, z_key), temperature=0.0)
+    return rollout(env, policy, act_key, seed, env.env_spec.episode_steps or DEFAULT_STEPS)
+
+
+def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajectory]:
+    """Coverage of the agent beside the random policy's, as JSON, and the agent's episodes; `env` has EPISODES lanes."""
+    resets = env_seed(seed, "evaluate coverage")
+    trajectory = skill_episodes(env, agent, stream(seed, "evaluate coverage"), resets)
+    steps = env.env_spec.episode_steps or DEFAULT_STEPS
+    random = rollout(env, uniform(env.env_spec.action_dim), stream(seed, "evaluate coverage, random"), resets, steps)
+    points = visited(trajectory)
+    result = {
+        "protocol": PROTOCOL,
+        "episodes": EPISODES,
+        "unit": "1 m cells",
+        "agent": coverage(points),
+        "random": coverage(visited(random)),
+        "min": points.min(axis=0).tolist(),
+        "max": points.max(axis=0).tolist(),
+    }
+    return result, trajectory

@@ -7,6 +7,7 @@ import numpy as np
 
 from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import Policy, pursue, rollout, uniform
+from urlrl.streams import env_seed, stream
 from urlrl.types import GoalPrompt, HostEnv, Trajectory, Transition
 
 PROTOCOL = "zero-shot-goals-v1"  # 50 goals, uniform in the environment's goal box; sampled actions; radii 3 and 1
@@ -42,18 +43,28 @@ def goal_metrics(trajectory: Trajectory, goals: np.ndarray) -> dict[str, float]:
 def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, seed: int) -> dict[str, dict]:
     """Goal metrics of the agent and of the random policy; `env` has one lane per goal (n, p).
 
-    `seen` is a batch of transitions for agents whose reading of a prompt needs data.
+    `seen` is a batch of transitions, for agents whose reading of a prompt needs data.
+
+    Raises:
+        UnsupportedPrompt: the agent cannot be asked for goals.
     """
-    read_key, agent_key, random_key = jax.random.split(jax.random.key(seed), 3)
-    env.reset(seed=seed)
+    read_key, agent_key, random_key = jax.random.split(stream(seed, "goals"), 3)
+    env.reset(seed=env_seed(seed, "goals, observed"))
     goal_obs = env.goal_obs(goals).astype(np.float32)
     tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(goal_obs)
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
 
-    def score(policy: Policy, key: jax.Array) -> dict[str, float]:
-        return goal_metrics(rollout(env, policy, key, seed + 1, steps), goals)
+    def run(policy: Policy, key: jax.Array) -> dict[str, float]:
+        return goal_metrics(rollout(env, policy, key, env_seed(seed, "goals"), steps), goals)
 
     return {
-        "agent": score(pursue(agent, tasks, temperature=1.0), agent_key),
-        "random": score(uniform(env.env_spec.action_dim), random_key),
+        "agent": run(pursue(agent, tasks, temperature=1.0), agent_key),
+        "random": run(uniform(env.env_spec.action_dim), random_key),
     }
+
+
+def score(env: HostEnv, agent: Any, seen: Transition, seed: int) -> dict[str, Any]:
+    """`reach_goals` on the protocol's goals, as JSON; `env` has NUM_GOALS lanes."""
+    box = env.env_spec.goal_box
+    scores = reach_goals(env, agent, draw_goals(box, NUM_GOALS, env_seed(seed, "goals, drawn")), seen, seed)
+    return {"protocol": PROTOCOL, "num_goals": NUM_GOALS, "goal_box": list(box), **scores}

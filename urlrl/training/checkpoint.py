@@ -4,6 +4,7 @@ A checkpoint is written beside its final place and renamed when it is complete, 
 absent; a damaged one is detected by its manifest, named, and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -36,8 +37,16 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
 
-    def save(self, step: int, parts: dict[str, Any], info: dict[str, Any]) -> list[dict[str, Any]]:
-        """Write a checkpoint, drop those older than the last `KEEP`; returns the infos of those that remain.
+    def infos(self) -> list[dict[str, Any]]:
+        """The JSON of each checkpoint, as far as it can be read, ascending by step."""
+        infos = []
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError):  # A damaged one refers to nothing.
+                infos.append(json.loads((self.folder / str(step) / "info.json").read_text()))
+        return infos
+
+    def save(self, step: int, parts: dict[str, Any], info: dict[str, Any]) -> None:
+        """Write a checkpoint, and drop those older than the last `KEEP`.
 
         Args:
             parts: pytrees of arrays, by name.
@@ -57,14 +66,15 @@ class Checkpoints:
             _sync(partial)
             os.replace(partial, final)
             _sync_one(self.folder)
-        except Exception as error:
+        except (OSError, ValueError, RuntimeError) as error:  # The latter two are how Orbax reports a disk's errors.
             shutil.rmtree(partial, ignore_errors=True)
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
             raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
         for old in self.steps()[:-KEEP]:
-            shutil.rmtree(self.folder / str(old))
-        return [json.loads((self.folder / str(kept) / "info.json").read_text()) for kept in self.steps()]
+            doomed = self.folder / f".deleting-{old}"  # What is named after a step is whole, also while it goes.
+            os.replace(self.folder / str(old), doomed)
+            shutil.rmtree(doomed)
 
     def set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, so that its step can be written again; returns the new place."""
@@ -96,7 +106,7 @@ class Checkpoints:
                 raise UserError(f"Checkpoint {folder} is damaged: {name} is not what was written.")
 
     def _clear_partial(self) -> None:
-        for path in self.folder.glob(".saving-*"):
+        for path in [*self.folder.glob(".saving-*"), *self.folder.glob(".deleting-*")]:
             shutil.rmtree(path)
 
 

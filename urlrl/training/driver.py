@@ -1,6 +1,5 @@
 """Drives a loop to its end: logs, evaluates, saves, resumes, and stops cleanly when it is told to."""
 
-import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from urlrl.config import PretrainConfig
-from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.training.host import Host
 from urlrl.training.log import MetricsLog, Progress, duration
 from urlrl.training.run import RunFolder
+from urlrl.training.saver import Saver
 
-logger = logging.getLogger(__name__)
 INTERRUPTED = 75  # Exit code of a run that was told to stop and can be continued (EX_TEMPFAIL).
 
 
@@ -22,74 +20,6 @@ class Interrupted(UserError):
     """SIGTERM, SIGUSR1 or Ctrl-C came; everything is saved."""
 
     exit_code = INTERRUPTED
-
-
-class Saver:
-    """Checkpoints and shards of one run, kept in step with each other."""
-
-    def __init__(self, run: RunFolder, config: PretrainConfig, loop: Host):
-        self.run, self.config, self.loop = run, config, loop
-        self.folder = ShardFolder(run.path / "replay", loop.replay.fields, config.num_envs)
-        self.shards: list[Shard] = []
-        self.saved_step = -1
-        self.saved_at = time.monotonic()
-
-    @property
-    def flushed(self) -> int:
-        return self.shards[-1].end if self.shards else 0
-
-    def due(self) -> bool:
-        """Time for a checkpoint, or the ring would overwrite rows that are not on disk yet."""
-        per_epoch = self.config.num_envs * self.config.rollout_steps
-        late = time.monotonic() - self.saved_at >= 60 * self.config.checkpoint_minutes
-        return late or self.loop.step + per_epoch - self.flushed > self.loop.replay.capacity
-
-    def save(self) -> None:
-        """Write what is new of the replay, then the checkpoint that refers to it."""
-        loop = self.loop
-        if loop.step == self.saved_step:
-            return
-        if not loop.env.env_spec.exact_resume:
-            loop.cut_episodes()
-        try:
-            self.shards.append(self.folder.write(self.flushed, loop.replay.read(self.flushed, loop.step)))
-        except OSError as error:
-            raise UserError(f"Cannot write to {self.folder.folder}: {error.strerror}; {self._whole()}.") from error
-        oldest = loop.step - len(loop.replay)
-        if self.config.keep_data == "window":
-            self.shards = [shard for shard in self.shards if shard.end > oldest]
-        info = {"step": loop.step, "shards": [shard.to_json() for shard in self.shards]}
-        kept = self.run.checkpoints.save(loop.step, loop.state(), info)
-        if self.config.keep_data == "window":
-            self.folder.keep_only([Shard(**shard) for info in kept for shard in info["shards"]])
-        self.saved_step, self.saved_at = loop.step, time.monotonic()
-
-    def restore(self, progress: Progress) -> None:
-        """Continue from the newest checkpoint that is whole; each damaged one is named and set aside.
-
-        Raises:
-            UserError: there are checkpoints and all are damaged.
-        """
-        steps = self.run.checkpoints.steps()
-        for step in reversed(steps):
-            try:
-                state, info = self.run.checkpoints.restore(step, self.loop.state())
-                shards = [Shard(**shard) for shard in info["shards"]]
-                rows = self.folder.read_last(shards, self.config.replay_capacity)
-            except UserError as error:
-                if step == steps[0]:
-                    raise UserError(f"{error} No earlier checkpoint is whole: start again in a new folder.") from error
-                aside = self.run.checkpoints.set_aside(step)
-                progress.note(f"{error} It was moved to {aside}; the checkpoint before it is used.")
-                continue
-            self.loop.restore(state, info["step"], rows)
-            self.shards, self.saved_step = shards, info["step"]
-            break
-        if self.saved_step < 0 or self.config.keep_data == "all":
-            self.folder.keep_only(self.shards)
-
-    def _whole(self) -> str:
-        return f"the checkpoint of step {self.saved_step} is whole" if self.saved_step >= 0 else "nothing was saved yet"
 
 
 def drive(
@@ -102,7 +32,7 @@ def drive(
     """Run `loop` to `config.steps`, from where the folder says it was.
 
     Args:
-        evaluate: (agent, step) -> metrics, called at step 0 and at each multiple of `config.eval_every`.
+        evaluate: (agent, step) -> metrics, called at step 0 and after each multiple of `config.eval_every`; or None.
 
     Raises:
         Interrupted: a signal came; a checkpoint was written.
@@ -113,18 +43,18 @@ def drive(
     saver.restore(progress)
     if loop.step:
         progress.note(f"Continuing {run.path} from step {loop.step:,}.")
-    log = MetricsLog(run.path, loop.step)
+    log = MetricsLog(run.path, saver.saved_step)
     speed = Speed(loop, config)
     try:
         with stop_requested() as stop:
-            if loop.step == 0 and evaluate and config.eval_every:
+            if saver.saved_step < 0 and evaluate:
                 untrained = evaluate(loop.agent, 0)
                 log.write(0, untrained)
                 speed.coverage = untrained.get("eval/coverage")
             while loop.step < config.steps:
                 before = loop.step
                 metrics = loop.epoch()
-                if evaluate and config.eval_every and loop.step // config.eval_every > before // config.eval_every:
+                if evaluate and loop.step // config.eval_every > before // config.eval_every:
                     metrics |= evaluate(loop.agent, loop.step)
                 log.write(loop.step, metrics | speed.measure())
                 progress.update(speed.line(metrics))

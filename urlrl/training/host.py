@@ -15,6 +15,7 @@ import numpy as np
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, transition_fields
 from urlrl.errors import TrainingDiverged
+from urlrl.streams import env_seed, stream
 from urlrl.types import EnvSpec, HostEnv, Transition
 
 
@@ -50,9 +51,9 @@ class Host:
     def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
         self.config, self.agent, self.env = config, agent, env
         self.replay = Replay(config.replay_capacity, transition_fields(env.env_spec, agent.config.z.dim))
-        self.key = jax.random.key(config.seed)
+        self.key = stream(config.seed, "epochs")
         self.epochs = 0
-        self.obs, _ = env.reset(seed=config.seed)
+        self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
         self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
         self.example = example_transition(env.env_spec, agent.config.z.dim, agent.config.batch.size)
         shapes = jax.eval_shape(lambda a, k: a.begin(k, config.num_envs, self.example), agent, self.key)
@@ -87,12 +88,6 @@ class Host:
         spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return spent
 
-    def cut_episodes(self) -> None:
-        """End every episode here: what an environment that cannot save its state needs before a checkpoint."""
-        slots = np.arange(self.step - self.config.num_envs, self.step) % self.replay.capacity
-        self.replay.data["truncated"][slots] |= ~self.replay.data["terminated"][slots]
-        self.ended[:] = True
-
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
         loop = {
@@ -105,7 +100,8 @@ class Host:
         return {"agent": self.agent, "loop": loop}
 
     def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
-        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last."""
+        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last. Where the
+        environment cannot save its state, new episodes begin."""
         loop = state["loop"]
         self.agent = jax.tree.map(jnp.asarray, state["agent"])
         self.carry = jax.tree.map(jnp.asarray, loop["carry"])
@@ -113,16 +109,18 @@ class Host:
         self.env.set_state(loop["env"])
         self.epochs = int(loop["epochs"])
         self.replay.restore(total, rows)
+        if not self.env.env_spec.exact_resume:
+            self.ended[:] = True
 
     def _collect(self, act_key: jax.Array, begin_key: jax.Array, seen_key: jax.Array) -> tuple[Rows, np.ndarray]:
         """The next `rollout_steps` steps of every lane: rows in time order, lanes interleaved; positions (rows, p)."""
         steps, n = self.config.rollout_steps, self.config.num_envs
         rows = {k: np.empty((steps, n, *shape), dtype) for k, (shape, dtype) in self.replay.fields.items()}
         positions = np.empty((steps, n, len(self.env.env_spec.position)))
+        seen = self._seen(seen_key)
         for t in range(steps):
             if self.ended.any():
                 self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
-                seen = self._seen(jax.random.fold_in(seen_key, t))
                 self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), seen)
             action, self.carry = _act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -36,62 +37,73 @@ def read_metrics(path: Path) -> list[dict]:
 class MetricsLog:
     """Appends rows `{"step": n, name: number, ...}` to metrics.jsonl and shows them in TensorBoard.
 
-    Opening cuts the record back to `step`, which is where the run continues. TensorBoard's events are rewritten from
-    the record then; a failure to write them is reported once and never stops the run.
+    Opening cuts the record back to `step`, which is where the run continues (-1 is before its beginning).
     """
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "metrics.jsonl"
-        self.events = folder / "tensorboard"
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         # Unbuffered: a full disk is an error of the write that hit it, and a kill loses no whole row.
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - kept open for the length of the run
-        self.writer = self._open_events(rows)
+        self.events = Events(folder / "tensorboard", rows)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Raises UserError if the record cannot be written."""
         row = {"step": step, **metrics}
-        try:
+        with self._disk():
             self.file.write((json.dumps(row) + "\n").encode())
-        except OSError as error:
-            raise UserError(f"Cannot write {self.path}: {error.strerror}; the last checkpoint is whole.") from error
-        self._show(row)
+        self.events.write(row)
 
     def sync(self) -> None:
-        """Force the record to the disk; a checkpoint that follows can rely on it."""
-        os.fsync(self.file.fileno())
-        if self.writer is not None:
-            self.writer.flush()
+        """Force the record to the disk; a checkpoint that follows can rely on it. Raises UserError as `write` does."""
+        with self._disk():
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()
-        if self.writer is not None:
-            self.writer.close()
+        self.events.close()
 
-    def _open_events(self, rows: list[dict]):
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
         try:
+            yield
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path}: {error.strerror}; the last checkpoint is whole.") from error
+
+
+class Events:
+    """TensorBoard's view of the record, begun anew from its rows. What goes wrong here is said once, and the run goes
+    on without it."""
+
+    def __init__(self, folder: Path, rows: list[dict]):
+        self.writer: Any = None
+        with self._forgiving():
             from tensorboard.summary import Writer
 
-            shutil.rmtree(self.events, ignore_errors=True)
-            writer = Writer(str(self.events))
-        except (ImportError, OSError) as error:
-            logger.warning("TensorBoard events are not written: %s", error)
-            return None
-        self.writer = writer
+            shutil.rmtree(folder, ignore_errors=True)
+            self.writer = Writer(str(folder))
         for row in rows:
-            self._show(row)
-        return self.writer
+            self.write(row)
 
-    def _show(self, row: dict) -> None:
-        if self.writer is None:
-            return
+    def write(self, row: dict) -> None:
+        if self.writer is not None:
+            with self._forgiving():
+                for name, value in row.items():
+                    if name != "step":
+                        self.writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        if self.writer is not None:
+            with self._forgiving():
+                self.writer.close()
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
         try:
-            for name, value in row.items():
-                if name != "step":
-                    self.writer.add_scalar(name, value, row["step"])
-        except Exception as error:  # noqa: BLE001 - whatever a display does, the run goes on
-            logger.warning("TensorBoard events are no longer written: %s", error)
+            yield
+        except Exception as error:  # noqa: BLE001 - a display is never worth a run
+            logger.warning("TensorBoard events are not written: %s", error)
             self.writer = None
 
 
@@ -110,7 +122,7 @@ class Quiet:
         pass
 
     def note(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        _say(line, sys.stderr)
 
     def close(self) -> None:
         pass
@@ -127,15 +139,15 @@ class PlainProgress(Quiet):
         self.last = line
         if time.monotonic() - self.shown >= PLAIN_SECONDS:
             self.shown = time.monotonic()
-            print(line, flush=True)
+            _say(line, sys.stdout)
             self.last = ""
 
     def note(self, line: str) -> None:
-        print(line, flush=True)
+        _say(line, sys.stdout)
 
     def close(self) -> None:
         if self.last:
-            print(self.last, flush=True)
+            _say(self.last, sys.stdout)
 
 
 class LiveProgress(Quiet):
@@ -153,6 +165,11 @@ class LiveProgress(Quiet):
 
     def close(self) -> None:
         self.live.stop()
+
+
+def _say(line: str, file: TextIO) -> None:
+    with suppress(OSError):  # Whoever read this has gone away; the run has not.
+        print(line, file=file, flush=True)
 
 
 def make_progress(quiet: bool = False) -> Progress:

@@ -27,7 +27,7 @@ class RunFolder:
         return self.path / "config.json"
 
     def manifest(self) -> dict[str, Any]:
-        """The content of config.json: {"config", "versions", "command"}."""
+        """The content of config.json: {"format", "config", "versions", "command", "continued"}."""
         try:
             manifest = json.loads(self.config_file.read_text())
             if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -38,17 +38,29 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config_file} cannot be read: {error}.") from error
 
-    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str) -> None:
-        """Make this the folder of a run with this config, or check that it is.
-
-        Raises:
-            UserError: the folder holds a run of another config, or something that is not a run.
-        """
+    def check(self, config: dict[str, Any]) -> None:
+        """Raises UserError if the folder holds a run of another config, or something that is not a run."""
         if self.config_file.exists():
-            self._check_same(self.manifest()["config"], config)
-        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            if self.checkpoints.steps():  # Otherwise there is nothing that another config could spoil.
+                self._check_same(self.manifest()["config"], config)
+        elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
-        manifest = {"format": FORMAT, "config": config, "versions": versions, "command": command}
+
+    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str) -> None:
+        """Write config.json: what the run is and how it began, and each time it was continued."""
+        steps = self.checkpoints.steps()
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "config": config,
+            "versions": versions,
+            "command": command,
+            "continued": [],
+        }
+        if steps:
+            before = self.manifest()
+            again = {"from_step": steps[-1], "command": command, "versions": versions}
+            config = {**config, "steps": max(config["steps"], before["config"]["steps"])}
+            manifest = {**before, "config": config, "continued": [*before["continued"], again]}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:

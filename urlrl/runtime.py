@@ -1,0 +1,35 @@
+"""Where a process runs: versions, and the folder in which compiled programs are kept."""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium", "dm_control")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on, and the backend they run on."""
+    import jax
+
+    found = {"python": sys.version.split()[0]}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "source"
+    return found | {"backend": jax.default_backend()}
+
+
+def compilation_cache() -> Path:
+    """The folder in which JAX keeps compiled programs between runs."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(cache) / "urlrl" / "jax")
+
+
+def enable_compilation_cache() -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -1,0 +1,31 @@
+"""Observation statistics of random play, as METRA's published constants were made."""
+
+import numpy as np
+
+from urlrl.types import HostEnv
+
+ROLLOUTS, STEPS = 10_000, 50
+
+
+def fit_statistics(env: HostEnv, rollouts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, (obs,) each, over the first `STEPS` steps of episodes with uniform actions.
+
+    An episode that ends early stops counting there. A coordinate that never moved gets the standard deviation 1.
+    """
+    rng = np.random.default_rng(seed)
+    count, total, squares = 0, np.zeros(env.env_spec.obs_dim), np.zeros(env.env_spec.obs_dim)
+    env.reset(seed=seed)
+    for _ in range(-(-rollouts // env.num_envs)):
+        env.reset()
+        alive = np.ones(env.num_envs, bool)
+        for _ in range(STEPS):
+            obs, _, terminated, truncated, _ = env.step(rng.uniform(-1, 1, (env.num_envs, env.env_spec.action_dim)))
+            seen = obs[alive]
+            count, total, squares = count + len(seen), total + seen.sum(axis=0), squares + np.square(seen).sum(axis=0)
+            ended = terminated | truncated
+            alive &= ~ended
+            if ended.any():
+                env.reset(options={"reset_mask": ended})
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean, np.where(std < 1e-6, 1.0, std)
