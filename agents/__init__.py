@@ -4,6 +4,7 @@ import dataclasses
 
 from urlrl.errors import UserError, unknown
 from urlrl.loading import load_object
+from urlrl.types import BatchSpec
 
 # name -> where the class is; imported when asked for. Its config is the class attribute `Config`.
 AGENTS = {"metra": "urlrl.agents.metra:Metra"}
@@ -13,7 +14,8 @@ def find_agent(name: str) -> tuple[type, type]:
     """(agent class, config class) of a registered name, or of a user's own `module:Class`.
 
     Raises:
-        UserError: no such agent, or its `Config` is not a dataclass with a default for every field.
+        UserError: no such agent, or its `Config` is not a dataclass with a default for every field, a skill space
+            `z` and a BatchSpec `batch` among them.
     """
     if ":" not in name and name not in AGENTS:
         raise unknown("agent", name, AGENTS)
@@ -21,9 +23,15 @@ def find_agent(name: str) -> tuple[type, type]:
     config = getattr(agent, "Config", None)
     if config is None:
         raise UserError(f"Agent '{name}' has no attribute 'Config': expected its config dataclass there.")
-    if not dataclasses.is_dataclass(config):
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise UserError(f"'{name}.Config' is {config!r}: expected a frozen dataclass.")
     for field in dataclasses.fields(config):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"'{name}.Config' has no default for '{field.name}': expected one for every field.")
+    default = config()
+    z, batch = getattr(default, "z", None), getattr(default, "batch", None)
+    if not (hasattr(z, "dim") and hasattr(z, "sample")):
+        raise UserError(f"'{name}.Config' has {z!r} as 'z': expected a SkillSpace, or what has its 'dim' and 'sample'.")
+    if not isinstance(batch, BatchSpec):
+        raise UserError(f"'{name}.Config' has {batch!r} as 'batch': expected a BatchSpec.")
     return agent, config

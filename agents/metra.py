@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt
+from urlrl.errors import UnsupportedPrompt, check
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
 from urlrl.learners.sac import SAC, SACConfig
@@ -46,6 +46,23 @@ class MetraConfig:
     alpha: float = 0.01  # initial entropy temperature
     learn_alpha: bool = True  # False: alpha stays as it is
     entropy_coef: float = 0.5  # target entropy in units of -|A|
+
+    def __post_init__(self):
+        self.sac()  # It refuses what it cannot work with.
+        check("slack", self.slack, 0)
+        check("dual_init", self.dual_init, 0, open_low=True)
+
+    def sac(self) -> SACConfig:
+        """The policy learner's share of this."""
+        return SACConfig(
+            width=self.width,
+            lr=self.lr,
+            gamma=self.gamma,
+            tau=self.tau,
+            alpha=self.alpha,
+            learn_alpha=self.learn_alpha,
+            entropy_coef=self.entropy_coef,
+        )
 
 
 class Toward(NamedTuple):
@@ -73,13 +90,10 @@ class Metra(struct.PyTreeNode):
         phi_key, sac_key = jax.random.split(key)
         obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
         action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
-        sac = SACConfig(
-            config.width, config.lr, config.gamma, config.tau, config.alpha, config.learn_alpha, config.entropy_coef
-        )
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
             dual=PositiveScalar.create(config.dual_init, config.lr),
-            sac=SAC.create(sac, jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32), action, sac_key),
+            sac=SAC.create(config.sac(), jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32), action, sac_key),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
@@ -97,15 +111,13 @@ class Metra(struct.PyTreeNode):
 
     def intrinsic_reward(self, batch: Transition) -> jax.Array:
         """r = dphi^T z, (B,); within [-1, 1] per unit of |z| where the constraint holds."""
-        dphi = self.latent(batch.next_obs) - self.latent(batch.obs)
-        return jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+        return self._reward(self._normalized(batch))
 
     def update(self, batch: Transition, key: jax.Array) -> tuple["Metra", Metrics]:
         """Improve the representation, replace the reward, improve the policy."""
-        batch = batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
+        batch = self._normalized(batch)
         agent, metrics = self._update_phi(batch)
-        dphi = agent.phi(batch.next_obs) - agent.phi(batch.obs)
-        reward = jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+        reward = agent._reward(batch)
         x, next_x = self._policy_input(batch.obs, batch.z), self._policy_input(batch.next_obs, batch.z)
         sac, sac_metrics = self.sac.update(x, batch.action, reward, batch.discount, next_x, key)
         return agent.replace(sac=sac), {**metrics, **sac_metrics, "reward/intrinsic": jnp.mean(reward)}
@@ -124,6 +136,14 @@ class Metra(struct.PyTreeNode):
         phi, phi_loss, (c, q) = self.phi.minimise(loss)
         metrics = {"phi/loss": phi_loss, "phi/step_sq": q, "phi/slack": c, "phi/lambda": self.dual.value}
         return self.replace(phi=phi, dual=self.dual.minimise(c)), metrics
+
+    def _reward(self, batch: Transition) -> jax.Array:
+        """r of normalised observations, (B,)."""
+        dphi = self.phi(batch.next_obs) - self.phi(batch.obs)
+        return jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+
+    def _normalized(self, batch: Transition) -> Transition:
+        return batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
 
     def _policy_input(self, obs: Array, z: Array) -> jax.Array:
         return jnp.concatenate([obs, z], axis=-1)

@@ -17,15 +17,33 @@ TINY = shlex.split(
 )
 # A user's module: an agent, environments good and bad, and things that are neither.
 MINE = """
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 from urlrl.agents.metra import Metra, MetraConfig
+from urlrl.types import BatchSpec
 
 class Agent(Metra):
     Config = MetraConfig
 
 class NoConfig:
     pass
+
+class NoClass:
+    Config = MetraConfig()
+
+@dataclass(frozen=True)
+class NoSkills:
+    z: int = 2
+    batch: BatchSpec = BatchSpec()
+
+@dataclass(frozen=True)
+class NoBatch(MetraConfig):
+    batch: int = 256
+
+Skillless, Batchless = SimpleNamespace(Config=NoSkills), SimpleNamespace(Config=NoBatch)
 
 class Walk(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
@@ -131,6 +149,13 @@ MISTAKES = {
     "pretrain --agent nomodule:Class": "Cannot import the agent 'nomodule:Class'",
     "pretrain --agent mine:Nobody": "module 'mine' has no 'Nobody'",
     "pretrain --agent mine:NoConfig": "Agent 'mine:NoConfig' has no attribute 'Config'",
+    "pretrain --agent mine:NoClass": "'mine:NoClass.Config' is MetraConfig(",
+    "pretrain --agent mine:Skillless": "'mine:Skillless.Config' has 2 as 'z': expected a SkillSpace",
+    "pretrain --agent mine:Batchless": "'mine:Batchless.Config' has 256 as 'batch': expected a BatchSpec.",
+    "pretrain --agent ./mine.py:Agent": "expected 'module:name', a module such as 'my_agents', not a path.",
+    "pretrain --agent folder/mine.py:Agent": "Cannot import the agent 'folder/mine.py:Agent': expected 'module:name'",
+    "pretrain --agent mine.py:Agent": "Cannot import the agent 'mine.py:Agent': expected 'module:name'",
+    "pretrain --agent a..b:Agent": "Cannot import the agent 'a..b:Agent': expected 'module:name'",
     "pretrain metra --preset ant-quik": "Unknown preset of agent 'metra' 'ant-quik': did you mean 'ant-quick'?",
     "pretrain --preset": "Option '--preset' has no value",
     "pretrain --out --dry-run": "Option '--out' has no value",
@@ -146,11 +171,26 @@ MISTAKES = {
     "pretrain --agent.z.kind ball": "Option '--agent.z.kind' is 'ball': expected one of sphere, gaussian, onehot.",
     "pretrain --agent.learn-alpha False": "Unexpected argument 'False'",
     "pretrain --agent.learn-alpha=False": "Option '--agent.learn-alpha' has the value 'False': expected none",
-    "pretrain --seed -1": "seed is -1: expected a number of at least 0.",
+    "pretrain --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",
     "pretrain --num-envs 0": "num_envs is 0: expected a number of at least 1.",
+    "pretrain --agent.width 0": "width is 0: expected a number of at least 1.",
+    "pretrain --agent.z.dim 0": "dim is 0: expected a number of at least 1.",
+    "pretrain --agent.z.kind onehot --agent.z.dim 1": "dim is 1: expected at least 2 with kind 'onehot'",
+    "pretrain --agent.batch.size 0": "size is 0: expected a number of at least 1.",
+    "pretrain --agent.dual-init 0": "dual_init is 0.0: expected a number above 0.",
+    "pretrain --agent.dual-init -1": "dual_init is -1.0: expected a number above 0.",
+    "pretrain --agent.gamma 2": "gamma is 2.0: expected a number of at least 0 and at most 1.",
+    "pretrain --agent.lr nan": "lr is nan: expected a number above 0.",
+    "pretrain --agent.lr inf": "lr is inf: expected a finite number above 0.",
+    "pretrain --seed 4294967296": "seed is 4294967296: expected a number of at least 0 and at most 4294967295.",
+    "pretrain --seed 99999999999999999999": "seed is 99999999999999999999: expected a number",
+    "pretrain --checkpoint-minutes nan": "checkpoint_minutes is nan: expected a number of at least 0.",
+    "pretrain --min-replay 20000 --replay-capacity 10000": "min_replay is 20000: expected at most replay_capacity",
+    "pretrain --replay-capacity 10000000000000": "expected a number of at least 1 and at most 2147483647.",
     "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",
     "pretrain --env half_cheeta": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",
     "pretrain --env nomodule:function": "Cannot import the environment 'nomodule:function'",
+    "pretrain --env ./mine.py:Map": "expected 'module:name', a module such as 'my_agents', not a path.",
     "pretrain --env mine:number": "Environment 'mine:number' is a int: expected a function",
     "pretrain --env mine:dict": "module 'mine' has no 'dict'",
     "pretrain --env mine:Camera": "Environment 'mine:Camera' has the observation space",
@@ -165,6 +205,7 @@ MISTAKES = {
     "pretrain --out .": ". is not empty and holds no run",
     "evaluate": "Argument RUN is missing: expected a path.",
     "evaluate nowhere": "nowhere is not a run: it has no config.json.",
+    "evaluate RUN --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",
     "evaluate RUN more": "Unexpected argument 'more'",
     "evaluate RUN --stepp 1": "Unknown option '--stepp': did you mean '--step'?",
     "evaluate RUN --step 3": "RUN has no checkpoint at step 3: found those at 80.",
@@ -213,6 +254,16 @@ def test_a_run_with_a_broken_config_is_refused(content, message, tmp_path, capsy
     (tmp_path / "config.json").write_text(content)
     for verb in ("evaluate", "report"):
         assert message in refusal([verb, str(tmp_path)], capsys)
+
+
+def test_a_replay_that_memory_cannot_hold(tmp_path, capsys):
+    """Skills of 30,000 numbers make the ring larger than any address space."""
+    big = shlex.split("--replay-capacity 2147483647 --agent.z.dim 30000 --out")
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", "--env", "point", *TINY, *big, str(tmp_path / "big")])
+    said = capsys.readouterr().err.splitlines()[-1]  # after what a run says of itself
+    assert stop.value.code == 2 and said.startswith("urlrl: Not enough memory: Unable to allocate")
+    assert said.endswith("; try a smaller replay_capacity.")
 
 
 def test_a_finished_run_is_evaluated_and_reported(run, tmp_path, capsys):

@@ -1,13 +1,17 @@
 """Configs: strict JSON, presets, one sentence for each mistake."""
 
 import json
+from typing import Any
 
 import pytest
 
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig, flatten, pretrain_config_from_json, to_json
-from urlrl.errors import UserError
+from urlrl.errors import UserError, check
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.sac import SACConfig
 from urlrl.presets import PRESETS, preset
+from urlrl.types import BatchSpec
 
 ALL = [(agent, name) for agent, presets in PRESETS.items() for name in presets]
 
@@ -29,11 +33,79 @@ def test_every_preset_survives_json(agent, name):
         ({"num_envs": 0}, "num_envs is 0: expected a number of at least 1"),
         ({"steps": True}, "config.steps is True: expected int"),
         ({"replay_capacity": 10}, "replay_capacity is 10: expected at least one rollout"),
+        (
+            {"min_replay": 10_000, "replay_capacity": 9_999},
+            "min_replay is 10000: expected at most replay_capacity = 9999, or learning would never begin.",
+        ),
+        ({"seed": 2**32}, "seed is 4294967296: expected a number of at least 0 and at most 4294967295."),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan: expected a number of at least 0."),
+        ({"agent": {"batch": {"size": 0}}}, "size is 0: expected a number of at least 1."),
+        ({"agent": {"z": {"kind": "onehot", "dim": 1}}}, "dim is 1: expected at least 2 with kind 'onehot'"),
     ],
 )
 def test_bad_values_get_one_sentence(change, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.").replace("(", r"\(")):
         pretrain_config_from_json(change, MetraConfig)
+
+
+NAN, INF = float("nan"), float("inf")
+# class -> field -> values at the edge of what is taken, values just outside
+EDGES: dict[Any, dict[str, tuple[list, list]]] = {
+    PretrainConfig: {
+        "num_envs": ([1], [0]),
+        "rollout_steps": ([1], [0]),
+        "steps": ([1], [0]),
+        "updates": ([0], [-1]),
+        "min_replay": ([0, 1_000_000], [-1, 1_000_001]),
+        "replay_capacity": ([10_000, 2**31 - 1], [9_999, 0, 2**31]),
+        "eval_every": ([0], [-1]),
+        "checkpoint_minutes": ([0, 0.5], [-0.5, NAN, INF]),
+        "seed": ([0, 2**32 - 1], [-1, 2**32, 10**20]),
+        "episode_steps": ([1, None], [0]),
+    },
+    MetraConfig: {"dual_init": ([1e-3], [0, -1, NAN, INF]), "slack": ([0], [-1e-3, NAN, INF])},
+    SACConfig: {
+        "width": ([1], [0]),
+        "lr": ([1e-9], [0, -1e-4, NAN, INF]),
+        "gamma": ([0, 1], [-0.1, 1.1, NAN]),
+        "tau": ([0, 1], [-0.1, 1.1, NAN]),
+        "alpha": ([1e-3], [0, -1, NAN, INF]),
+        "entropy_coef": ([0], [-0.1, NAN, INF]),
+    },
+    SkillSpace: {"dim": ([1], [0])},
+    BatchSpec: {"size": ([1], [0])},
+}
+EDGES[MetraConfig] |= EDGES[SACConfig]  # which it hands on
+
+
+@pytest.mark.parametrize(("cls", "field"), [(cls, field) for cls, fields in EDGES.items() for field in fields])
+def test_a_number_out_of_range_is_refused_by_name(cls, field):
+    given = {"agent": MetraConfig()} if cls is PretrainConfig else {}
+    taken, refused = EDGES[cls][field]
+    for value in taken:
+        cls(**given, **{field: value})
+    for value in refused:
+        with pytest.raises(UserError, match=r"^\w+ is .*: expected .*\.$") as error:
+            cls(**given, **{field: value})
+        assert f"{value}" in str(error.value) and field in str(error.value)
+
+
+def test_check_says_what_it_expects():
+    for args, open_low, message in (
+        (("n", 0, 1), False, "n is 0: expected a number of at least 1."),
+        (("lr", NAN, 0), True, "lr is nan: expected a number above 0."),
+        (("lr", INF, 0), True, "lr is inf: expected a finite number above 0."),
+        (("gamma", 2.0, 0, 1), False, "gamma is 2.0: expected a number of at least 0 and at most 1."),
+    ):
+        with pytest.raises(UserError) as error:
+            check(*args, open_low=open_low)
+        assert str(error.value) == message
+
+
+def test_one_index_is_no_skill_space():
+    SkillSpace("onehot", 2)
+    with pytest.raises(UserError, match="dim is 1: expected at least 2 with kind 'onehot'"):
+        SkillSpace("onehot", 1)
 
 
 def test_unknown_preset_offers_the_nearest():
@@ -52,4 +124,4 @@ def test_paper_presets_are_the_released_code():
         assert (config.agent.width, config.agent.lr, config.agent.batch.size) == (1024, 1e-4, 256)
         assert (config.num_envs, config.rollout_steps, config.updates) == (8, 200, 50)
         assert (config.min_replay, config.replay_capacity) == (10_000, 1_000_000)
-    assert preset("metra", "half-cheetah-paper").agent.z.dim == 16
+    assert preset("metra", "half-cheetah-paper").agent.z == SkillSpace("onehot", 16)

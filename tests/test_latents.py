@@ -126,7 +126,6 @@ def check_direction(space_class):
         np.testing.assert_allclose(v.mean(axis=0), 0, atol=1e-6)
         np.testing.assert_allclose(np.diag(v), 1, atol=1e-6)
         np.testing.assert_allclose(v[~np.eye(n, dtype=bool)], -1 / (n - 1), atol=1e-6)
-    np.testing.assert_array_equal(space_class("onehot", 1).direction(jnp.ones((3, 1))), np.zeros((3, 1)))
     z = np.float32([[0.6, -0.8], [3.0, 4.0]])
     for kind in ("sphere", "gaussian"):
         np.testing.assert_array_equal(space_class(kind, 2).direction(z), z)
@@ -148,17 +147,11 @@ class ScaledToUnitLength(SkillSpace):
         return v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-8)
 
 
-class UnguardedDenominator(SkillSpace):
-    def direction(self, z):
-        return (z - 1 / self.dim) * np.divide(self.dim, np.float32(self.dim - 1)) if self.kind == "onehot" else z
-
-
 def test_direction():
     check_direction(SkillSpace)
 
 
-@pytest.mark.filterwarnings("ignore:divide by zero")
-@pytest.mark.parametrize("wrong", [Uncentred, CentredNotScaled, ScaledToUnitLength, UnguardedDenominator])
+@pytest.mark.parametrize("wrong", [Uncentred, CentredNotScaled, ScaledToUnitLength])
 def test_direction_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_direction(wrong)

@@ -18,7 +18,6 @@ from urlrl.learners.nets import (
     PositiveScalar,
     TanhNormal,
     TanhPolicy,
-    mean_metrics,
     soft_update,
     xavier_normal,
     xavier_uniform,
@@ -504,8 +503,3 @@ def test_normalizer():
 def test_normalizer_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_normalizer(wrong)
-
-
-def test_mean_metrics_averages_all_axes():
-    metrics = mean_metrics({"a": jnp.float32([[1, 2], [3, 6]]), "b": jnp.float32(4)})
-    assert metrics == {"a": 3.0, "b": 4.0}

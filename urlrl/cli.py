@@ -14,7 +14,8 @@ from typing import Any
 import tyro
 from tyro.conf import Positional, Suppress
 
-from urlrl.errors import UserError, unknown
+from urlrl.config import MAX_SEED
+from urlrl.errors import UserError, check, unknown
 
 USAGE = """\
 urlrl: unsupervised reinforcement learning in JAX
@@ -89,7 +90,11 @@ def _pretrain(argv: list[str]) -> None:
         return
     from urlrl.verbs import pretrain
 
-    pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
+    try:
+        pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
+    except MemoryError as error:
+        detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
+        raise UserError(f"{detail}; try a smaller replay_capacity.") from error
     print(f"Done. Next: urlrl evaluate {folder}; urlrl report {folder}")
 
 
@@ -101,6 +106,9 @@ class EvaluateOptions:
     json: Path | None = None  # also write the result to this file
     step: int | None = None  # which checkpoint; the newest by default
     seed: int = 0  # of skills, goals, resets and sampled actions
+
+    def __post_init__(self):
+        check("seed", self.seed, 0, MAX_SEED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
 
-from urlrl.errors import UserError, unknown
+from urlrl.errors import UserError, check, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "keep_data")
-
+MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
+MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 
 AgentConfig = TypeVar("AgentConfig")
 
@@ -39,21 +40,24 @@ class PretrainConfig(Generic[AgentConfig]):
     keep_data: Literal["all", "window"] = "all"  # of the transitions on disk: all, or the last replay_capacity
 
     def __post_init__(self):
-        for field in ("num_envs", "rollout_steps", "steps", "replay_capacity"):
-            self._at_least(field, 1)
-        for field in ("updates", "min_replay", "seed", "eval_every", "checkpoint_minutes"):
-            self._at_least(field, 0)
+        for field in ("num_envs", "rollout_steps", "steps"):
+            check(field, getattr(self, field), 1)
+        for field in ("updates", "min_replay", "eval_every", "checkpoint_minutes"):
+            check(field, getattr(self, field), 0)
+        check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
+        check("seed", self.seed, 0, MAX_SEED)
         if self.episode_steps is not None:
-            self._at_least("episode_steps", 1)
+            check("episode_steps", self.episode_steps, 1)
         if self.num_envs * self.rollout_steps > self.replay_capacity:
             raise UserError(
                 f"replay_capacity is {self.replay_capacity}: expected at least one rollout, "
                 f"num_envs * rollout_steps = {self.num_envs * self.rollout_steps}."
             )
-
-    def _at_least(self, field: str, low: float) -> None:
-        if getattr(self, field) < low:
-            raise UserError(f"{field} is {getattr(self, field)}: expected a number of at least {low}.")
+        if self.min_replay > self.replay_capacity:
+            raise UserError(
+                f"min_replay is {self.min_replay}: expected at most replay_capacity = {self.replay_capacity}, "
+                "or learning would never begin."
+            )
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from math import inf
 
 
 class UserError(Exception):
@@ -18,6 +19,16 @@ class TrainingDiverged(UserError):
 
 class UnsupportedPrompt(UserError):
     """The agent cannot be asked this; the message names both."""
+
+
+def check(name: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
+    """Refuse a number that is not finite, or not in [low, high]; with `open_low`, not in (low, high]."""
+    in_range = (low < value if open_low else low <= value) and value <= high  # Never so for NaN.
+    if not in_range or value == inf:
+        number = "a finite number" if value == inf else "a number"
+        limits = f"above {low}" if open_low else f"of at least {low}"
+        limits += "" if high == inf else f" and at most {high}"
+        raise UserError(f"{name} is {value}: expected {number} {limits}.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

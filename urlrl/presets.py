@@ -1,6 +1,6 @@
 """Named settings. A published one says its source; `*-quick` ones are for two CPU cores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig
@@ -46,10 +46,8 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "half-cheetah-paper": Preset(
             PretrainConfig(
-                agent=MetraConfig(
-                    z=SkillSpace("onehot", 16), constraint_reduction="mean", batch=BatchSpec(timeout_as_terminal=True)
-                ),
-                env="half_cheetah", updates=50, steps=10_000_000, eval_every=400_000, checkpoint_minutes=5,
+                agent=replace(_METRA_CODE, z=SkillSpace("onehot", 16)), env="half_cheetah", updates=50,
+                steps=10_000_000, eval_every=400_000, checkpoint_minutes=5,
             ),
             _CODE,
             "4 hours on two CPU cores",

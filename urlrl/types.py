@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import numpy as np
 
+from urlrl.errors import check
+
 Array: TypeAlias = jax.Array | np.ndarray
 Metrics: TypeAlias = dict[str, jax.Array]
 
@@ -61,6 +63,9 @@ class BatchSpec:
 
     size: int = 256  # transitions per gradient step
     timeout_as_terminal: bool = False  # True: a time limit ends the future, as METRA's and CSD's released code has it
+
+    def __post_init__(self):
+        check("size", self.size, 1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from urlrl.errors import UserError, check
 from urlrl.types import Array, Transition
 
 TINY = 1e-8  # below this norm a vector has no direction
@@ -18,6 +19,13 @@ class SkillSpace:
 
     kind: Literal["sphere", "gaussian", "onehot"] = "sphere"  # unit vectors | N(0, I) | one of `dim` indices
     dim: int = 2
+
+    def __post_init__(self):
+        check("dim", self.dim, 1)
+        if self.kind == "onehot" and self.dim == 1:
+            raise UserError(
+                "dim is 1: expected at least 2 with kind 'onehot', as one skill alone has nothing to learn."
+            )
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:
         """(n, dim) draws from the prior."""
@@ -40,7 +48,7 @@ class SkillSpace:
         prior has mean zero: 1 at the index, -1/(dim - 1) elsewhere."""
         if self.kind != "onehot":
             return jnp.asarray(z)
-        return (jnp.asarray(z) - 1 / self.dim) * (self.dim / max(self.dim - 1, 1))
+        return (jnp.asarray(z) - 1 / self.dim) * (self.dim / (self.dim - 1))
 
     def spread(self, n: int, key: jax.Array) -> jax.Array:
         """(n, dim) skills for an evaluation: indices split as evenly as n allows, else draws from the prior."""

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from urlrl.types import Array, Metrics
+from urlrl.types import Array
 
 LOG_STD_MIN, LOG_STD_MAX = float(np.log(1e-6)), 2.0
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -159,8 +159,3 @@ class TanhPolicy(nn.Module):
 def soft_update(target: Any, online: Any, tau: float) -> Any:
     """target <- (1 - tau) target + tau online, leaf by leaf."""
     return jax.tree.map(lambda t, o: (1 - tau) * t + tau * o, target, online)
-
-
-def mean_metrics(metrics: Metrics) -> Metrics:
-    """Each metric averaged over all its axes."""
-    return jax.tree.map(jnp.mean, metrics)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from urlrl.errors import check
 from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy, soft_update
 from urlrl.types import Array, Metrics
 
@@ -28,6 +29,14 @@ class SACConfig:
     alpha: float = 0.01  # initial entropy temperature
     learn_alpha: bool = True  # False: alpha stays as it is
     entropy_coef: float = 0.5  # target entropy in units of -|A|
+
+    def __post_init__(self):
+        check("width", self.width, 1)
+        check("lr", self.lr, 0, open_low=True)
+        check("gamma", self.gamma, 0, 1)
+        check("tau", self.tau, 0, 1)
+        check("alpha", self.alpha, 0, open_low=True)
+        check("entropy_coef", self.entropy_coef, 0)
 
 
 class SAC(struct.PyTreeNode):
