@@ -25,11 +25,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check
+from urlrl.errors import UnsupportedPrompt, check, check_choice
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, Transition
+
+REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class MetraConfig:
 
     def __post_init__(self):
         self.sac()  # It refuses what it cannot work with.
+        check_choice("constraint_reduction", self.constraint_reduction, REDUCTIONS)
         check("slack", self.slack, 0)
         check("dual_init", self.dual_init, 0, open_low=True)
 
@@ -83,6 +86,9 @@ class Metra(struct.PyTreeNode):
     sac: SAC
     normalizer: Normalizer
     config: MetraConfig = struct.field(pytree_node=False)
+    Config = MetraConfig
+
+    begin, act = hold_skill_begin, hold_skill_act
 
     @classmethod
     def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":
@@ -97,9 +103,6 @@ class Metra(struct.PyTreeNode):
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
-
-    Config = MetraConfig
-    begin, act = hold_skill_begin, hold_skill_act
 
     def latent(self, obs: Array) -> jax.Array:
         """phi of raw observations, (*B, d)."""
@@ -124,7 +127,7 @@ class Metra(struct.PyTreeNode):
 
     def _update_phi(self, batch: Transition) -> tuple["Metra", Metrics]:
         direction = self.config.z.direction(batch.z)
-        reduce = {"sum": jnp.sum, "mean": jnp.mean}[self.config.constraint_reduction]
+        reduce = REDUCTIONS[self.config.constraint_reduction]
 
         def loss(params):
             dphi = self.phi(batch.next_obs, params=params) - self.phi(batch.obs, params=params)

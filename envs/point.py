@@ -10,9 +10,10 @@ import numpy as np
 from urlrl.envs.base import HostVectorEnv
 from urlrl.types import EnvSpec
 
+CONTROL_DT = 0.1  # seconds
 SPEC = EnvSpec(
-    id="point", obs_dim=2, action_dim=2, episode_steps=50, control_dt=0.1, position=("x", "y"), goal_box=(3.0, 3.0),
-    obs_mean=(0.0, 0.0), obs_std=(1.0, 1.0), exact_resume=True,
+    id="point", obs_dim=2, action_dim=2, episode_steps=50, control_dt=CONTROL_DT, position=("x", "y"),
+    goal_box=(3.0, 3.0), obs_mean=(0.0, 0.0), obs_std=(1.0, 1.0), exact_resume=True,
 )  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def reset(key: jax.Array) -> State:
 
 def step(state: State, action: jax.Array) -> State:
     """action (2,) in [-1, 1]: a velocity in m/s, held for 0.1 s."""
-    return State(state.obs + SPEC.control_dt * jnp.clip(action, -1, 1))
+    return State(state.obs + CONTROL_DT * jnp.clip(action, -1, 1))
 
 
 _reset = jax.jit(lambda seed: reset(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed[0]), seed[1]), seed[2])))
@@ -52,8 +53,8 @@ class PointEnv(HostVectorEnv):
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         before = self.xy
-        self.xy = np.array(_step(State(before), actions).obs)
-        return (self.xy[:, 0] - before[:, 0]) / SPEC.control_dt, np.zeros(self.num_envs, bool)
+        self.xy = np.array(_step(State(jnp.asarray(before)), actions).obs)
+        return (self.xy[:, 0] - before[:, 0]) / CONTROL_DT, np.zeros(self.num_envs, bool)
 
     def _obs(self) -> np.ndarray:
         return self.xy.copy()

@@ -30,6 +30,7 @@ def test_every_preset_survives_json(agent, name):
         ({"stepz": 1}, "Unknown key in config 'stepz': did you mean 'steps'"),
         ({"agent": {"lr": "fast"}}, "config.agent.lr is 'fast': expected float"),
         ({"agent": {"z": {"kind": "ball"}}}, "config.agent.z.kind is 'ball': expected one of 'sphere'"),
+        ({"agent": {"z": 3}}, "config.agent.z is 3: expected an object with its fields"),
         ({"num_envs": 0}, "num_envs is 0: expected a number of at least 1"),
         ({"steps": True}, "config.steps is True: expected int"),
         ({"replay_capacity": 10}, "replay_capacity is 10: expected at least one rollout"),
@@ -125,3 +126,10 @@ def test_paper_presets_are_the_released_code():
         assert (config.num_envs, config.rollout_steps, config.updates) == (8, 200, 50)
         assert (config.min_replay, config.replay_capacity) == (10_000, 1_000_000)
     assert preset("metra", "half-cheetah-paper").agent.z == SkillSpace("onehot", 16)
+
+
+def test_choices_are_checked_from_python_too():
+    with pytest.raises(UserError, match="kind is 'ball': expected one of 'sphere'"):
+        SkillSpace("ball", 2)
+    with pytest.raises(UserError, match="constraint_reduction is 'max': expected one of 'sum', 'mean'"):
+        MetraConfig(constraint_reduction="max")

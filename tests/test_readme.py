@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from urlrl.presets import PRESETS, preset
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.M | re.S)
@@ -59,3 +61,15 @@ def test_every_named_metric_is_documented():
     assert len(names) > 8
     for name in names:
         assert f"`{name}`" in documented, name
+
+
+def test_numbers_that_the_readme_repeats_are_those_of_the_presets():
+    steps = f"{preset('metra', 'half-cheetah-quick').steps:,}"
+    assert f"{steps} steps without reward" in README.replace("\n", " ")
+    for name in PRESETS["metra"]:
+        assert f"`{name}`" in README, name
+
+
+def test_nothing_is_left_to_fill_in():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"^[A-Z_]{5,}$", page.read_text(), re.M), page

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
 
-from urlrl.errors import UserError, check, unknown
+from urlrl.errors import UserError, check, check_choice, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "keep_data")
@@ -71,7 +71,9 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
     for name, value in data.items():
         if name not in hints:
             raise unknown(f"key in {where}", name, hints)
-        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}.{name} is {value!r}: expected an object with its fields.")
             value = from_json(typing.cast(type, hints[name]), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
@@ -92,8 +94,7 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
     """Scalars and choices only: what JSON can hold and a config field names."""
     origin = typing.get_origin(hint)
     if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise UserError(f"{where} is {value!r}: expected one of {', '.join(map(repr, typing.get_args(hint)))}.")
+        check_choice(where, value, typing.get_args(hint))
         return
     options = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
     plain = tuple(t for t in options if t in (bool, int, float, str, type(None)))

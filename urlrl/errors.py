@@ -31,6 +31,12 @@ def check(name: str, value: float, low: float, high: float = inf, *, open_low: b
         raise UserError(f"{name} is {value}: expected {number} {limits}.")
 
 
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse what is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}.")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is in no table: offers the nearest one, else lists them all."""
     known = sorted(known)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.agents import find_agent
-from urlrl.config import PretrainConfig, pretrain_config_from_json, to_json
+from urlrl.config import MAX_SEED, PretrainConfig, pretrain_config_from_json, to_json
 from urlrl.data.replay import transition_fields
 from urlrl.envs import make_env
-from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.files import write_atomically
 from urlrl.learners.nets import Normalizer
@@ -124,6 +124,7 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
         {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "notes": [...]}; each part names its
         protocol. What an environment or an agent does not allow is None, and a note says why.
     """
+    check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
     agent, config, spec, step, note = load_checkpoint(run, step)
     result: dict[str, Any] = {"step": step, "seed": seed, "env": config.env, "coverage": None, "goals": None}

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from math import exp, lgamma, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from urlrl.errors import UserError, check
+from urlrl.errors import UserError, check, check_choice
 from urlrl.types import Array, Transition
 
+Kind = Literal["sphere", "gaussian", "onehot"]
 TINY = 1e-8  # below this norm a vector has no direction
 
 
@@ -17,10 +18,11 @@ TINY = 1e-8  # below this norm a vector has no direction
 class SkillSpace:
     """The prior over skills z and what a direction in latent space means for it."""
 
-    kind: Literal["sphere", "gaussian", "onehot"] = "sphere"  # unit vectors | N(0, I) | one of `dim` indices
+    kind: Kind = "sphere"  # unit vectors | N(0, I) | one of `dim` indices
     dim: int = 2
 
     def __post_init__(self):
+        check_choice("kind", self.kind, get_args(Kind))
         check("dim", self.dim, 1)
         if self.kind == "onehot" and self.dim == 1:
             raise UserError(
