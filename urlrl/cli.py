@@ -281,6 +281,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
             kind, _, radius = name.partition("_")
             label = labels.get(name, f"goals: {kind} within {radius} m")
             table.add_row(label, *(f"{result['goals'][who][name]:.3f}" for who in ("agent", "random")))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for note in result["notes"]:
         console.print(note)
