@@ -123,7 +123,7 @@ def test_a_shard_of_other_sizes_is_refused(shards, tmp_path):
 def test_shards_that_no_checkpoint_knows_are_removed(shards):
     kept = shards.write(0, make_rows(0, 10))
     shards.write(10, make_rows(10, 20))
-    (shards.folder / ".half.part").write_bytes(b"half")
+    (shards.folder / ".000000000010-000000000020.safetensors.part").write_bytes(b"half")
     shards.keep_only([kept])
     assert [p.name for p in shards.folder.iterdir()] == [kept.file]
     assert Shard(**kept.to_json()) == kept

@@ -26,6 +26,7 @@ from urlrl.training.driver import drive
 from urlrl.training.host import Host, example_transition
 from urlrl.training.log import Progress, make_progress, read_metrics
 from urlrl.training.run import RunFolder
+from urlrl.training.saver import Saver
 from urlrl.types import EnvSpec, HostEnv, Trajectory, Transition
 
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
@@ -55,17 +56,24 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
         env = stack.enter_context(closing(_make_env(config, config.num_envs)))
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        progress.note(_announce(config, env.env_spec, run))
+        _announce(config, env.env_spec, run, progress)
         agent = create_agent(config, env.env_spec)
         _check_normalizer(config, env.env_spec)
         if not run.checkpoints.steps():  # A checkpoint has its own.
             agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
         loop = Host(config, agent, env)
-        run.claim(to_json(config), versions(), command or "")  # Last: what fails to start leaves no run behind.
+        saver = Saver(run, config, loop)
+        saver.restore(progress)
+        # Only now, so that what fails to start leaves no trace in the folder.
+        if saver.saved_step < 0:
+            run.claim(to_json(config), versions(), command or "", from_step=None)
+        elif loop.step < config.steps:
+            progress.say(f"Continuing {run.path} from step {loop.step:,}.")
+            run.claim(to_json(config), versions(), command or "", from_step=loop.step)
         measure = None
         if config.eval_every and env.env_spec.position:
             measure = _coverage_metric(config, stack.enter_context(closing(_make_env(config, coverage.EPISODES))))
-        drive(loop, run, config, measure, progress)
+        drive(loop, saver, config, measure, progress)
     return run.path
 
 
@@ -210,9 +218,7 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
         return Normalizer.identity(spec.obs_dim)
     if config.normalizer == "preset":
         return Normalizer(mean=jnp.float32(spec.obs_mean), std=jnp.float32(spec.obs_std))
-    progress.note(
-        f"Fitting the normaliser: {normalizer.ROLLOUTS:,} random-action rollouts of {normalizer.STEPS} steps."
-    )
+    progress.say(f"Fitting the normaliser: {normalizer.ROLLOUTS:,} random-action rollouts of {normalizer.STEPS} steps.")
     with closing(_make_env(config, FIT_LANES)) as env:
         mean, std = normalizer.fit_statistics(env, normalizer.ROLLOUTS, env_seed(config.seed, "fit"))
     return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
@@ -260,25 +266,26 @@ def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, folder: Path) -> 
     return render_videos(model, qpos[:, lanes], folder, fps=1 / (spec.control_dt or 1), labels=labels)
 
 
-def _announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder) -> str:
-    """What a run is about to do, what it takes, and what a user may not expect."""
+def _announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder, progress: Progress) -> None:
+    """What a run is about to do and what it takes; and, also where it is quiet, what a user may not expect of it."""
     fields = transition_fields(spec, config.agent.z.dim)
-    row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values())
+    row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
-    lines = [
-        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.",
-        f"Transitions: {row * min(config.steps, config.replay_capacity) / 2**20:,.0f} MiB in memory, "
-        f"{row * rows / 2**20:,.0f} MiB on disk (keep_data={config.keep_data}).",
-    ]
+    progress.say(
+        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.\n"
+        f"Transitions: {row * min(config.steps, config.replay_capacity):,.0f} MiB in memory, "
+        f"{row * rows:,.0f} MiB on disk (keep_data={config.keep_data})."
+    )
+    measured = coverage.EPISODES * (spec.episode_steps or 0)
+    if not spec.position:
+        progress.note(f"Environment '{config.env}' does not say where it is: coverage is not measured.")
+    elif config.eval_every and config.eval_every < 2 * measured:
+        progress.say(
+            f"Each coverage evaluation takes {measured:,} steps of its own, every {config.eval_every:,} steps."
+        )
     if not spec.exact_resume:
-        lines.append(
+        progress.note(
             f"Environment '{config.env}' cannot save its state: a resumed run begins new episodes at its checkpoint."
         )
-    if not spec.position:
-        lines.append(f"Environment '{config.env}' does not say where it is: coverage is not measured.")
-    elif config.eval_every and config.eval_every < 2 * coverage.EPISODES * (spec.episode_steps or 0):
-        steps = coverage.EPISODES * (spec.episode_steps or 0)
-        lines.append(f"Each coverage evaluation takes {steps:,} steps of its own, every {config.eval_every:,} steps.")
     if config.min_replay > config.steps:
-        lines.append(f"min_replay is {config.min_replay:,}, more than the run's steps: nothing will be learned.")
-    return "\n".join(lines)
+        progress.note(f"min_replay is {config.min_replay:,}, more than the run's steps: nothing will be learned.")

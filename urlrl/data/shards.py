@@ -49,7 +49,8 @@ class ShardFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         end = begin + len(rows["obs"])
         name = f"{begin:012d}-{end:012d}.safetensors"
-        content = save(rows, {"format": FORMAT, "num_envs": json.dumps(self.num_envs)})
+        # One key: safetensors writes several in random order, and equal rows should make equal files.
+        content = save(rows, {"urlrl": json.dumps({"format": FORMAT, "num_envs": self.num_envs})})
         write_atomically(self.folder / name, content)
         return Shard(name, begin, end, hashlib.sha256(content).hexdigest())
 

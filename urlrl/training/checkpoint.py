@@ -58,7 +58,7 @@ class Checkpoints:
         final, partial = self.folder / str(step), self.folder / f".saving-{step}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._clear_partial()
+            self.clear_partial()
             for name, state in parts.items():
                 _checkpointer().save(partial / name, args=_save_args(jax.device_get(state)))
             (partial / "info.json").write_text(json.dumps(info))
@@ -75,6 +75,11 @@ class Checkpoints:
             doomed = self.folder / f".deleting-{old}"  # What is named after a step is whole, also while it goes.
             os.replace(self.folder / str(old), doomed)
             shutil.rmtree(doomed)
+
+    def clear_partial(self) -> None:
+        """Remove what an interrupted save left."""
+        for path in [*self.folder.glob(".saving-*"), *self.folder.glob(".deleting-*")]:
+            shutil.rmtree(path)
 
     def set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, so that its step can be written again; returns the new place."""
@@ -104,10 +109,6 @@ class Checkpoints:
                 raise UserError(f"Checkpoint {folder} is damaged: {name} is missing.")
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise UserError(f"Checkpoint {folder} is damaged: {name} is not what was written.")
-
-    def _clear_partial(self) -> None:
-        for path in [*self.folder.glob(".saving-*"), *self.folder.glob(".deleting-*")]:
-            shutil.rmtree(path)
 
 
 def _restore_part(folder: Path, like: Any) -> Any:

@@ -10,7 +10,6 @@ from urlrl.config import PretrainConfig
 from urlrl.errors import UserError
 from urlrl.training.host import Host
 from urlrl.training.log import MetricsLog, Progress, duration
-from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver
 
 INTERRUPTED = 75  # Exit code of a run that was told to stop and can be continued (EX_TEMPFAIL).
@@ -24,12 +23,12 @@ class Interrupted(UserError):
 
 def drive(
     loop: Host,
-    run: RunFolder,
+    saver: Saver,
     config: PretrainConfig,
     evaluate: Callable[[Any, int], dict[str, float]] | None,
     progress: Progress,
 ) -> None:
-    """Run `loop` to `config.steps`, from where the folder says it was.
+    """Run `loop`, which `saver` may have restored, to `config.steps`.
 
     Args:
         evaluate: (agent, step) -> metrics, called at step 0 and after each multiple of `config.eval_every`; or None.
@@ -37,13 +36,10 @@ def drive(
     Raises:
         Interrupted: a signal came; a checkpoint was written.
         TrainingDiverged: the run produced non-finite numbers; nothing of them was saved.
-        UserError: the disk cannot be written, or all checkpoints are damaged.
+        UserError: the disk cannot be written.
     """
-    saver = Saver(run, config, loop)
-    saver.restore(progress)
-    if loop.step:
-        progress.note(f"Continuing {run.path} from step {loop.step:,}.")
-    log = MetricsLog(run.path, saver.saved_step)
+    folder = saver.run.path
+    log = MetricsLog(folder, saver.saved_step)
     speed = Speed(loop, config)
     try:
         with stop_requested() as stop:
@@ -63,7 +59,7 @@ def drive(
                     saver.save()
                 if stop:
                     raise Interrupted(
-                        f"Stopped by {stop[0]} at step {loop.step:,} and saved; the same command continues {run.path}."
+                        f"Stopped by {stop[0]} at step {loop.step:,} and saved; the same command continues {folder}."
                     )
             log.sync()
             saver.save()

@@ -111,6 +111,7 @@ class Progress(Protocol):
     """Shows how far a run is."""
 
     def update(self, line: str) -> None: ...
+    def say(self, line: str) -> None: ...
     def note(self, line: str) -> None: ...
     def close(self) -> None: ...
 
@@ -121,8 +122,11 @@ class Quiet:
     def update(self, line: str) -> None:
         pass
 
+    def say(self, line: str) -> None:
+        pass
+
     def note(self, line: str) -> None:
-        _say(line, sys.stderr)
+        _print(line, sys.stderr)
 
     def close(self) -> None:
         pass
@@ -139,15 +143,15 @@ class PlainProgress(Quiet):
         self.last = line
         if time.monotonic() - self.shown >= PLAIN_SECONDS:
             self.shown = time.monotonic()
-            _say(line, sys.stdout)
+            _print(line, sys.stdout)
             self.last = ""
 
-    def note(self, line: str) -> None:
-        _say(line, sys.stdout)
+    def say(self, line: str) -> None:
+        _print(line, sys.stdout)
 
     def close(self) -> None:
         if self.last:
-            _say(self.last, sys.stdout)
+            _print(self.last, sys.stdout)
 
 
 class LiveProgress(Quiet):
@@ -160,14 +164,17 @@ class LiveProgress(Quiet):
     def update(self, line: str) -> None:
         self.live.update(Text(line, overflow="ellipsis", no_wrap=True))
 
-    def note(self, line: str) -> None:
+    def say(self, line: str) -> None:
         self.live.console.print(line, highlight=False, markup=False)
+
+    def note(self, line: str) -> None:
+        self.say(line)
 
     def close(self) -> None:
         self.live.stop()
 
 
-def _say(line: str, file: TextIO) -> None:
+def _print(line: str, file: TextIO) -> None:
     with suppress(OSError):  # Whoever read this has gone away; the run has not.
         print(line, file=file, flush=True)
 

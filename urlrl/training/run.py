@@ -46,21 +46,17 @@ class RunFolder:
         elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
 
-    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str) -> None:
-        """Write config.json: what the run is and how it began, and each time it was continued."""
-        steps = self.checkpoints.steps()
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "config": config,
-            "versions": versions,
-            "command": command,
-            "continued": [],
-        }
-        if steps:
+    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str, from_step: int | None) -> None:
+        """Write config.json: what the run is and how it began, and each time it was continued; `from_step` is None
+        where it begins."""
+        start = {"versions": versions, "command": command}
+        if from_step is None:
+            manifest = {"format": FORMAT, "config": config, **start, "continued": []}
+        else:
             before = self.manifest()
-            again = {"from_step": steps[-1], "command": command, "versions": versions}
             config = {**config, "steps": max(config["steps"], before["config"]["steps"])}
-            manifest = {**before, "config": config, "continued": [*before["continued"], again]}
+            continued = [*before["continued"], {"from_step": from_step, **start}]
+            manifest = {**before, "config": config, "continued": continued}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -74,7 +74,8 @@ class Saver:
             self._resume(state, info["step"], shards, rows)
             break
         if failed and self.saved_step < 0:
-            raise UserError(f"{failed[0][1]} No earlier checkpoint is whole: start again in a new folder.")
+            reason = failed[0][1].rstrip(".")
+            raise UserError(f"{reason}; no earlier checkpoint is whole: start again in a new folder.")
         if self.saved_step < 0 and len(found := self.folder.files()) > 1:  # One is a run killed in its first save.
             raise UserError(
                 f"{self.folder.folder} holds {len(found)} shards, but there is no checkpoint to continue from: "
@@ -82,6 +83,7 @@ class Saver:
             )
         for step, reason in failed:
             progress.note(f"{reason} It was moved to {checkpoints.set_aside(step)}; the checkpoint before it is used.")
+        checkpoints.clear_partial()
         self.folder.keep_only(self._referenced())
 
     def _resume(self, state: dict[str, Any], step: int, shards: list[Shard], rows: Rows) -> None:

@@ -1,0 +1,254 @@
+"""A run that was stopped, killed or damaged continues exactly, or says why not and touches nothing."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from run_tools import (
+    TINY,
+    assert_same,
+    command,
+    copy_of,
+    damage_checkpoint,
+    final_state,
+    saved_arrays,
+    transitions,
+    wait_for,
+)
+
+import urlrl
+from urlrl.errors import UserError
+from urlrl.training.log import read_metrics
+from urlrl.types import BatchSpec
+
+# Trains and kills itself at one moment. argv: a function, as module:path; "before", "after" or "amid" a call of it; the
+# call's number among those whose arguments (arrays by their shape) match a pattern; the pattern; the run's folder.
+KILLED_AT = """
+import functools, importlib, itertools, os, re, signal, sys
+
+def die_at(owner, name, when, number, pattern=""):
+    original, numbers = getattr(owner, name), itertools.count(1)
+
+    def patched(*args, **kwargs):
+        said = " ".join(str(getattr(arg, "shape", arg)) for arg in args)
+        here = re.search(pattern, said) and next(numbers) == number
+        if here and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if here and when == "amid":  # A deletion, at its third file.
+            die_at(os, "unlink", "before", 3)
+        result = original(*args, **kwargs)
+        if here and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, patched)
+
+import urlrl
+from run_tools import TINY
+
+function, when, number, pattern, out = sys.argv[1:]
+module, _, path = function.partition(":")
+*owners, name = path.split(".")
+die_at(functools.reduce(getattr, owners, importlib.import_module(module)), name, when, int(number), pattern)
+urlrl.pretrain(TINY, out, quiet=True)
+"""
+MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two parts.
+    "writing config.json": ("os:replace", "before", 1, r"config\.json$"),
+    "the untrained agent was evaluated": ("urlrl.training.log:MetricsLog.write", "after", 1, ""),
+    "collecting": ("urlrl.envs.point:PointEnv.step", "before", 110, r" \(2, 2\)$"),
+    "learned and logged half a row": ("urlrl.training.host:Host.epoch", "after", 5, ""),
+    "the first shard's rename": ("os:replace", "before", 1, r"\.safetensors$"),
+    "between shard and checkpoint": ("os:replace", "after", 5, r"\.safetensors$"),
+    "between the parts of a checkpoint": ("orbax.checkpoint:Checkpointer.save", "after", 7, ""),
+    "the first checkpoint's rename": ("os:replace", "before", 1, r"/checkpoints/\d+$"),
+    "deleting an old checkpoint": ("shutil:rmtree", "amid", 3, r"/checkpoints/(\.deleting-)?\d+$"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, moment):
+    run = tmp_path / "run"
+    arguments = [sys.executable, "-c", KILLED_AT, *map(str, MOMENTS[moment]), str(run)]
+    killed = subprocess.run(arguments, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if "half a row" in moment:
+        with open(run / "metrics.jsonl", "a") as file:
+            file.write('{"step": 200, "phi/lo')
+    urlrl.pretrain(TINY, run, quiet=True)
+    assert_same(final_state(whole_run), final_state(run))
+    np.testing.assert_equal(transitions(run), transitions(whole_run))  # Also those that it no longer learns from.
+    for folder in (".", "checkpoints", "replay"):  # Nothing is left over.
+        assert names(run / folder) == names(whole_run / folder)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_sigkill_from_outside(whole_run, tmp_path):
+    """The real thing, at a moment that nobody chose."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(run, "--steps", "320"), stdout=subprocess.DEVNULL)
+    wait_for(lambda: list((run / "checkpoints").glob("[0-9]*")), process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    urlrl.pretrain(TINY, run, quiet=True)
+    assert_same(final_state(whole_run), final_state(run))
+
+
+@pytest.mark.parametrize(("env", "normalizer"), [("half_cheetah", "preset"), ("dmc:walker_walk", "off")])
+def test_mujoco_continues_in_the_middle_of_an_episode(tmp_path, env, normalizer):
+    config = dataclasses.replace(TINY, env=env, normalizer=normalizer, eval_every=0, steps=160, checkpoint_minutes=60)
+    whole = urlrl.pretrain(config, tmp_path / "whole", quiet=True)
+    run = urlrl.pretrain(dataclasses.replace(config, steps=80), tmp_path / "run", quiet=True)
+    np.testing.assert_array_equal(saved_arrays(run)["loop['env']['clock']"], [10, 10])  # of 15 steps
+    urlrl.pretrain(config, run, quiet=True)
+    assert_same(final_state(whole), final_state(run))
+
+
+@pytest.fixture(scope="module")
+def window_run(tmp_path_factory):
+    """A run that keeps only what it needs, up to step 200: its checkpoints are of 160 and 200."""
+    config = dataclasses.replace(TINY, keep_data="window", steps=200)
+    return urlrl.pretrain(config, tmp_path_factory.mktemp("window") / "run", quiet=True)
+
+
+@pytest.mark.parametrize("through_all", [False, True])
+def test_a_window_holds_all_that_the_older_checkpoint_needs(whole_run, window_run, tmp_path, capsys, through_all):
+    run = copy_of(window_run, tmp_path)
+    config = dataclasses.replace(TINY, keep_data="window")
+    if through_all:  # Now keep everything. Nothing is left to do, so the checkpoints stay what they are.
+        config = TINY
+        urlrl.pretrain(dataclasses.replace(config, steps=200), run, quiet=True)
+    name = damage_checkpoint(run, 200, "flip")
+    urlrl.pretrain(config, run, quiet=True)
+    assert name in capsys.readouterr().err
+    assert_same(final_state(whole_run), final_state(run))
+
+
+def test_files_of_others_are_left_alone(window_run, tmp_path):
+    run = copy_of(window_run, tmp_path)
+    theirs = {"notes.txt", "best.safetensors", ".hidden", "plots/coverage.svg", "000-notes.safetensors.txt"}
+    for name in theirs:
+        (run / "replay" / name).parent.mkdir(exist_ok=True)
+        (run / "replay" / name).write_text("theirs")
+    for keep_data in ("window", "all"):
+        steps = {"window": 240, "all": 280}[keep_data]
+        urlrl.pretrain(dataclasses.replace(TINY, keep_data=keep_data, steps=steps), run, quiet=True)
+        assert theirs <= contents(run / "replay").keys()
+
+
+def assert_refused(run: Path, culprit: str, config=TINY) -> None:
+    """The run is not continued, all that was there is as it was, and one sentence names the culprit."""
+    before = contents(run)
+    with pytest.raises(UserError) as refusal:
+        urlrl.pretrain(config, run, quiet=True)
+    after, sentence = contents(run), str(refusal.value)
+    assert not {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert culprit in sentence and sentence.endswith(".") and ". " not in sentence and "\n" not in sentence
+
+
+def test_a_damaged_shard_that_every_checkpoint_needs_is_named_and_nothing_is_touched(whole_run, tmp_path):
+    run = copy_of(whole_run, tmp_path)
+    shard = run / "replay" / "000000000200-000000000240.safetensors"  # 280 needs [130, 280), 320 needs [170, 320).
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert_refused(run, shard.name)
+    arrays = saved_arrays(whole_run)
+    agent, _ = urlrl.load(run)
+    bias = agent.phi.params["Dense_0"]["bias"]
+    np.testing.assert_array_equal(bias, arrays["agent['phi']['params']['Dense_0']['bias']"])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_data_without_checkpoints_is_refused(whole_run, tmp_path, seed):
+    run = copy_of(whole_run, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    assert_refused(run, str(run), dataclasses.replace(TINY, seed=seed))
+
+
+class Uneven(gymnasium.Env):
+    """Observes (a number of this episode's own, steps so far, the sum of actions); ends after 3 to 12 steps."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.last = self.np_random.integers(3, 13)
+        self.state = np.array([self.np_random.random(), 0.0, 0.0])
+        return self.state.copy(), {}
+
+    def step(self, action):
+        self.state += (0.0, 1.0, action[0])
+        return self.state.copy(), 0.0, bool(self.state[1] == self.last), False, {}
+
+
+UNEVEN = dataclasses.replace(
+    TINY,
+    agent=dataclasses.replace(TINY.agent, batch=BatchSpec(size=32, timeout_as_terminal=True)),  # Reads `truncated`.
+    env=f"{__name__}:Uneven",
+    normalizer="off",
+    episode_steps=None,
+    checkpoint_minutes=60,
+)
+
+
+@pytest.fixture(scope="module")
+def uneven_run(tmp_path_factory):
+    """An undisturbed run of an environment whose state cannot be saved."""
+    return urlrl.pretrain(UNEVEN, tmp_path_factory.mktemp("uneven") / "run", quiet=True)
+
+
+def check_episodes(rows: dict[str, np.ndarray], begun: slice = slice(0)) -> None:
+    """Rows of two lanes: each follows from the row two before it, but where that one terminated or in `begun`, where
+    a new episode begins."""
+    fresh = rows["terminated"][:-2].copy()
+    fresh[begun] = True
+    before, after = {k: v[:-2] for k, v in rows.items()}, {k: v[2:] for k, v in rows.items()}
+    for old, new in (("next_obs", "obs"), ("z", "z")):
+        assert (before[old] == after[new]).all(axis=1)[~fresh].all(), new
+        assert (before[old] != after[new]).any(axis=1)[fresh].all(), new
+    assert (after["obs"][fresh, 1] == 0).all() and fresh.sum() > 20
+    assert (rows["terminated"][::2] != rows["terminated"][1::2]).sum() > 10  # The lanes do not end together.
+
+
+def check_truncated(rows: dict[str, np.ndarray], saves: list[int]) -> None:
+    """On disk the running episodes end where the run can be continued, and nowhere else."""
+    at_save = np.isin(np.arange(len(rows["truncated"])) // 2 * 2 + 2, saves)
+    np.testing.assert_array_equal(rows["truncated"], at_save & ~rows["terminated"])
+
+
+def test_checkpoints_do_not_disturb_an_environment_that_cannot_save_its_state(uneven_run, tmp_path, capsys):
+    often = urlrl.pretrain(dataclasses.replace(UNEVEN, checkpoint_minutes=0), tmp_path / "run", quiet=True)
+    assert "cannot save its state" in capsys.readouterr().err
+    (_, rarely), (_, rows) = transitions(uneven_run), transitions(often)
+    check_episodes(rarely)
+    check_truncated(rarely, [120, 240, 320])  # The ring holds 150, so 120 is the last chance to save the first.
+    check_truncated(rows, list(range(40, 321, 40)))
+    for name in rows.keys() - {"truncated"}:
+        np.testing.assert_array_equal(rows[name], rarely[name])
+    assert final_state(often)["metrics"] == final_state(uneven_run)["metrics"]
+
+
+def test_a_resumed_environment_that_cannot_save_its_state_begins_new_episodes(uneven_run, tmp_path):
+    run = urlrl.pretrain(dataclasses.replace(UNEVEN, steps=160), tmp_path / "run", quiet=True)
+    urlrl.pretrain(UNEVEN, run, quiet=True)
+    (_, whole), (_, rows) = transitions(uneven_run), transitions(run)
+    check_episodes(rows, begun=slice(158, 160))
+    assert not set(rows["obs"][160:, 0]) & set(rows["obs"][:160, 0])
+    check_truncated(rows, [120, 160, 280, 320])
+    for name in rows.keys() - {"truncated"}:
+        np.testing.assert_array_equal(rows[name][:160], whole[name][:160])
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(40, 321, 40))
