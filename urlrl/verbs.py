@@ -56,9 +56,9 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
         env = stack.enter_context(closing(_make_env(config, config.num_envs)))
         progress = make_progress(quiet)
         stack.callback(progress.close)
+        _check_normalizer(config, env.env_spec)
         _announce(config, env.env_spec, run, progress)
         agent = create_agent(config, env.env_spec)
-        _check_normalizer(config, env.env_spec)
         if not run.checkpoints.steps():  # A checkpoint has its own.
             agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
         loop = Host(config, agent, env)

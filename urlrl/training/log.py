@@ -149,6 +149,8 @@ class PlainProgress(Quiet):
     def say(self, line: str) -> None:
         _print(line, sys.stdout)
 
+    note = say
+
     def close(self) -> None:
         if self.last:
             _print(self.last, sys.stdout)
