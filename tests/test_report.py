@@ -18,6 +18,7 @@ from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
 from urlrl.evaluation.report import ReportContent, write_report
+from urlrl.evaluation.video import choose_episodes
 from urlrl.types import EnvSpec, Trajectory, Transition
 
 T, N = 30, 20
@@ -270,3 +271,12 @@ def test_importing_the_report_loads_no_simulator_and_no_window_toolkit():
     code = "import sys, json, urlrl.evaluation.report, urlrl.evaluation.video; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert not {"mujoco", "matplotlib.pyplot", "tkinter"} & set(loaded)
+
+
+def test_videos_show_skills_from_all_over_the_prior():
+    onehot = np.eye(16)[np.arange(48) % 16]
+    assert choose_episodes(onehot, "onehot") == ([0, 3, 6, 9, 12, 15], [f"skill {i}" for i in (0, 3, 6, 9, 12, 15)])
+    angles = np.radians([350, 10, 100, 190, 280, 55, 145])
+    lanes, labels = choose_episodes(np.stack([np.cos(angles), np.sin(angles)], axis=1), "sphere")
+    assert labels[0] == "z at 10°" and labels[-1] == "z at 350°" and lanes[0] == 1 and lanes[-1] == 0
+    assert choose_episodes(np.eye(3), "gaussian") == ([0, 1, 2], ["episode 0", "episode 1", "episode 2"])

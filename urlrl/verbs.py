@@ -158,12 +158,12 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
     return {**result, "notes": notes}
 
 
-def report(run: Path | str, *, step: int | None = None, videos: bool = True) -> Path:
-    """Write `<run>/report/index.html`: skills, curves, latents, goals, videos, config. Evaluates if nobody has.
+def report(run: Path | str, *, step: int | None = None) -> Path:
+    """Write `<run>/report/index.html`: skills, curves, latents, goals, config; and videos, where a GL backend
+    exists. Evaluates the checkpoint if that was not done.
 
     Args:
         step: which checkpoint; None is the newest that is whole.
-        videos: render skills where a GL backend exists; where none does, the page says so.
 
     Returns:
         The page.
@@ -194,7 +194,7 @@ def report(run: Path | str, *, step: int | None = None, videos: bool = True) -> 
         latent=_latents(agent, trajectory),
         metrics=[row for row in read_metrics(folder.path / "metrics.jsonl") if row["step"] <= step],
         evaluation=evaluation,
-        videos=_videos(model, spec, trajectory, target) if videos else "Videos were not asked for.",
+        videos=_videos(model, spec, trajectory, config.agent.z.kind, target),
         skill_kind=config.agent.z.kind,
     )
     return write_report(target, content)
@@ -255,14 +255,13 @@ def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
     return np.asarray(jax.jit(type(agent).latent)(agent, obs))
 
 
-def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, folder: Path) -> list[Path] | str:
+def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, kind: str, folder: Path) -> list[Path] | str:
     if model is None or trajectory.physics is None:
         return f"Environment '{spec.id}' has no MuJoCo model to render: there are no videos."
-    from urlrl.evaluation.video import MAX_TILES, render_videos
+    from urlrl.evaluation.video import choose_episodes, render_videos
 
     qpos = trajectory.physics[..., : dict(spec.physics)["qpos"]]
-    lanes = np.linspace(0, qpos.shape[1] - 1, MAX_TILES).astype(int)  # Skills from all over the prior.
-    labels = [f"skill {lane}" for lane in lanes]
+    lanes, labels = choose_episodes(trajectory.steps.z[0], kind)
     return render_videos(model, qpos[:, lanes], folder, fps=1 / (spec.control_dt or 1), labels=labels)
 
 

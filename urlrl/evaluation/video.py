@@ -33,6 +33,20 @@ FILE = "skills.webp"
 _NO_TRACE = "the process ended without a message"
 
 
+def choose_episodes(z: np.ndarray, kind: str) -> tuple[list[int], list[str]]:
+    """Episodes whose skills z (n, d) are spread over the prior, at most MAX_TILES, and a label for each."""
+    if kind == "onehot":
+        skills, first = np.unique(z.argmax(axis=1), return_index=True)
+        chosen = np.unique(np.linspace(0, len(skills) - 1, MAX_TILES).astype(int))
+        return first[chosen].tolist(), [f"skill {skills[i]}" for i in chosen]
+    if z.shape[1] == 2:
+        angle = np.degrees(np.arctan2(z[:, 1], z[:, 0])) % 360
+        around = np.argsort(angle)[np.unique(np.linspace(0, len(z) - 1, MAX_TILES).astype(int))]
+        return around.tolist(), [f"z at {angle[lane]:.0f}°" for lane in around]
+    lanes = np.unique(np.linspace(0, len(z) - 1, MAX_TILES).astype(int)).tolist()
+    return lanes, [f"episode {lane}" for lane in lanes]
+
+
 def render_videos(
     model: "mujoco.MjModel", qpos: np.ndarray, folder: Path, *, fps: float, labels: Sequence[str]
 ) -> list[Path] | str:
