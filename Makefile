@@ -15,7 +15,8 @@ help:
 
 # The core set is all that the demo needs; development tools come on top of it.
 $(VENV)/core: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("urlrl needs Python 3.11 or newer, found %s: make PYTHON=python3.11 ..." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	    "$(PYTHON) is Python %d.%d: expected 3.11 or 3.12, as in make PYTHON=python3.12 demo" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@

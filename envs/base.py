@@ -1,5 +1,6 @@
 """What every host environment shares: episode clocks, seeds of resets, and Gymnasium's vector interface."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,7 @@ from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
 
-class HostVectorEnv(VectorEnv):
+class HostVectorEnv(VectorEnv, ABC):
     """A Gymnasium vector environment with autoreset disabled, and the methods of `urlrl.types.HostEnv`.
 
     A subclass fills `_reset_lane`, `_step`, `_obs` and says the rest in its `EnvSpec`. The randomness of a reset
@@ -102,16 +103,17 @@ class HostVectorEnv(VectorEnv):
         limit = self.env_spec.episode_steps
         return self.clock >= limit if limit else np.zeros(self.num_envs, bool)
 
+    @abstractmethod
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
-        raise NotImplementedError
+        """Put one lane into a fresh state that depends on the seed alone."""
 
+    @abstractmethod
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Step every lane with actions in [-1, 1]; returns reward and terminated, (n,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _obs(self) -> np.ndarray:
         """The present observations, a fresh (n, obs) array."""
-        raise NotImplementedError
 
     def _get_state(self) -> dict[str, np.ndarray]:
         return {}
