@@ -7,7 +7,7 @@ other task is asked lane by lane. Actions in [-1, 1] are mapped onto the task's 
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -137,8 +137,8 @@ class DmcEnv(HostVectorEnv):
         controls, stacked, task = self._to_bounds(actions), self._stacked, self.task
         reward, discount = np.empty(self.num_envs), np.ones(self.num_envs)
 
-        def work(lanes: Iterator[int]) -> None:
-            for i in lanes:
+        def work(share: range) -> None:
+            for i in share:
                 lane = self._lanes[i]
                 task.before_step(controls[i], lane.physics)
                 self._advance(i)

@@ -40,20 +40,19 @@ def silenced(notice: str) -> Iterator[None]:
 
 
 class Lanes:
-    """Run a function over `n` lanes on several threads, of which the caller's is one."""
+    """Split `n` lanes over threads and run a function on each share; the caller's thread takes the first."""
 
     def __init__(self, n: int, threads: int | None = None):
-        self.n = n
-        self.threads = max(1, min(threads or usable_cores(), n // 2))
-        self.pool = ThreadPoolExecutor(self.threads - 1, "urlrl-env") if self.threads > 1 else None
+        threads = max(1, min(threads or usable_cores(), n // 2))  # Under two lanes a thread costs more than it brings.
+        bounds = [n * i // threads for i in range(threads + 1)]
+        self.shares = [range(a, b) for a, b in zip(bounds, bounds[1:])]
+        self.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="urlrl-env") if threads > 1 else None
 
-    def run(self, work: Callable[[Iterator[int]], None]) -> None:
-        """Call `work(lanes)` in every thread; the iterator is shared, so whoever is free takes the next lane, and a
-        thread that wakes late does less. Returns when all are done, and raises what any of them raised."""
-        lanes = iter(range(self.n))
-        futures = [self.pool.submit(work, lanes) for _ in range(self.threads - 1)] if self.pool else []
+    def run(self, work: Callable[[range], None]) -> None:
+        """Call `work(share)` for every share; returns when all are done, and raises what any of them raised."""
+        futures = [self.pool.submit(work, share) for share in self.shares[1:]] if self.pool else []
         try:
-            work(lanes)
+            work(self.shares[0])
         finally:
             for future in futures:
                 future.result()
@@ -80,8 +79,8 @@ class MujocoPool:
         """Hold ctrl (n, nu), in actuator units, for `num_steps` simulation steps."""
         model, views, step = self.model, self._views, mujoco.mj_step
 
-        def work(lanes: Iterator[int]) -> None:
-            for i in lanes:
+        def work(share: range) -> None:
+            for i in share:
                 data, lane_ctrl, qpos, qvel = views[i]
                 lane_ctrl[:] = ctrl[i]
                 start = data.time
