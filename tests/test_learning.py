@@ -55,4 +55,4 @@ def test_ant_quick_spreads_over_the_plane(tmp_path):
     result = urlrl.evaluate(run)
     coverage, goals = result["coverage"], result["goals"]
     assert coverage["agent"] >= 80 and coverage["agent"] > coverage["random"]
-    assert goals["agent"]["final_distance"] <= 0.95 * goals["random"]["final_distance"]
+    assert goals["agent"]["final_distance"] <= 0.9 * goals["random"]["final_distance"]

@@ -144,7 +144,7 @@ def test_nan_never_reaches_a_checkpoint(tmp_path, monkeypatch):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent))
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(whole_run, tmp_path):
     """A limit on file size stands in for a full disk: the same error, at the same calls."""
     run = tmp_path / "run"
     urlrl.pretrain(dataclasses.replace(TINY, steps=120), run, quiet=True)
@@ -152,8 +152,11 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Cannot write" in done.stderr and "is whole" in done.stderr
-    assert RunFolder(run).checkpoints.steps()[-1] == 120 and not list((run / "checkpoints").glob(".saving*"))
+    assert RunFolder(run).checkpoints.steps()[-1] == 120
     urlrl.load(run)
+    urlrl.pretrain(TINY, run, quiet=True)  # There is room again: it goes on, and nothing of the failed save is left.
+    assert_same(final_state(whole_run), final_state(run))
+    assert not list((run / "checkpoints").glob(".saving*"))
 
 
 def test_a_logger_that_fails_does_not_stop_the_run(tmp_path, monkeypatch):
@@ -188,15 +191,16 @@ def test_evaluate_a_run_and_a_checkpoint_of_it(whole_run, tmp_path):
         urlrl.evaluate(tmp_path)
 
 
-def test_fit_normaliser_standardises_random_play(tmp_path, monkeypatch):
+def test_a_fitted_normaliser_is_the_published_one(tmp_path, monkeypatch):
     from urlrl import verbs
     from urlrl.training import normalizer
 
-    monkeypatch.setattr(normalizer, "ROLLOUTS", 400)
+    # All 10,000 rollouts give METRA's published constants within 2.2 % (std) and 0.03 standard deviations (mean).
+    monkeypatch.setattr(normalizer, "ROLLOUTS", 1000)
     config = dataclasses.replace(TINY, env="half_cheetah", normalizer="fit", episode_steps=200)
     env = urlrl.make_env("half_cheetah", 1)
     fitted = verbs.make_normalizer(config, env.env_spec, Notes())
-    np.testing.assert_allclose(fitted.std, env.env_spec.obs_std, rtol=0.15)
-    np.testing.assert_allclose(fitted.mean, env.env_spec.obs_mean, atol=0.15 * np.max(env.env_spec.obs_std))
+    np.testing.assert_allclose(fitted.std, env.env_spec.obs_std, rtol=0.07)
+    np.testing.assert_array_less(np.abs(np.subtract(fitted.mean, env.env_spec.obs_mean)) / env.env_spec.obs_std, 0.1)
     off = verbs.make_normalizer(dataclasses.replace(config, normalizer="off"), env.env_spec, Notes())
     assert not off.mean.any() and (off.std == 1).all()

@@ -50,14 +50,14 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 steps=10_000_000, eval_every=400_000, checkpoint_minutes=5,
             ),
             _CODE,
-            "4 hours on two CPU cores",
+            "4 hours on two CPU cores, estimated",
         ),
         "ant-paper": Preset(
             PretrainConfig(
                 agent=_METRA_CODE, env="ant", updates=50, steps=10_000_000, eval_every=400_000, checkpoint_minutes=5
             ),
             _CODE,
-            "4 hours on two CPU cores",
+            "4 hours on two CPU cores, estimated",
         ),
     }
 }  # fmt: skip

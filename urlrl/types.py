@@ -77,7 +77,7 @@ class EnvSpec:
     action_dim: int
     episode_steps: int | None  # time limit, in control steps; None: the environment ends its episodes itself
     control_dt: float | None  # seconds per control step
-    position: tuple[str, ...] = ()  # names of the coordinates `VectorEnv.position` returns; () has no position metrics
+    position: tuple[str, ...] = ()  # names of the coordinates `HostEnv.position` returns; () has no position metrics
     goal_box: tuple[float, ...] = ()  # goals are drawn in [-g, g] per position coordinate; () has no goal metrics
     physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row: ("qpos", 15), ...
     obs_is_physics: bool = False  # the observation holds all of physics, so nobody need store both
@@ -93,8 +93,8 @@ class EnvSpec:
 class HostEnv(Protocol):
     """A batch of host environments: a Gymnasium vector environment with autoreset disabled, and these.
 
-    `step` returns float arrays of shape (n, ...); a lane that has ended keeps still until `reset` names it in
-    `options={"reset_mask": mask}`. `reset(seed=s)` starts a new sequence of episodes from seed `s`.
+    `step` returns float arrays of shape (n, ...); a lane that has ended must be named in a `reset` with
+    `options={"reset_mask": mask}` before the next one. `reset(seed=s)` starts a new sequence of episodes from seed `s`.
     """
 
     env_spec: EnvSpec
@@ -130,8 +130,8 @@ class Agent(Protocol):
 
     # behave
     def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array: ...
-    def begin(self, key: jax.Array, n: int, seen: Transition) -> Any: ...
-    def act(self, obs: Array, carry: Any, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Any]: ...
+    def begin(self, key: jax.Array, n: int, seen: Transition) -> Carry: ...
+    def act(self, obs: Array, carry: Any, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]: ...
 
     # learn
     def intrinsic_reward(self, batch: Transition) -> jax.Array: ...

@@ -179,11 +179,9 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
         evaluation = {"step": None}
     if evaluation["step"] != step:
         evaluation = evaluate(run, step=step)
-    seed = evaluation["seed"]
     with closing(_make_env(config, coverage.EPISODES)) as env:
         model = getattr(env, "model", None)
-        key, resets = stream(seed, "evaluate coverage"), env_seed(seed, "evaluate coverage")
-        trajectory = coverage.skill_episodes(env, agent, key, resets)
+        trajectory = coverage.scored_episodes(env, agent, evaluation["seed"])
     target, manifest = folder.path / "report", folder.manifest()
     content = ReportContent(
         title=f"{config.agent_name} on {config.env}, {step:,} steps, seed {config.seed}",

@@ -33,10 +33,15 @@ def skill_episodes(env: HostEnv, agent: Any, key: jax.Array, seed: int) -> Traje
     return rollout(env, policy, act_key, seed, env.env_spec.episode_steps or DEFAULT_STEPS)
 
 
+def scored_episodes(env: HostEnv, agent: Any, seed: int) -> Trajectory:
+    """The episodes that `score` counts: what a report of that score shows."""
+    return skill_episodes(env, agent, stream(seed, "evaluate coverage"), env_seed(seed, "evaluate coverage"))
+
+
 def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajectory]:
     """Coverage of the agent beside the random policy's, as JSON, and the agent's episodes; `env` has EPISODES lanes."""
-    resets = env_seed(seed, "evaluate coverage")
-    trajectory = skill_episodes(env, agent, stream(seed, "evaluate coverage"), resets)
+    trajectory = scored_episodes(env, agent, seed)
+    resets = env_seed(seed, "evaluate coverage")  # The same starts for both.
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
     random = rollout(env, uniform(env.env_spec.action_dim), stream(seed, "evaluate coverage, random"), resets, steps)
     points = visited(trajectory)

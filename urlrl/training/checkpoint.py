@@ -67,7 +67,7 @@ class Checkpoints:
             os.replace(partial, final)
             _sync_one(self.folder)
         except (OSError, ValueError, RuntimeError) as error:  # The latter two are how Orbax reports a disk's errors.
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)  # Orbax's threads may still write; the next save clears it.
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
             raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
@@ -100,8 +100,8 @@ class Checkpoints:
 
     def _verify(self, folder: Path) -> None:
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except (OSError, ValueError) as error:
+            manifest = dict(json.loads((folder / "manifest.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"Checkpoint {folder} is damaged: manifest.json cannot be read.") from error
         for name, digest in manifest.items():
             path = folder / name

@@ -1,7 +1,6 @@
 """Checkpoints and replay shards of one run, kept in step with each other."""
 
 import time
-from typing import Any
 
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Rows
@@ -71,7 +70,8 @@ class Saver:
             except UserError as error:
                 failed.append((step, str(error)))
                 continue
-            self._resume(state, info["step"], shards, rows)
+            self.loop.restore(state, info["step"], rows)
+            self.shards, self.saved_step = shards, info["step"]
             break
         if failed and self.saved_step < 0:
             reason = failed[0][1].rstrip(".")
@@ -85,10 +85,6 @@ class Saver:
             progress.note(f"{reason} It was moved to {checkpoints.set_aside(step)}; the checkpoint before it is used.")
         checkpoints.clear_partial()
         self.folder.keep_only(self._referenced())
-
-    def _resume(self, state: dict[str, Any], step: int, shards: list[Shard], rows: Rows) -> None:
-        self.loop.restore(state, step, rows)
-        self.shards, self.saved_step = shards, step
 
     def _new_rows(self) -> Rows:
         """What is not on disk yet. A resumed run of an environment that cannot save its state begins new episodes, so
