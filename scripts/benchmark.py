@@ -22,7 +22,7 @@ from rich.table import Table
 
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
-from urlrl.verbs import versions
+from urlrl.runtime import versions
 
 Part = Literal["run", "environment", "learner"]
 

@@ -16,9 +16,9 @@ from benchmark_common import Contender, interleave, load_average, show, spread
 from rich.table import Table
 
 from urlrl.agents.metra import Metra, MetraConfig
+from urlrl.runtime import enable_compilation_cache
 from urlrl.training.host import _learn
 from urlrl.types import Transition
-from urlrl.verbs import enable_compilation_cache
 
 OBS, ACTION, Z, BATCH = 29, 8, 2, 256  # METRA's ant
 SEED = 0

@@ -15,10 +15,10 @@ if (_root / "pyproject.toml").is_file():  # Source checkout: agents/ and envs/ s
 
 # Public name -> module that defines it.
 _PUBLIC = {
-    "pretrain": "urlrl.verbs",
-    "evaluate": "urlrl.verbs",
-    "report": "urlrl.verbs",
-    "load": "urlrl.verbs",
+    "pretrain": "urlrl.verbs.pretrain",
+    "evaluate": "urlrl.verbs.evaluate",
+    "report": "urlrl.verbs.report",
+    "load": "urlrl.verbs.runs",
     "preset": "urlrl.presets",
     "make_env": "urlrl.envs",
     "PretrainConfig": "urlrl.config",
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from urlrl.types import DemoPrompt as DemoPrompt
     from urlrl.types import GoalPrompt as GoalPrompt
     from urlrl.types import RewardPrompt as RewardPrompt
-    from urlrl.verbs import evaluate as evaluate
-    from urlrl.verbs import load as load
-    from urlrl.verbs import pretrain as pretrain
-    from urlrl.verbs import report as report
+    from urlrl.verbs.evaluate import evaluate as evaluate
+    from urlrl.verbs.pretrain import pretrain as pretrain
+    from urlrl.verbs.report import report as report
+    from urlrl.verbs.runs import load as load
 
 
 def __getattr__(name: str) -> Any:

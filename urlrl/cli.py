@@ -1,19 +1,17 @@
 """The command line: `urlrl pretrain | evaluate | report | presets | doctor`."""
 
 import dataclasses
-import difflib
 import json
 import os
 import shlex
 import sys
-import typing
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Any
 
 import tyro
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional
 
+from urlrl.arguments import asks_for_help, check_arguments, parse, take, take_flag
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
 
@@ -29,9 +27,6 @@ urlrl: unsupervised reinforcement learning in JAX
 
 `urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
 75 stopped by a signal and saved (the same command continues)."""
-
-# Type of an option -> what a value of it is.
-WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,14 +64,14 @@ def _pretrain(argv: list[str]) -> None:
     from urlrl.presets import preset
 
     options = list(argv)
-    agent = options.pop(0) if options and not options[0].startswith("-") else _take(options, "--agent") or "metra"
-    preset_name, out = _take(options, "--preset"), _take(options, "--out")
-    dry_run, quiet = _take_flag(options, "--dry-run"), _take_flag(options, "--quiet")
+    agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
+    preset_name, out = take(options, "--preset"), take(options, "--out")
+    dry_run, quiet = take_flag(options, "--dry-run"), take_flag(options, "--quiet")
     _, agent_config = find_agent(agent)
     default = preset(agent, preset_name) if preset_name else PretrainConfig(agent=agent_config(), agent_name=agent)
     options_class = PretrainConfig[agent_config]  # type: ignore[valid-type]
-    if not _asks_for_help(options):
-        _check_arguments(options, options_class)
+    if not asks_for_help(options):
+        check_arguments(options, options_class)
     else:
         print(
             "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--dry-run] [--quiet] [OPTIONS]\n\n"
@@ -88,7 +83,7 @@ def _pretrain(argv: list[str]) -> None:
     if dry_run:
         print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
         return
-    from urlrl.verbs import pretrain
+    from urlrl.verbs.pretrain import pretrain
 
     try:
         pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
@@ -119,21 +114,21 @@ class ReportOptions:
 
 
 def _evaluate(argv: list[str]) -> None:
-    options = _parse(EvaluateOptions, argv, "evaluate")
-    from urlrl.verbs import evaluate
+    options = parse(EvaluateOptions, argv, "evaluate")
+    from urlrl.verbs.evaluate import evaluate
 
     _print_evaluation(evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json))
 
 
 def _report(argv: list[str]) -> None:
-    options = _parse(ReportOptions, argv, "report")
-    from urlrl.verbs import report
+    options = parse(ReportOptions, argv, "report")
+    from urlrl.verbs.report import report
 
     print(report(options.run))
 
 
 def _presets(argv: list[str]) -> None:
-    _parse(NoOptions, argv, "presets")
+    parse(NoOptions, argv, "presets")
     from rich.console import Console
     from rich.table import Table
 
@@ -147,7 +142,7 @@ def _presets(argv: list[str]) -> None:
 
 
 def _doctor(argv: list[str]) -> None:
-    _parse(NoOptions, argv, "doctor")
+    parse(NoOptions, argv, "doctor")
     from urlrl.doctor import diagnose
 
     if not diagnose().show():
@@ -157,113 +152,6 @@ def _doctor(argv: list[str]) -> None:
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """No options."""
-
-
-def _parse(options_class: type, argv: list[str], verb: str) -> Any:
-    if not _asks_for_help(argv):
-        _check_arguments(argv, options_class)
-    return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}")
-
-
-def _asks_for_help(argv: list[str]) -> bool:
-    return "--help" in argv or "-h" in argv
-
-
-def _check_arguments(argv: list[str], options_class: Any) -> None:
-    """Refuse in one sentence what tyro would refuse in a box; values of types without words are left to tyro."""
-    options = _options(options_class)
-    missing = [name for name in options if not name.startswith("--")]
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        name, is_whole, value = token.partition("=")
-        name = name.replace("_", "-")
-        if not name.startswith("--"):
-            if not missing:
-                raise UserError(f"Unexpected argument '{token}': `--help` lists the options.")
-            missing.pop(0)
-        elif name not in options:
-            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
-            raise UserError(f"Unknown option '{token}': {hint}")
-        elif options[name] is bool:
-            if is_whole:
-                raise UserError(f"Option '{name}' has the value '{value}': expected none (and no- for the opposite).")
-        elif not (expected := _in_words(options[name])):
-            while tokens and not tokens[0].startswith("--"):
-                tokens.pop(0)
-        else:
-            if not is_whole:
-                value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else ""
-            if not value or not _fits(value, options[name]):
-                found = f"is '{value}'" if value else "has no value"
-                raise UserError(f"Option '{name}' {found}: expected {expected}.")
-    if missing:
-        raise UserError(f"Argument {missing[0]} is missing: expected {_in_words(options[missing[0]])}.")
-
-
-def _in_words(hint: Any) -> str:
-    """What an option of this type takes; empty for a type that is not in WORDS."""
-    if typing.get_origin(hint) is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    words = [WORDS.get(part, "") for part in _parts(hint)]
-    return " or ".join(words) if all(words) else ""
-
-
-def _fits(text: str, hint: Any) -> bool:
-    """Whether an option of this type, one that has words, takes this text."""
-    if len(_parts(hint)) > 1:
-        return any(_fits(text, part) for part in _parts(hint))
-    if hint is NoneType or typing.get_origin(hint) is typing.Literal:
-        return text in map(str, typing.get_args(hint) or [None])
-    try:
-        hint(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """The types of a union."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
-
-
-def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
-    """Option, as tyro spells it -> type, of a (nested, generic) dataclass; positional arguments in capitals."""
-    plain = typing.get_origin(options_class) or options_class
-    hints, marked = typing.get_type_hints(plain), typing.get_type_hints(plain, include_extras=True)
-    bound = dict(zip(getattr(plain, "__parameters__", ()), typing.get_args(options_class)))
-    options: dict[str, Any] = {}
-    for field in dataclasses.fields(plain):
-        name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
-        marks = getattr(marked[field.name], "__metadata__", ())
-        if dataclasses.is_dataclass(hint):
-            options |= _options(hint, f"{prefix}{name}.")
-        elif Positional in marks:
-            options[name.upper()] = hint
-        elif Suppress not in marks:
-            options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
-    return options
-
-
-def _take(options: list[str], name: str) -> str | None:
-    """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
-    for i, token in enumerate(options):
-        if token == name:
-            if i + 1 == len(options) or options[i + 1].startswith("--"):
-                raise UserError(f"Option '{name}' has no value: expected one after it.")
-            options.pop(i)
-            return options.pop(i)
-        if token.startswith(f"{name}="):
-            return options.pop(i).split("=", 1)[1]
-    return None
-
-
-def _take_flag(options: list[str], name: str) -> bool:
-    if name not in options:
-        return False
-    options.remove(name)
-    return True
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

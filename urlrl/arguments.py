@@ -1,0 +1,123 @@
+"""Arguments of the command line: bad ones are refused in one sentence, good ones go to tyro."""
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any
+
+import tyro
+from tyro.conf import Positional, Suppress
+
+from urlrl.errors import UserError
+
+# Type of an option -> what a value of it is.
+WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
+
+
+def parse(options_class: type, argv: list[str], verb: str) -> Any:
+    if not asks_for_help(argv):
+        check_arguments(argv, options_class)
+    return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}")
+
+
+def asks_for_help(argv: list[str]) -> bool:
+    return "--help" in argv or "-h" in argv
+
+
+def check_arguments(argv: list[str], options_class: Any) -> None:
+    """Refuse in one sentence what tyro would refuse in a box; values of types without words are left to tyro."""
+    options = _options(options_class)
+    missing = [name for name in options if not name.startswith("--")]
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        name, is_whole, value = token.partition("=")
+        name = name.replace("_", "-")
+        if not name.startswith("--"):
+            if not missing:
+                raise UserError(f"Unexpected argument '{token}': `--help` lists the options.")
+            missing.pop(0)
+        elif name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
+            raise UserError(f"Unknown option '{token}': {hint}")
+        elif options[name] is bool:
+            if is_whole:
+                raise UserError(f"Option '{name}' has the value '{value}': expected none (and no- for the opposite).")
+        elif not (expected := _in_words(options[name])):
+            while tokens and not tokens[0].startswith("--"):
+                tokens.pop(0)
+        else:
+            if not is_whole:
+                value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else ""
+            if not value or not _fits(value, options[name]):
+                found = f"is '{value}'" if value else "has no value"
+                raise UserError(f"Option '{name}' {found}: expected {expected}.")
+    if missing:
+        raise UserError(f"Argument {missing[0]} is missing: expected {_in_words(options[missing[0]])}.")
+
+
+def take(options: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
+    for i, token in enumerate(options):
+        if token == name:
+            if i + 1 == len(options) or options[i + 1].startswith("--"):
+                raise UserError(f"Option '{name}' has no value: expected one after it.")
+            options.pop(i)
+            return options.pop(i)
+        if token.startswith(f"{name}="):
+            return options.pop(i).split("=", 1)[1]
+    return None
+
+
+def take_flag(options: list[str], name: str) -> bool:
+    if name not in options:
+        return False
+    options.remove(name)
+    return True
+
+
+def _in_words(hint: Any) -> str:
+    """What an option of this type takes; empty for a type that is not in WORDS."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    words = [WORDS.get(part, "") for part in _parts(hint)]
+    return " or ".join(words) if all(words) else ""
+
+
+def _fits(text: str, hint: Any) -> bool:
+    """Whether an option of this type, one that has words, takes this text."""
+    if len(_parts(hint)) > 1:
+        return any(_fits(text, part) for part in _parts(hint))
+    if hint is NoneType or typing.get_origin(hint) is typing.Literal:
+        return text in map(str, typing.get_args(hint) or [None])
+    try:
+        hint(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
+
+
+def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
+    """Option, as tyro spells it -> type, of a (nested, generic) dataclass; positional arguments in capitals."""
+    plain = typing.get_origin(options_class) or options_class
+    hints, marked = typing.get_type_hints(plain), typing.get_type_hints(plain, include_extras=True)
+    bound = dict(zip(getattr(plain, "__parameters__", ()), typing.get_args(options_class)))
+    options: dict[str, Any] = {}
+    for field in dataclasses.fields(plain):
+        name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
+        marks = getattr(marked[field.name], "__metadata__", ())
+        if dataclasses.is_dataclass(hint):
+            options |= _options(hint, f"{prefix}{name}.")
+        elif Positional in marks:
+            options[name.upper()] = hint
+        elif Suppress not in marks:
+            options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
+    return options

@@ -1,0 +1,129 @@
+"""Pretraining without reward."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.config import PretrainConfig, to_json
+from urlrl.data.replay import transition_fields
+from urlrl.errors import UserError
+from urlrl.evaluation import coverage
+from urlrl.learners.nets import Normalizer
+from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.streams import env_seed, stream
+from urlrl.training import normalizer
+from urlrl.training.driver import drive
+from urlrl.training.host import Host
+from urlrl.training.log import Progress, make_progress
+from urlrl.training.run import RunFolder
+from urlrl.training.saver import Saver
+from urlrl.types import EnvSpec, HostEnv
+from urlrl.verbs.runs import create_agent, make_run_env
+
+FIT_LANES = 100  # environments that play at random while the normaliser is fitted
+
+
+def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, command: str | None = None) -> Path:
+    """Pretrain without reward into the folder `out`; continues a run of the same config that is there.
+
+    Args:
+        config: see `urlrl.preset(agent, name)` and `dataclasses.replace`.
+        quiet: show no progress.
+        command: what the run's config.json gives as the way to repeat it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: bad config or environment, or the folder holds another run.
+        TrainingDiverged: non-finite numbers; the last checkpoint is whole.
+        Interrupted: a signal stopped the run; it was saved and can be continued.
+    """
+    enable_compilation_cache()
+    run = RunFolder(out)
+    with ExitStack() as stack:
+        stack.enter_context(run.lock())
+        run.check(to_json(config))
+        env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
+        progress = make_progress(quiet)
+        stack.callback(progress.close)
+        _check_normalizer(config, env.env_spec)
+        _announce(config, env.env_spec, run, progress)
+        agent = create_agent(config, env.env_spec)
+        if not run.checkpoints.steps():  # A checkpoint has its own.
+            agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
+        loop = Host(config, agent, env)
+        saver = Saver(run, config, loop)
+        saver.restore(progress)
+        # Only now, so that what fails to start leaves no trace in the folder.
+        if saver.saved_step < 0:
+            run.claim(to_json(config), versions(), command or "", from_step=None)
+        elif loop.step < config.steps:
+            progress.say(f"Continuing {run.path} from step {loop.step:,}.")
+            run.claim(to_json(config), versions(), command or "", from_step=loop.step)
+        measure = None
+        if config.eval_every and env.env_spec.position:
+            measure = _coverage_metric(config, stack.enter_context(closing(make_run_env(config, coverage.EPISODES))))
+        drive(loop, saver, config, measure, progress)
+    return run.path
+
+
+def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:
+    """The frozen observation statistics that the config asks for."""
+    if config.normalizer == "off":
+        return Normalizer.identity(spec.obs_dim)
+    if config.normalizer == "preset":
+        return Normalizer(mean=jnp.float32(spec.obs_mean), std=jnp.float32(spec.obs_std))
+    progress.say(f"Fitting the normaliser: {normalizer.ROLLOUTS:,} random-action rollouts of {normalizer.STEPS} steps.")
+    with closing(make_run_env(config, FIT_LANES)) as env:
+        mean, std = normalizer.fit_statistics(env, normalizer.ROLLOUTS, env_seed(config.seed, "fit"))
+    return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
+
+
+def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
+    if config.normalizer == "preset" and (spec.obs_mean is None or spec.obs_std is None):
+        raise UserError(
+            f"Environment '{config.env}' has no published normalisation constants: "
+            f"expected --normalizer fit or --normalizer off."
+        )
+
+
+def _coverage_metric(config: PretrainConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
+    """What is measured during training, on an environment of its own."""
+    key, resets = stream(config.seed, "coverage"), env_seed(config.seed, "coverage")
+
+    def measure(agent: Any, step: int) -> dict[str, float]:
+        trajectory = coverage.skill_episodes(env, agent, jax.random.fold_in(key, step), resets)
+        return {"eval/coverage": float(coverage.coverage(coverage.visited(trajectory)))}
+
+    return measure
+
+
+def _announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder, progress: Progress) -> None:
+    """What a run is about to do and what it takes; and, also where it is quiet, what a user may not expect of it."""
+    fields = transition_fields(spec, config.agent.z.dim)
+    row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
+    rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
+    progress.say(
+        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.\n"
+        f"Transitions: {row * min(config.steps, config.replay_capacity):,.0f} MiB in memory, "
+        f"{row * rows:,.0f} MiB on disk (keep_data={config.keep_data})."
+    )
+    measured = coverage.EPISODES * (spec.episode_steps or 0)
+    if not spec.position:
+        progress.note(f"Environment '{config.env}' does not say where it is: coverage is not measured.")
+    elif config.eval_every and config.eval_every < 2 * measured:
+        progress.say(
+            f"Each coverage evaluation takes {measured:,} steps of its own, every {config.eval_every:,} steps."
+        )
+    if not spec.exact_resume:
+        progress.note(
+            f"Environment '{config.env}' cannot save its state: a resumed run begins new episodes at its checkpoint."
+        )
+    if config.min_replay > config.steps:
+        progress.note(f"min_replay is {config.min_replay:,}, more than the run's steps: nothing will be learned.")

@@ -1,0 +1,75 @@
+"""The page of a run."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from urlrl.evaluation import coverage
+from urlrl.runtime import enable_compilation_cache
+from urlrl.training.log import read_metrics
+from urlrl.training.run import RunFolder
+from urlrl.types import EnvSpec, Trajectory
+from urlrl.verbs.evaluate import evaluate
+from urlrl.verbs.runs import load_checkpoint, make_run_env
+
+
+def report(run: Path | str, *, step: int | None = None) -> Path:
+    """Write `<run>/report/index.html`: skills, curves, latents, goals, config; and videos, where a GL backend
+    exists. Evaluates the checkpoint if that was not done.
+
+    Args:
+        step: which checkpoint; None is the newest that is whole.
+
+    Returns:
+        The page.
+    """
+    from urlrl.evaluation.report import ReportContent, write_report  # Imports matplotlib: training need not.
+
+    enable_compilation_cache()
+    folder = RunFolder(run)
+    agent, config, spec, step, _ = load_checkpoint(run, step)
+    try:
+        evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        evaluation = {"step": None}
+    if evaluation["step"] != step:
+        evaluation = evaluate(run, step=step)
+    with closing(make_run_env(config, coverage.EPISODES)) as env:
+        model = getattr(env, "model", None)
+        trajectory = coverage.scored_episodes(env, agent, evaluation["seed"])
+    target, manifest = folder.path / "report", folder.manifest()
+    content = ReportContent(
+        title=f"{config.agent_name} on {config.env}, {step:,} steps, seed {config.seed}",
+        config={**manifest["config"], "command": manifest["command"]},
+        versions=manifest["versions"],
+        spec=spec,
+        trajectory=trajectory,
+        latent=_latents(agent, trajectory),
+        metrics=[row for row in read_metrics(folder.path / "metrics.jsonl") if row["step"] <= step],
+        evaluation=evaluation,
+        videos=_videos(model, spec, trajectory, config.agent.z.kind, target),
+        skill_kind=config.agent.z.kind,
+    )
+    return write_report(target, content)
+
+
+def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
+    """phi along the episodes, (T + 1, n, d); None for an agent without one."""
+    if not hasattr(agent, "latent"):
+        return None
+    obs = np.concatenate([trajectory.steps.obs[:1], trajectory.steps.next_obs]).astype(np.float32)
+    return np.asarray(jax.jit(type(agent).latent)(agent, obs))
+
+
+def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, kind: str, folder: Path) -> list[Path] | str:
+    if model is None or trajectory.physics is None:
+        return f"Environment '{spec.id}' has no MuJoCo model to render: there are no videos."
+    from urlrl.evaluation.video import choose_episodes, render_videos
+
+    qpos = trajectory.physics[..., : dict(spec.physics)["qpos"]]
+    lanes, labels = choose_episodes(trajectory.steps.z[0], kind)
+    return render_videos(model, qpos[:, lanes], folder, fps=1 / (spec.control_dt or 1), labels=labels)

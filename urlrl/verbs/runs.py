@@ -1,0 +1,78 @@
+"""What every verb starts from: a run's checkpoint, its agent and its environment."""
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from urlrl.agents import find_agent
+from urlrl.config import PretrainConfig, pretrain_config_from_json
+from urlrl.envs import make_env
+from urlrl.errors import UserError
+from urlrl.streams import stream
+from urlrl.training.host import example_transition
+from urlrl.training.run import RunFolder
+from urlrl.types import EnvSpec, HostEnv, Transition
+
+
+class Loaded(NamedTuple):
+    """A checkpoint's agent; `note` says which damaged checkpoints were passed over, if any were."""
+
+    agent: Any
+    config: PretrainConfig
+    spec: EnvSpec
+    step: int
+    note: str
+
+
+def load(run: Path | str, step: int | None = None) -> tuple[Any, PretrainConfig]:
+    """(agent, config) of a run's newest checkpoint that is whole, or of the one at `step`.
+
+    Raises:
+        UserError: not a run, no such checkpoint, or it is damaged.
+    """
+    loaded = load_checkpoint(run, step)
+    return loaded.agent, loaded.config
+
+
+def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
+    """`load`, and what else is known of the checkpoint."""
+    folder = RunFolder(run)
+    data = folder.manifest()["config"]
+    config = pretrain_config_from_json(data, find_agent(data["agent_name"])[1])
+    steps = folder.checkpoints.steps()
+    if not steps or (step is not None and step not in steps):
+        found = f"those at {', '.join(map(str, steps))}" if steps else "none"
+        raise UserError(f"{folder.path} has no checkpoint{'' if step is None else f' at step {step}'}: found {found}.")
+    with closing(make_run_env(config, 1)) as env:
+        spec = env.env_spec
+    like, damaged = {"agent": create_agent(config, spec)}, []
+    for candidate in reversed(steps) if step is None else [step]:
+        try:
+            parts, _ = folder.checkpoints.restore(candidate, like)
+        except UserError as error:
+            damaged.append(error)
+            continue
+        note = " ".join(f"{error} The checkpoint before it was used." for error in damaged)
+        return Loaded(jax.tree.map(jnp.asarray, parts["agent"]), config, spec, candidate, note)
+    raise damaged[0]
+
+
+def create_agent(config: PretrainConfig, spec: EnvSpec) -> Any:
+    """An untrained agent of this config, from the config's seed."""
+    agent_class, _ = find_agent(config.agent_name)
+    example = example_transition(spec, config.agent.z.dim, 1)
+    return _create(agent_class, config.agent, example, stream(config.seed, "agent"))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) -> Any:
+    return agent_class.create(config, example, key)
+
+
+def make_run_env(config: PretrainConfig, num_envs: int) -> HostEnv:
+    """Copies of the environment that a run of this config trains in."""
+    return make_env(config.env, num_envs, episode_steps=config.episode_steps, root_position=config.root_position)
