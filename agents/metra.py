@@ -12,6 +12,7 @@ Skills z move the agent along a learned latent phi, and phi is bounded by tempor
     policy   SAC on r, recomputed with the new phi (learners/sac.py)
 
 Since r telescopes, the best z to reach a goal g from s is the direction of phi(g) - phi(s): that is how it is prompted.
+A reward is prompted as the direction w of its least-squares fit dphi^T w + b; this is ours, the paper has goals only.
 
 Differences between the paper and its released code; presets named `*-paper` follow the code:
 - `constraint_reduction="mean"`: the code has q = mean_j dphi_j^2, so it enforces |dphi| <= sqrt(d). The paper: "sum".
@@ -26,10 +27,20 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, check, check_choice
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
-from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
+from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar, dense_layers
 from urlrl.learners.sac import SAC, SACConfig
-from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, Transition
+from urlrl.types import (
+    Array,
+    BatchSpec,
+    DemoPrompt,
+    GoalPrompt,
+    Metrics,
+    Prompt,
+    RewardPrompt,
+    SkillNetworks,
+    Transition,
+)
 
 REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean}
 
@@ -78,6 +89,13 @@ class Along(NamedTuple):
     """A task of METRA: a skill to follow throughout."""
 
     z: jax.Array  # (d,)
+
+
+class Maximise(NamedTuple):
+    """A task of METRA: the reward dphi^T w + offset."""
+
+    w: jax.Array  # (d,)
+    offset: jax.Array  # ()
 
 
 class Metra(struct.PyTreeNode):
@@ -151,20 +169,23 @@ class Metra(struct.PyTreeNode):
     def _policy_input(self, obs: Array, z: Array) -> jax.Array:
         return jnp.concatenate([obs, z], axis=-1)
 
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along:
-        """A goal is a point of latent space; a demonstration is the direction in which it went."""
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along | Maximise:
+        """A goal is a point of latent space; a demonstration is the direction in which it went; a reward is the
+        direction that explains it best, by least squares on latent steps (with an intercept)."""
         del seen, key
         match prompt:
             case GoalPrompt(goal):
                 return Toward(self.latent(goal))
             case DemoPrompt(obs):
                 return Along(self.config.z.project(self.latent(obs[-1]) - self.latent(obs[0])))
+            case RewardPrompt(steps):
+                return Maximise(*least_squares(self.latent(steps.next_obs) - self.latent(steps.obs), steps.reward))
             case _:
                 raise UnsupportedPrompt(
-                    f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt or a DemoPrompt."
+                    f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
                 )
 
-    def aim(self, task: Toward | Along, obs: Array) -> jax.Array:
+    def aim(self, task: Toward | Along | Maximise, obs: Array) -> jax.Array:
         """The skill to use at each of these states, (*B, d)."""
         match task:
             case Toward(phi_goal):
@@ -172,3 +193,27 @@ class Metra(struct.PyTreeNode):
                 return self.config.z.project(jnp.broadcast_to(phi_goal, latent.shape) - latent)
             case Along(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
+            case Maximise(w):
+                return jnp.broadcast_to(self.config.z.project(w), (*obs.shape[:-1], w.shape[-1]))
+
+    def predict_reward(self, task: Maximise, batch: Transition) -> jax.Array:
+        """dphi^T w + offset, (B,)."""
+        return (self.latent(batch.next_obs) - self.latent(batch.obs)) @ task.w + task.offset
+
+    def predict_return(self, task: Maximise, obs: Array) -> jax.Array:
+        """The discounted return from these states, (*B,), without end: the critics' value of the skill (which counts
+        entropy too), in the units of the task's reward along it, and the offset's share."""
+        z = self.aim(task, obs)
+        x = self._policy_input(self.normalizer(obs), z)
+        q = jnp.min(self.sac.critic(x, self.sac.actor(x).mode()), axis=0)
+        direction = self.config.z.direction(z)
+        scale = (direction @ task.w) / jnp.sum(direction**2, axis=-1)
+        return scale * q + task.offset / (1 - self.config.gamma)
+
+    def learner(self, z: Array, key: jax.Array) -> SAC:
+        """SAC on normalised observations whose actor is the policy under z (d,), and its critics METRA's under z."""
+        del key
+        return self.sac.hold_input(self.normalizer.mean.shape[0], z)
+
+    def skill_networks(self) -> SkillNetworks:
+        return SkillNetworks(policy=dense_layers(self.sac.actor), latent=dense_layers(self.phi))

@@ -1,7 +1,7 @@
 """The records that loops, replays, environments and agents exchange. Everything else leans on this file."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -110,6 +110,35 @@ class HostEnv(Protocol):
     def close(self) -> None: ...
 
 
+class Layer(NamedTuple):
+    """One dense layer, `activation(x @ kernel + bias)`."""
+
+    kernel: Any  # (in, out)
+    bias: Any  # (out,)
+    activation: Literal["linear", "relu", "tanh"]
+
+
+class SkillNetworks(NamedTuple):
+    """What remains of an agent when nothing more is learned: what a skill bundle holds.
+
+    `policy` maps [normalised obs, z] to the mode of the action. `latent`, where skills can be aimed at goals, maps
+    normalised obs to phi, and the skill toward a goal is `project(phi(goal) - phi(obs))`.
+    """
+
+    policy: tuple[Layer, ...]
+    latent: tuple[Layer, ...] | None
+
+
+class Learner(Protocol):
+    """Reinforcement learning on any reward: what `Agent.learner` hands over. `x` is what the actor sees, (B, in)."""
+
+    actor: Any  # x -> a distribution with `mode()` and `sample(key, temperature)`
+
+    def update(
+        self, x: Array, action: Array, reward: Array, discount: Array, next_x: Array, key: jax.Array
+    ) -> tuple["Learner", Metrics]: ...
+
+
 class Carry(Protocol):
     """What an agent remembers while it acts, one row per environment; `z` is the skill of the last action."""
 
@@ -140,3 +169,9 @@ class Agent(Protocol):
     # be told
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Any: ...
     def aim(self, task: Any, obs: Array) -> jax.Array: ...
+    def predict_reward(self, task: Any, batch: Transition) -> jax.Array: ...  # (B,): what `read` made of the rewards
+    def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,): discounted by the agent's own gamma
+
+    # be built upon
+    def learner(self, z: Array, key: jax.Array) -> Learner: ...
+    def skill_networks(self) -> SkillNetworks: ...

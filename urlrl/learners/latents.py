@@ -66,6 +66,14 @@ class SkillSpace:
         return sqrt(2) * exp(lgamma((self.dim + 1) / 2) - lgamma(self.dim / 2))
 
 
+def least_squares(features: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
+    """w (d,) and b () that minimise mean (features w + b - targets)^2; features (n, d), targets (n,). Directions in
+    which the features do not vary get weight 0."""
+    mean, offset = jnp.mean(features, axis=0), jnp.mean(targets)
+    w = jnp.linalg.pinv(features - mean[None], rtol=1e-5) @ (targets - offset)
+    return w, offset - mean @ w
+
+
 class Held(NamedTuple):
     """The carry of an agent that follows one skill per episode."""
 

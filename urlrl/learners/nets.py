@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from urlrl.types import Array
+from urlrl.types import Array, Layer
 
 LOG_STD_MIN, LOG_STD_MAX = float(np.log(1e-6)), 2.0
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -43,6 +43,10 @@ class Model(struct.PyTreeNode):
         params = jax.lax.stop_gradient(self.params) if params is None else params
         return self.module.apply({"params": params}, *inputs)
 
+    def restart(self, params: Any) -> "Model":
+        """The model at `params`, which may have other shapes, with its optimiser begun anew."""
+        return self.replace(params=params, opt_state=self.tx.init(params))
+
     def minimise(self, loss_fn: Callable[[Any], tuple[jax.Array, Any]]) -> tuple["Model", jax.Array, Any]:
         """One Adam step on `loss_fn(params) -> (loss, aux)`; returns the stepped model, the loss and aux."""
         (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(self.params)
@@ -65,6 +69,10 @@ class PositiveScalar(struct.PyTreeNode):
     @property
     def value(self) -> jax.Array:
         return jnp.exp(self.log_value)
+
+    def restart(self) -> "PositiveScalar":
+        """The same value, with its optimiser begun anew."""
+        return self.replace(opt_state=self.tx.init(self.log_value))
 
     def minimise(self, slope: jax.Array) -> "PositiveScalar":
         """One Adam step on the loss `log(value) * slope`."""
@@ -154,6 +162,31 @@ class TanhPolicy(nn.Module):
         mean = nn.Dense(self.action_dim, kernel_init=small_normal)(x)
         log_std = nn.Dense(self.action_dim, kernel_init=small_normal)(x)
         return TanhNormal(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+
+
+def dense_layers(model: Model) -> tuple[Layer, ...]:
+    """The layers of an `MLP`, or those that lead to the mode of a `TanhPolicy`, as arrays."""
+    module, params = model.module, jax.tree.map(np.asarray, model.params)
+    dense = [Layer(**params[f"Dense_{i}"], activation="linear") for i in range(module.depth + 1)]
+    last = "tanh" if isinstance(module, TanhPolicy) else "linear"
+    hidden = {nn.relu: "relu", nn.tanh: "tanh"}[module.activation]
+    return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
+
+
+def fold_input(params: Any, start: int, values: Array) -> Any:
+    """Parameters of an `MLP` or `TanhPolicy` with inputs [start, start + len(values)) held at `values` and gone."""
+    first = params["Dense_0"]
+    end = start + values.shape[-1]
+    kernel = jnp.concatenate([first["kernel"][:start], first["kernel"][end:]])
+    return {**params, "Dense_0": {"kernel": kernel, "bias": first["bias"] + values @ first["kernel"][start:end]}}
+
+
+def insert_inputs(params: Any, start: int, num: int) -> Any:
+    """Parameters with `num` further inputs at `start` that change nothing yet: their weights are 0."""
+    first = params["Dense_0"]
+    zeros = jnp.zeros((num, first["kernel"].shape[1]), first["kernel"].dtype)
+    kernel = jnp.concatenate([first["kernel"][:start], zeros, first["kernel"][start:]])
+    return {**params, "Dense_0": {**first, "kernel": kernel}}
 
 
 def soft_update(target: Any, online: Any, tau: float) -> Any:

@@ -9,14 +9,16 @@ Three silent deviations from common SAC, all METRA's: a tanh policy trunk, outpu
 and a target entropy of -|A|/2. `x` is whatever the actor sees (here: normalised observation and skill).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy, soft_update
+from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy, fold_input, insert_inputs, soft_update
 from urlrl.types import Array, Metrics
 
 
@@ -57,6 +59,32 @@ class SAC(struct.PyTreeNode):
             target=jax.tree.map(jnp.copy, critic.params),  # A copy: an alias cannot be donated.
             alpha=PositiveScalar.create(config.alpha, config.lr),
             config=config,
+        )
+
+    def hold_input(self, start: int, values: Array) -> "SAC":
+        """A learner that starts from this one with the inputs [start, start + len(values)) of x held at `values`, and
+        no longer sees them: equal actions and values. Its targets are its critics, its optimisers begin anew."""
+        return self._with_inputs(lambda params: fold_input(params, start, values))
+
+    def insert_inputs(self, start: int, num: int) -> "SAC":
+        """A learner that starts here and sees `num` further inputs at `start` of x, and ignores them so far."""
+        return self._with_inputs(lambda params: insert_inputs(params, start, num))
+
+    def fresh_critic(self, key: jax.Array) -> "SAC":
+        """This learner with untrained critics."""
+        first = self.critic.params["MLP_0"]["Dense_0"]["kernel"]
+        action = jnp.zeros((1, self.actor.module.action_dim), first.dtype)
+        x = jnp.zeros((1, first.shape[0] - action.shape[-1]), first.dtype)
+        critic = self.critic.restart(self.critic.module.init(key, x, action)["params"])
+        return self.replace(critic=critic, target=jax.tree.map(jnp.copy, critic.params))
+
+    def _with_inputs(self, change: Callable[[Any], Any]) -> "SAC":
+        critic = self.critic.restart({name: change(network) for name, network in self.critic.params.items()})
+        return self.replace(
+            actor=self.actor.restart(change(self.actor.params)),
+            critic=critic,
+            target=jax.tree.map(jnp.copy, critic.params),
+            alpha=self.alpha.restart(),
         )
 
     def td_target(self, reward: Array, discount: Array, next_x: Array, key: jax.Array) -> jax.Array:
