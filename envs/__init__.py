@@ -24,7 +24,18 @@ def _point(**options) -> HostEnv:
     return PointEnv(**options)
 
 
-ENVS: dict[str, Callable[..., HostEnv]] = {"ant": _ant, "half_cheetah": _half_cheetah, "point": _point}
+def _half_cheetah_hurdle(**options) -> HostEnv:
+    from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE, LocomotionEnv
+
+    return LocomotionEnv(HALF_CHEETAH_HURDLE, **options)
+
+
+ENVS: dict[str, Callable[..., HostEnv]] = {
+    "ant": _ant,
+    "half_cheetah": _half_cheetah,
+    "half_cheetah_hurdle": _half_cheetah_hurdle,
+    "point": _point,
+}
 
 
 def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False) -> HostEnv:

@@ -4,6 +4,7 @@ Observations are all of qpos (with the root's position) and qvel; no contact for
 A reset adds U(-0.1, 0.1) to the model's default qpos and 0.1 N(0, 1) to a zero qvel.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import MujocoPool, silenced
+from urlrl.envs.pool import MujocoPool
 from urlrl.types import EnvSpec
 
 FRAME_SKIP = 5  # simulation steps of 0.01 s per control step
@@ -26,6 +27,7 @@ class Body:
     spec: EnvSpec
     control_cost: float  # reward per squared unit of action, negated
     alive_bonus: float  # reward per control step
+    hurdles: tuple[float, ...] = ()  # x of the bars across the track, in m
 
 
 _ANT_MEAN = (
@@ -67,13 +69,25 @@ HALF_CHEETAH = Body(
     control_cost=0.1,
     alive_bonus=0.0,
 )  # fmt: skip
+HALF_CHEETAH_HURDLE = replace(
+    HALF_CHEETAH,
+    spec=replace(HALF_CHEETAH.spec, id="half_cheetah_hurdle"),
+    hurdles=(-15.0, -13.0, -9.0, -5.0, -1.0, 3.0, 7.0, 11.0, 15.0, 19.0, 23.0, 27.0),
+)
 
 
-def load_model(file: str) -> mujoco.MjModel:
-    """One of Gymnasium's MuJoCo models."""
-    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file
-    with silenced("'settotalmass' is deprecated"):  # Nothing that a user of Gymnasium's model could act on.
-        return mujoco.MjModel.from_xml_path(str(path))
+def load_model(body: Body) -> mujoco.MjModel:
+    """One of Gymnasium's MuJoCo models, with the body's hurdles: bars that float between 0.17 and 0.23 m."""
+    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / body.model
+    model = mujoco.MjSpec.from_file(str(path))
+    for x in body.hurdles:
+        model.worldbody.add_geom(
+            name=f"hurdle_{x:g}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, 0, 0.2], size=[0.05, 1, 0.03],
+            rgba=[0.8, 0.4, 0.2, 1],
+        )  # fmt: skip
+    with warnings.catch_warnings():  # Nothing that a user of Gymnasium's model could act on.
+        warnings.filterwarnings("ignore", message=".*'settotalmass' is deprecated")
+        return model.compile()
 
 
 class LocomotionEnv(HostVectorEnv):
@@ -85,7 +99,7 @@ class LocomotionEnv(HostVectorEnv):
         spec = body.spec if episode_steps is None else replace(body.spec, episode_steps=episode_steps)
         super().__init__(spec, num_envs)
         self.body = body
-        self.pool = MujocoPool(load_model(body.model), num_envs, threads)
+        self.pool = MujocoPool(load_model(body), num_envs, threads)
         self.model = self.pool.model
 
     def position(self) -> np.ndarray:

@@ -13,7 +13,8 @@ from urlrl.types import EnvSpec
 CONTROL_DT = 0.1  # seconds
 SPEC = EnvSpec(
     id="point", obs_dim=2, action_dim=2, episode_steps=50, control_dt=CONTROL_DT, position=("x", "y"),
-    goal_box=(3.0, 3.0), obs_mean=(0.0, 0.0), obs_std=(1.0, 1.0), exact_resume=True,
+    goal_box=(3.0, 3.0), physics=(("xy", 2),), obs_is_physics=True, obs_mean=(0.0, 0.0), obs_std=(1.0, 1.0),
+    exact_resume=True,
 )  # fmt: skip
 
 
@@ -44,6 +45,9 @@ class PointEnv(HostVectorEnv):
 
     def position(self) -> np.ndarray:
         return self.xy.copy()
+
+    def physics(self) -> np.ndarray:
+        return self.xy.astype(np.float64)
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         return np.array(position, np.float32)

@@ -260,7 +260,7 @@ def test_models_load_without_noise(tmp_path, monkeypatch, capfd, caplog):
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_model("half_cheetah.xml")
+        load_model(HALF_CHEETAH)
         DmcEnv("cheetah_run", 1)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
