@@ -1,4 +1,5 @@
-"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `gym:<id>`, or a user's `module:function`."""
+"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `gym:<id>`, or a user's
+`module:function`."""
 
 from collections.abc import Callable
 
@@ -42,8 +43,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     """`num_envs` copies of an environment, stepped together.
 
     Args:
-        name: a key of `ENVS`, `dmc:<domain>_<task>`, `gym:<id>`, or `module:function` where the function takes
-            nothing and returns a `gymnasium.Env`.
+        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `gym:<id>`, or `module:function` where
+            the function takes nothing and returns a `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
             and METRA's phi can only cover what it sees).
@@ -60,8 +61,14 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.dmc import DmcEnv
 
         return DmcEnv(rest, num_envs, episode_steps=episode_steps, root_position=root_position)
+    if kind == "jaco":
+        from urlrl.envs.jaco import JacoEnv
+
+        return JacoEnv(rest, num_envs, episode_steps=episode_steps)
     if kind == "gym" or rest:
         from urlrl.envs.gym import GymEnv, find_maker
 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    raise unknown("environment", name, [*ENVS, "dmc:<domain>_<task>", "gym:<id>", "module:function"])
+    raise unknown(
+        "environment", name, [*ENVS, "dmc:<domain>_<task>", "jaco:<kind>_<corner>", "gym:<id>", "module:function"]
+    )

@@ -46,6 +46,7 @@ class Task:
     runs_on: tuple[str, ...]  # environments whose agents see the same observations
     reward: Reward | None = None
     expert: float | None = None  # published return that scores are divided by
+    stand_still: float | None = None  # return of standing upright and doing nothing else, where that is known
     episode_steps: int | None = None  # None is the environment's own
     option_steps: int = 25  # control steps that a high-level controller holds a skill
     feature_names: tuple[str, ...] = ()  # what the task adds to the observation
@@ -169,6 +170,7 @@ class TaskEnv(VectorEnv):
         self.seed = 0
         self.episode = np.full(self.num_envs, -1, np.int64)
         self.clock = np.zeros(self.num_envs, np.int64)  # control steps since the lane's reset
+        self.control_steps = 0  # taken in all, over all lanes
         self.context = np.stack([task.draw(np.random.default_rng(0))] * self.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -189,6 +191,7 @@ class TaskEnv(VectorEnv):
         before = self.physics()
         obs, _, terminated, truncated, info = self.env.step(actions)
         self.clock += 1
+        self.control_steps += self.num_envs
         moment = Moment(before, np.clip(actions, -1.0, 1.0), self.physics(), self.context, self.clock)
         return self._observe(obs), self.task.score(moment), terminated, truncated, info
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -21,7 +21,11 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl pretrain metra --preset half-cheetah-quick --seed 0 --out runs/x
                              pretrain without reward; the same command continues a run
   urlrl evaluate runs/x      coverage and zero-shot goals, beside the random policy
+  urlrl prompt runs/x "vx - 0.1 * energy"
+                             ask for a reward, a --goal x=30 or a --demo FILE, and measure what it does
   urlrl report runs/x        a page with trajectories, curves, latents and videos
+  urlrl export runs/x --out bundles/x
+                             skills for another controller: a bundle that NumPy runs, ONNX or StableHLO
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
 
@@ -31,7 +35,15 @@ urlrl: unsupervised reinforcement learning in JAX
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    verbs = {"pretrain": _pretrain, "evaluate": _evaluate, "report": _report, "presets": _presets, "doctor": _doctor}
+    verbs = {
+        "pretrain": _pretrain,
+        "evaluate": _evaluate,
+        "prompt": _prompt,
+        "report": _report,
+        "export": _export,
+        "presets": _presets,
+        "doctor": _doctor,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return
@@ -118,6 +130,61 @@ def _evaluate(argv: list[str]) -> None:
     from urlrl.verbs.evaluate import evaluate
 
     _print_evaluation(evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json))
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptOptions:
+    """Ask a run's agent for a reward, a goal or a demonstration, and measure what it does beside the random policy.
+    A REWARD follows RUN: arithmetic on the names that --list shows, as in "vx * upright - 0.1 * energy"."""
+
+    run: Positional[Path]  # folder of the run
+    goal: str | None = None  # metres by coordinate, as in x=10,y=-5
+    demo: Path | None = None  # observations of one episode: .safetensors, .npy or .csv
+    video: Path | None = None  # also render the first episode to this .mp4 or .webp file
+    out: Path | None = None  # folder of what is written; <run>/prompts/<name> by default
+    json: Path | None = None  # also write the result to this file
+    samples: int = 5120  # transitions of the run that are labelled with the reward
+    step: int | None = None  # which checkpoint; the newest by default
+    seed: int = 0  # of samples, resets and random actions
+    list: bool = False  # only list the names that a reward can use
+
+
+def _prompt(argv: list[str]) -> None:
+    argv, reward = list(argv), None
+    if len(argv) > 1 and not any(token.startswith("--") for token in argv[:2]) and "-h" not in argv:
+        reward = argv.pop(1)  # It may begin with a minus, so no parser of options gets to see it.
+    options = parse(PromptOptions, argv, "prompt")
+    from urlrl.evaluation.prompting import parse_goal
+    from urlrl.verbs.prompt import list_features, prompt, show, show_features
+
+    if options.list:
+        return show_features(list_features(options.run))
+    goal = None if options.goal is None else parse_goal(options.goal)
+    given = {name: getattr(options, name) for name in ("demo", "video", "out", "samples", "step", "seed")}
+    show(prompt(options.run, reward, goal=goal, json_file=options.json, **given))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Skills as files for another controller: a bundle that the NumPy runtime loads, ONNX graphs, or StableHLO."""
+
+    run: Positional[Path]  # folder of the run
+    out: Path | None = None  # folder to write; required
+    step: int | None = None  # which checkpoint; the newest by default
+    format: Literal["bundle", "onnx", "stablehlo"] = "bundle"  # what to write
+    seed: int = 0  # of the episodes that name the skills and are checked against the agent
+
+    def __post_init__(self):
+        check("seed", self.seed, 0, MAX_SEED)
+
+
+def _export(argv: list[str]) -> None:
+    options = parse(ExportOptions, argv, "export")
+    if options.out is None:  # A field without a default would be refused in tyro's box.
+        raise UserError("Option '--out' is missing: expected the folder to write.")
+    from urlrl.verbs.export import export
+
+    print(export(options.run, options.out, step=options.step, format=options.format, seed=options.seed))
 
 
 def _report(argv: list[str]) -> None:

@@ -56,18 +56,7 @@ class ShardFolder:
 
     def read(self, shard: Shard) -> Rows:
         """The rows of a shard. Raises UserError that names the file if it is not what was written."""
-        path = self.folder / shard.file
-        try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != shard.sha256:
-                raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
-            rows = load(content)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"Shard {path} cannot be read: {error}.") from error
-        found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
-        if found != self.fields:
-            raise UserError(f"Shard {path} holds {sorted(found)}: expected {sorted(self.fields)} of this run's sizes.")
-        return rows
+        return self._load(self.folder / shard.file, shard.sha256)
 
     def read_last(self, shards: list[Shard], count: int) -> Rows:
         """The last `count` rows of consecutive shards."""
@@ -84,6 +73,37 @@ class ShardFolder:
     def files(self) -> list[Path]:
         """The shards that are here, in order of their rows."""
         return sorted(path for path in self._ours() if not path.name.endswith(".part"))
+
+    def sample(self, count: int, rng: np.random.Generator) -> Rows | None:
+        """`count` distinct rows (or all, if there are fewer) of the shards that are here, uniform and in order; None if
+        there are none.
+
+        Raises:
+            UserError: a shard cannot be read, or holds other fields.
+        """
+        files = self.files()
+        ends = np.cumsum([0, *(int(end) - int(begin) for begin, end in (path.stem.split("-") for path in files))])
+        if not ends[-1]:
+            return None
+        picks = np.sort(rng.choice(ends[-1], min(count, int(ends[-1])), replace=False))
+        parts = []
+        for path, begin, end in zip(files, ends, ends[1:]):
+            rows, mine = self._load(path), picks[(begin <= picks) & (picks < end)] - begin
+            parts.append({name: column[mine] for name, column in rows.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.fields}
+
+    def _load(self, path: Path, sha256: str | None = None) -> Rows:
+        try:
+            content = path.read_bytes()
+            if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+                raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
+            rows = load(content)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Shard {path} cannot be read: {error}.") from error
+        found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
+        if found != self.fields:
+            raise UserError(f"Shard {path} holds {sorted(found)}: expected {sorted(self.fields)} of this run's sizes.")
+        return rows
 
     def keep_only(self, shards: list[Shard]) -> None:
         """Delete every other shard: those of an abandoned future, of evicted rows, and parts of interrupted writes."""

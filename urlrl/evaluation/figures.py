@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from urlrl.types import EnvSpec, Trajectory
@@ -218,6 +219,76 @@ def draw_curves(series: dict[str, np.ndarray], theme: Theme) -> Figure:
         ax.set_axis_off()
     figure.supxlabel("environment steps", color=theme.ink, size=9)
     return figure
+
+
+class OverTime(NamedTuple):
+    """A panel of `draw_prompt`: values (t, n) after 1, 2, ... t control steps, NaN after an episode's end."""
+
+    label: str
+    agent: np.ndarray
+    random: np.ndarray
+
+
+def draw_prompt(
+    agent: Trajectory, random: Trajectory, spec: EnvSpec, over_time: OverTime | None, theme: Theme, *, goal: np.ndarray | None = None, demo: np.ndarray | None = None,
+) -> Figure:  # fmt: skip
+    """The paths of prompted episodes over those of the random policy, and beside them a panel over time; one of these
+    may be missing.
+
+    Args:
+        over_time: None has no panel.
+        goal: (p,), to be marked.
+        demo: (t, p): where a demonstration was.
+    """
+    count = bool(spec.position) + (over_time is not None)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure((4.6 * count, 4.1), dpi=DPI, facecolor=theme.page, layout=layout)
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax in axes:
+        _style(ax, theme)
+    if spec.position:
+        _draw_paths(axes[0], agent, random, spec, theme, goal, demo)
+    if over_time is not None:
+        times, time_label = clock(max(agent, random, key=lambda trajectory: len(trajectory.mask)), spec)
+        axes[-1].set(xlabel=time_label, ylabel=over_time.label)
+        for values, color in ((over_time.random, theme.muted), (over_time.agent, theme.accent)):
+            values = values[np.isfinite(values).any(axis=1)]
+            at = times[1 : len(values) + 1]
+            axes[-1].plot(at, values, color=color, linewidth=0.5, alpha=0.3)
+            axes[-1].plot(at, np.nanmean(values, axis=1), color=color, linewidth=1.8)
+    handles = [Line2D([], [], color=theme.accent, linewidth=1.8, label="agent"),
+               Line2D([], [], color=theme.muted, linewidth=1.8, label="random policy")]  # fmt: skip
+    if goal is not None:
+        handles.append(Line2D([], [], color=theme.ink, linewidth=0, marker="*", markersize=9, label="goal"))
+    if demo is not None:
+        handles.append(Line2D([], [], color=theme.ink, linewidth=1.6, linestyle="--", label="demonstration"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8.5,
+                  labelcolor=theme.ink)  # fmt: skip
+    return figure
+
+
+def _draw_paths(
+    ax: Axes, agent: Trajectory, random: Trajectory, spec: EnvSpec, theme: Theme, goal: np.ndarray | None,
+    demo: np.ndarray | None,
+) -> None:  # fmt: skip
+    """On the plane where there are two coordinates, else the one against time."""
+    plane = len(spec.position) >= 2
+    times, label = clock(agent, spec)
+    ax.set(xlabel=f"{spec.position[0]} (m)" if plane else label, ylabel=f"{spec.position[1 if plane else 0]} (m)")
+    for trajectory, color, width in ((random, theme.muted, 0.8), (agent, theme.accent, 1.2)):
+        assert trajectory.position is not None
+        place = seen(trajectory, trajectory.position)
+        across = place[..., 0] if plane else clock(trajectory, spec)[0]
+        ax.plot(across, place[..., 1 if plane else 0], color=color, linewidth=width, alpha=0.75)
+    if demo is not None:
+        line = (demo[:, 0], demo[:, 1]) if plane else (np.arange(len(demo)) * (spec.control_dt or 1), demo[:, 0])
+        ax.plot(*line, color=theme.ink, linewidth=1.6, linestyle="--")
+    if goal is not None and not plane:
+        ax.axhline(goal[0], color=theme.ink, linewidth=0.8, linestyle=":")
+    if goal is not None:
+        ax.plot(*(goal[:2] if plane else (times[-1], goal[0])), "*", color=theme.ink, markersize=11, clip_on=False)
+    if plane:
+        ax.set_aspect("equal", adjustable="datalim")
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:

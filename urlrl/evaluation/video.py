@@ -1,9 +1,10 @@
-"""Skill episodes as one animated WebP, a tile per episode, rendered by MuJoCo without a display.
+"""Episodes as one animated WebP or MP4, a tile per episode, rendered by MuJoCo without a display.
 
 MuJoCo chooses its GL backend when it is imported, and a wrong one can end the interpreter. So the rendering runs in a
 process of its own, `python -m urlrl.evaluation.video <job folder>`, and nothing here imports `mujoco` before that.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -22,9 +23,9 @@ from urlrl.errors import UserError
 if TYPE_CHECKING:
     import mujoco
 
-WIDTH, HEIGHT = 240, 180  # pixels of a tile
+WIDTH, HEIGHT = 240, 180  # pixels of a tile; one alone has twice as many each way
 MAX_TILES, COLUMNS = 6, 3
-MAX_FRAMES = 120
+MAX_FRAMES = {".webp": 120, ".mp4": 400}
 MAX_SECONDS = 15.0  # longer episodes are shown faster; each tile carries the clock of its episode
 MAX_BYTES = 3_000_000
 QUALITIES = (70, 50, 30, 10)  # of the WebP encoder: the first that keeps within MAX_BYTES
@@ -50,34 +51,59 @@ def choose_episodes(z: np.ndarray, kind: str) -> tuple[list[int], list[str]]:
 def render_videos(
     model: "mujoco.MjModel", qpos: np.ndarray, folder: Path, *, fps: float, labels: Sequence[str]
 ) -> list[Path] | str:
-    """Render episodes side by side into `folder/skills.webp`, with a camera that tracks the body.
+    """`render_video` into `folder/skills.webp`; returns the files that were written, or why there is none."""
+    return render_video(model, qpos, folder / FILE, fps=fps, labels=labels) or [folder / FILE]
+
+
+def check_video(path: Path) -> None:
+    """Refuse, before there is anything to render, a file that no video can be written to.
+
+    Raises:
+        UserError: another suffix than those of MAX_FRAMES, or nothing to encode MP4 with.
+    """
+    if path.suffix not in MAX_FRAMES:
+        raise UserError(f"Video '{path}' has the suffix '{path.suffix}': expected {' or '.join(MAX_FRAMES)}.")
+    if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            f"Video '{path}' needs the package imageio-ffmpeg, which is not installed: expected it, or .webp."
+        )
+
+
+def render_video(
+    model: "mujoco.MjModel", qpos: np.ndarray, path: Path, *, fps: float, labels: Sequence[str]
+) -> str | None:
+    """Render episodes side by side into `path`, with a camera that tracks the body.
 
     Args:
         qpos: (T + 1, n, nq) of n episodes; at most 6 are shown, the first ones.
+        path: .webp or .mp4; its folder is made.
         fps: rows of qpos per second of simulated time.
         labels: one short text per episode.
 
     Returns:
-        The files that were written, or one sentence that says why there is none.
+        None, or one sentence that says why no file was written.
 
     Raises:
-        UserError: qpos or labels do not fit the model or each other.
+        UserError: qpos or labels do not fit the model or each other, or `check_video` refuses the path.
     """
+    check_video(path)
     if qpos.ndim != 3 or qpos.shape[2] != model.nq or qpos.shape[1] != len(labels) or not qpos.shape[1]:
         raise UserError(
             f"Cannot render qpos of shape {qpos.shape} with {len(labels)} labels: "
             f"expected (T + 1, n, {model.nq}), and n >= 1 labels."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".video-", dir=folder) as name:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".video-", dir=path.parent) as name:
         job = Path(name).resolve()
-        _write_job(job, model, qpos[:, :MAX_TILES], fps, labels[:MAX_TILES])
+        file = f"video{path.suffix}"
+        told = {"fps": fps, "labels": list(labels[:MAX_TILES]), "file": file}
+        _write_job(job, model, qpos[:, :MAX_TILES], told)
         failures = []
         for gl in gl_candidates():
             failure = _run(gl, [str(job)], job, RENDER_LIMIT)
             if failure is None:
-                os.replace(job / FILE, folder / FILE)
-                return [folder / FILE]
+                os.replace(job / file, path)
+                return None
             failures.append(f"MUJOCO_GL={gl}: {failure}")
     return f"There is no video, because MuJoCo could not render off screen ({'; '.join(failures)})."
 
@@ -96,12 +122,12 @@ def gl_candidates() -> tuple[str, ...]:
     return ("egl", "osmesa") if sys.platform == "linux" else ("glfw",)
 
 
-def _write_job(job: Path, model: "mujoco.MjModel", qpos: np.ndarray, fps: float, labels: Sequence[str]) -> None:
+def _write_job(job: Path, model: "mujoco.MjModel", qpos: np.ndarray, told: dict[str, Any]) -> None:
     import mujoco
 
     mujoco.mj_saveModel(model, str(job / "model.mjb"))
     np.save(job / "qpos.npy", np.asarray(qpos, np.float64), allow_pickle=False)
-    (job / "job.json").write_text(json.dumps({"fps": fps, "labels": list(labels)}))
+    (job / "job.json").write_text(json.dumps(told))
 
 
 def _run(gl: str, arguments: list[str], cwd: Path, seconds: float) -> str | None:
@@ -136,11 +162,13 @@ def _render_job(job: Path) -> None:
     qpos = np.load(job / "qpos.npy", allow_pickle=False)
     told = json.loads((job / "job.json").read_text())
     soften(model)
-    every = math.ceil(len(qpos) / MAX_FRAMES)
+    file = job / told["file"]
+    every = math.ceil(len(qpos) / MAX_FRAMES[file.suffix])
     rows = range(0, len(qpos), every)
     frames = list(_frames(model, qpos, rows, told["labels"], told["fps"]))
     seconds = min(len(frames) * every / told["fps"], MAX_SECONDS)
-    _save(frames, 1000 * seconds / len(frames), job / FILE)
+    save = _save_mp4 if file.suffix == ".mp4" else _save_webp
+    save(frames, len(frames) / seconds, file)
 
 
 def soften(model: "mujoco.MjModel") -> None:
@@ -195,11 +223,13 @@ def _frames(model: "mujoco.MjModel", qpos: np.ndarray, rows: range, labels: list
     import mujoco
     from PIL import Image, ImageDraw, ImageFont
 
-    data, camera, font = mujoco.MjData(model), _camera(model), ImageFont.load_default(12)
+    data, camera = mujoco.MjData(model), _camera(model)
     fixed_lights = model.light_bodyid == 0
     columns = min(COLUMNS, len(labels))
-    size = (columns * WIDTH, math.ceil(len(labels) / columns) * HEIGHT)
-    with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
+    scale = 2 if len(labels) == 1 else 1
+    width, height, font = scale * WIDTH, scale * HEIGHT, ImageFont.load_default(11 + scale)
+    size = (columns * width, math.ceil(len(labels) / columns) * height)
+    with mujoco.Renderer(model, height, width) as renderer:
         for row in rows:
             grid = Image.new("RGB", size, (220, 220, 220))
             draw = ImageDraw.Draw(grid)
@@ -208,20 +238,32 @@ def _frames(model: "mujoco.MjModel", qpos: np.ndarray, rows: range, labels: list
                 mujoco.mj_forward(model, data)
                 data.light_xpos[fixed_lights, :2] += data.subtree_com[0, :2]  # Shadows end a few metres from a light.
                 renderer.update_scene(data, camera=camera)
-                x, y = tile % columns * WIDTH, tile // columns * HEIGHT
+                x, y = tile % columns * width, tile // columns * height
                 grid.paste(Image.fromarray(renderer.render()), (x, y))
                 draw.text((x + 8, y + 6), label, (30, 30, 30), font)
-                draw.text((x + WIDTH - 8, y + 6), f"{row / fps:.1f} s", (30, 30, 30), font, anchor="ra")
+                draw.text((x + width - 8, y + 6), f"{row / fps:.1f} s", (30, 30, 30), font, anchor="ra")
             yield grid
 
 
-def _save(frames: list, frame_ms: float, path: Path) -> None:
+def _save_webp(frames: list, fps: float, path: Path) -> None:
+    frame_ms = round(1000 / fps)
     for quality in QUALITIES:
         frames[0].save(
-            path, save_all=True, append_images=frames[1:], duration=round(frame_ms), loop=0, quality=quality, method=3
+            path, save_all=True, append_images=frames[1:], duration=frame_ms, loop=0, quality=quality, method=3
         )
         if path.stat().st_size <= MAX_BYTES:
             return
+
+
+def _save_mp4(frames: list, fps: float, path: Path) -> None:
+    """H.264, which every browser plays; ffmpeg comes with the package."""
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(str(path), frames[0].size, fps=fps, quality=7, macro_block_size=2)
+    writer.send(None)  # Starts ffmpeg.
+    for frame in frames:
+        writer.send(frame.tobytes())
+    writer.close()
 
 
 def _probe() -> None:

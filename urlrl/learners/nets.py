@@ -146,6 +146,52 @@ class TanhNormal(NamedTuple):
         # log |da/du| with the floor of the METRA code; 1e-6 biases the density by 5e-5 at |a| = 0.99.
         return action, jnp.sum(log_normal - jnp.log(1 - action**2 + 1e-6), axis=-1)
 
+    def log_prob(self, action: Array) -> jax.Array:
+        """(*B,): log density of actions that were sampled before; the tanh is undone up to 1e-6."""
+        u = 0.5 * jnp.log((1 + 1e-6 + action) / (1 + 1e-6 - action))
+        log_normal = -0.5 * ((u - self.mean) / jnp.exp(self.log_std)) ** 2 - self.log_std - 0.5 * jnp.log(2 * jnp.pi)
+        return jnp.sum(log_normal - jnp.log(1 - action**2 + 1e-6), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """(*B,): of u, before the tanh; that of a has no closed form."""
+        return jnp.sum(self.log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e), axis=-1)
+
+
+class Categorical(NamedTuple):
+    """One of n choices; actions are one-hot, (*B, n)."""
+
+    logits: jax.Array  # (*B, n)
+
+    def mode(self) -> jax.Array:
+        return jax.nn.one_hot(jnp.argmax(self.logits, axis=-1), self.logits.shape[-1])
+
+    def sample(self, key: jax.Array, temperature: Array | float = 1.0) -> jax.Array:
+        """(*B, n); temperature scales the noise on the logits, 0 is the mode."""
+        noise = temperature * jax.random.gumbel(key, self.logits.shape)
+        return jax.nn.one_hot(jnp.argmax(self.logits + noise, axis=-1), self.logits.shape[-1])
+
+    def log_prob(self, action: Array) -> jax.Array:
+        return jnp.sum(jax.nn.log_softmax(self.logits) * action, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        log_p = jax.nn.log_softmax(self.logits)
+        return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+class CategoricalPolicy(nn.Module):
+    """The trunk of `TanhPolicy` and one linear head of logits, started near uniform."""
+
+    action_dim: int
+    width: int
+    depth: int = 2
+    activation: Callable = nn.tanh
+
+    @nn.compact
+    def __call__(self, x: Array) -> Categorical:
+        for _ in range(self.depth):
+            x = self.activation(nn.Dense(self.width, kernel_init=xavier_uniform)(x))
+        return Categorical(nn.Dense(self.action_dim, kernel_init=small_normal)(x))
+
 
 class TanhPolicy(nn.Module):
     """A shared trunk and two linear heads, started near mean 0 and standard deviation 1."""

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from urlrl.agents import find_agent
 from urlrl.config import PretrainConfig, pretrain_config_from_json
+from urlrl.data.replay import Rows, transition_fields
+from urlrl.data.shards import ShardFolder
 from urlrl.envs import make_env
 from urlrl.errors import UserError
-from urlrl.streams import stream
+from urlrl.streams import env_seed, stream
 from urlrl.training.host import example_transition
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, HostEnv, Transition
@@ -71,6 +74,15 @@ def create_agent(config: PretrainConfig, spec: EnvSpec) -> Any:
 @partial(jax.jit, static_argnums=(0, 1))
 def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) -> Any:
     return agent_class.create(config, example, key)
+
+
+def past(run: Path | str, config: PretrainConfig, spec: EnvSpec, count: int, seed: int) -> Rows | None:
+    """`count` rows drawn from all that a run has stored of its transitions; None if it has stored none."""
+    folder = ShardFolder(Path(run) / "replay", transition_fields(spec, config.agent.z.dim), config.num_envs)
+    rows = folder.sample(count, np.random.default_rng(env_seed(seed, "past")))
+    if rows and spec.obs_is_physics:
+        rows |= {"physics": rows["obs"].astype(np.float64), "next_physics": rows["next_obs"].astype(np.float64)}
+    return rows
 
 
 def make_run_env(config: PretrainConfig, num_envs: int) -> HostEnv:

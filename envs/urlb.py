@@ -1,0 +1,202 @@
+"""The tasks of URLB (https://arxiv.org/abs/2110.15191): rewards computed from physics rows alone.
+
+Every reward is a product of ramps of where the body is and how it moves after the step, so stored states are scored
+without a simulator (`urlrl.envs.kinematics`), as ExORL's relabelling does. The walker's stand, walk and run and the
+quadruped's walk and run are the suite's own; flip, stand and jump are URLB's additions, with the same dynamics. The
+Jaco tasks come in URLB's version (`jaco_brick_*`, the target is a brick that can be pushed) and in ExORL's
+(`jaco_site_*`, a fixed point); their returns are not comparable.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Literal, NamedTuple
+
+import mujoco
+import numpy as np
+
+from urlrl.envs.kinematics import Kinematics, Pose, by_rows
+from urlrl.envs.tasks import URLB_TASKS, Task
+from urlrl.errors import unknown
+
+
+def tolerance(
+    x: np.ndarray,
+    lower: float,
+    upper: float,
+    margin: float,
+    value_at_margin: float = 0.1,
+    kind: Literal["gaussian", "linear", "quadratic"] = "gaussian",
+) -> np.ndarray:
+    """dm_control's building block of rewards: 1 where lower <= x <= upper, less the further outside.
+
+    With d the distance to the bounds in units of `margin` and v the `value_at_margin`, the value outside is v^(d^2)
+    (gaussian), 1 - (1 - v) d (linear) or 1 - (1 - v) d^2 (quadratic), never below 0; with margin 0 it is 0.
+    """
+    outside = np.maximum(np.maximum(lower - x, x - upper), 0.0)
+    if margin == 0:
+        return np.where(outside > 0, 0.0, 1.0)
+    d = outside / margin
+    if kind == "gaussian":
+        return value_at_margin ** np.square(d)
+    return np.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else np.square(d)))
+
+
+def reach_reward(hand: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Of positions (*B, 3) in m: 1 within 5 cm, 0.1 at 10 cm."""
+    return tolerance(np.linalg.norm(hand - np.asarray(target), axis=-1), 0, 0.05, 0.05)
+
+
+def _ramp(x: np.ndarray, full: float) -> np.ndarray:
+    """From 0 at x = 0 to 1 at `full`."""
+    return np.clip(x / full, 0, 1)
+
+
+_WALKER: dict[str, Callable[[Pose], np.ndarray]] = {  # factors of the reward beside the posture
+    "stand": lambda pose: np.ones(1),
+    "walk": lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], 1.0) + 1) / 6,  # m/s
+    "run": lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], 8.0) + 1) / 6,
+    "flip": lambda pose: (5 * _ramp(pose.angular_momentum()[:, 1], 5.0) + 1) / 6,  # kg m^2/s, forward
+}
+
+
+def walker_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+    """(n,): a posture, 3/4 height of the torso and 1/4 upright, times how well it moves."""
+    standing = tolerance(pose.position(torso)[:, 2], 1.2, np.inf, 0.6)
+    return (3 * standing + _upright(pose, torso)) / 4 * _WALKER[move](pose)
+
+
+_QUADRUPED: dict[str, Callable[[Pose, int], np.ndarray]] = {
+    "stand": lambda pose, torso: np.ones(1),
+    "walk": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 0.5, 1),  # m/s
+    "run": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 5.0, 1),
+    "jump": lambda pose, torso: _ramp(0.5 + 0.5 * pose.com()[:, 2] / 1.0, 1),  # m
+}
+
+
+def quadruped_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+    """(n,): upright, times how well it moves forward by its own frame, or how high it is."""
+    return _upright(pose, torso) * _QUADRUPED[move](pose, torso)
+
+
+def _upright(pose: Pose, torso: int) -> np.ndarray:
+    return (1 + pose.orientation(torso)[:, 2, 2]) / 2
+
+
+@cache
+def _body(domain: str, task: str) -> tuple[Kinematics, int]:
+    """Of a domain of the suite, with the number of its torso."""
+    from urlrl.envs.dmc import suite
+
+    model: mujoco.MjModel = suite.load(domain, task).physics.model.ptr
+    return Kinematics(model), model.body("torso").id
+
+
+@cache
+def _arm(name: str) -> tuple[Kinematics, tuple[int, np.ndarray], int | None, tuple[float, ...]]:
+    """Of a Jaco environment: the body that holds the tool centre point and where in it; the brick's body; the
+    target, where that is fixed."""
+    from urlrl.envs.jaco import make_simulation
+
+    simulation = make_simulation(name)
+    model, tcp = simulation.model, simulation.tcp
+    hand = int(model.site_bodyid[tcp]), model.site_pos[tcp].copy()
+    return Kinematics(model), hand, simulation.brick, simulation.target
+
+
+def _suite_reward(domain: str, move: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+    kinematics, torso = _body(domain, "walk")
+    reward = walker_reward if domain == "walker" else quadruped_reward
+    return by_rows(lambda rows: reward(move, kinematics(rows), torso), physics)
+
+
+def _reach(name: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+    kinematics, hand, brick, target = _arm(name)
+
+    def reward(rows: np.ndarray) -> np.ndarray:
+        pose = kinematics(rows)
+        return reach_reward(pose.point(*hand), target if brick is None else pose.position(brick))
+
+    return by_rows(reward, physics)
+
+
+# Returns of the supervised agents that URLB divides by, as its first author posted them (issue 1 of its repository).
+EXPERTS = {
+    "walker_stand": 984.0, "walker_walk": 971.0, "walker_run": 796.0, "walker_flip": 799.0,
+    "quadruped_stand": 920.0, "quadruped_walk": 866.0, "quadruped_run": 888.0, "quadruped_jump": 888.0,
+    "jaco_brick_reach_top_left": 191.0, "jaco_brick_reach_top_right": 223.0,
+    "jaco_brick_reach_bottom_left": 193.0, "jaco_brick_reach_bottom_right": 203.0,
+}  # fmt: skip
+
+
+class Floor(NamedTuple):
+    """Return of a policy that knows nothing: mean over episodes, and its standard error where one was measured."""
+
+    mean: float
+    error: float | None = None
+
+
+def _floors(zero: tuple, random: tuple, stand_still: float | None = None) -> dict[str, Floor]:
+    still = {} if stand_still is None else {"stand_still": Floor(stand_still)}
+    return {"zero": Floor(*zero), "random": Floor(*random), **still}
+
+
+# Measured with dm_control 1.0.50 and MuJoCo 3.17.0: action 0 in every step, uniform random actions, and (by formula)
+# standing upright without moving. Episodes: walker 50; quadruped 400 and 100; Jaco with the brick 20, with the site the
+# same 200 for all four. Means hide two kinds of episodes: 24 % of the quadruped's happen to land on their feet and the
+# others return next to nothing; a few of the site's start with the hand at the target.
+FLOORS: dict[str, dict[str, Floor]] = {
+    "walker_stand": _floors((135, 8), (134, 2), 1000),
+    "walker_walk": _floors((23, 1), (32,), 167),
+    "walker_run": _floors((23, 1), (24,), 167),
+    "walker_flip": _floors((24, 1), (50,), 167),
+    "quadruped_stand": _floors((246, 21), (327, 46), 1000),
+    "quadruped_walk": _floors((123, 11), (162,), 500),
+    "quadruped_run": _floors((123, 11), (163,), 500),
+    "quadruped_jump": _floors((182, 15), (243,), 721),
+    "jaco_brick_reach_top_left": _floors((0, 0), (6, 3)),
+    "jaco_brick_reach_top_right": _floors((0, 0), (10, 3)),
+    "jaco_brick_reach_bottom_left": _floors((0, 0), (5, 4)),
+    "jaco_brick_reach_bottom_right": _floors((0, 0), (3, 1)),
+    "jaco_site_reach_top_left": _floors((3.7, 1.5), (11.1, 1.8)),
+    "jaco_site_reach_top_right": _floors((2.0, 1.3), (11.6, 1.9)),
+    "jaco_site_reach_bottom_left": _floors((10.9, 2.9), (17.5, 2.9)),
+    "jaco_site_reach_bottom_right": _floors((5.2, 1.8), (7.7, 1.5)),
+}
+
+_SUITE = {  # domain -> the suite's tasks with its dynamics, and control steps that a controller holds a skill
+    "walker": (("walk", "stand", "run"), 25),
+    "quadruped": (("run", "walk"), 50),  # As METRA's goal task: a quarter as long as its episode of 400.
+}
+
+
+def urlb_task(name: str) -> Task:
+    """A task of `urlrl.envs.tasks.URLB_TASKS`, or ExORL's version `jaco_site_reach_<corner>`.
+
+    Its reward takes physics (*B, physics_dim) as the environment's `physics` returns them, and any action.
+
+    Raises:
+        UserError: no such task.
+    """
+    if name not in FLOORS:
+        raise unknown("URLB task", name, FLOORS)
+    domain, _, rest = name.partition("_")
+    if domain in _SUITE:
+        hosts, option_steps = _SUITE[domain]
+        envs = [f"dmc:{domain}_{host}" for host in hosts]
+        reward = partial(_suite_reward, domain, rest)
+        own = envs[0]
+    else:
+        kind, _, corner = rest.partition("_reach_")
+        envs = [f"jaco:{kind}_{task.partition('_reach_')[2]}" for task in URLB_TASKS["jaco"]]
+        own, option_steps = f"jaco:{kind}_{corner}", 25
+        reward = partial(_reach, f"{kind}_{corner}")
+    still = FLOORS[name].get("stand_still")
+    return Task(
+        name,
+        own,
+        tuple(envs),
+        reward=reward,
+        expert=EXPERTS.get(name),
+        stand_still=still.mean if still else None,
+        option_steps=option_steps,
+    )

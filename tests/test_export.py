@@ -1,0 +1,375 @@
+"""From an agent to files: equal actions in NumPy, ONNX and StableHLO, names that mean what they say, errors."""
+
+import dataclasses
+import json
+import re
+import sys
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from urlrl import cli
+from urlrl.agents import AGENTS, find_agent
+from urlrl.agents.metra import MetraConfig
+from urlrl.config import PretrainConfig
+from urlrl.envs import make_env
+from urlrl.errors import UserError
+from urlrl.evaluation import coverage
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.nets import Normalizer
+from urlrl.skills import export as exporting
+from urlrl.skills.card import make_card
+from urlrl.skills.formats import FORMATS
+from urlrl.skills.policy import CARD, CONFIG, SkillError, SkillPolicy
+from urlrl.types import GoalPrompt, Trajectory, Transition
+from urlrl.verbs.export import export
+from urlrl.verbs.runs import create_agent
+
+ORIGIN = {
+    "agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "command": "", "config": {}, "versions": {"numpy": "2"},
+}  # fmt: skip
+
+
+def make_agent(name, config, env="point", steps=6):
+    """(agent, its environment, its episodes): untrained, with statistics that are not the identity."""
+    config = PretrainConfig(agent=config, agent_name=name, env=env, episode_steps=steps)
+    env = make_env(env, coverage.EPISODES, episode_steps=steps)
+    rng = np.random.default_rng(0)
+    obs_dim = env.env_spec.obs_dim
+    mean, std = rng.normal(size=obs_dim).astype(np.float32), rng.uniform(0.1, 2, obs_dim).astype(np.float32)
+    agent = create_agent(config, env.env_spec).replace(normalizer=Normalizer(jnp.array(mean), jnp.array(std)))
+    return agent, env, coverage.scored_episodes(env, agent, 0)
+
+
+def small(name):
+    """The agent's own defaults with narrow networks."""
+    config = find_agent(name)[1]()
+    has_width = any(field.name == "width" for field in dataclasses.fields(config))
+    return dataclasses.replace(config, width=16) if has_width else config
+
+
+CASES = {
+    **{name: (name, small(name)) for name in AGENTS},
+    "metra, one-hot": ("metra", MetraConfig(z=SkillSpace("onehot", 5), width=16)),
+    "metra, gaussian": ("metra", MetraConfig(z=SkillSpace("gaussian", 3), width=16)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def exported(request):
+    agent, env, trajectory = make_agent(*request.param)
+    with closing(env):
+        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+    policy.card = make_card(policy, None)
+    return agent, policy, probes
+
+
+def fresh(agent):
+    """Observations, goals and skills that no export has seen; the first goal is where one is already."""
+    rng = np.random.default_rng(5)
+    obs, goal = rng.normal(size=(2, 9, agent.normalizer.mean.shape[0])).astype(np.float32)
+    goal[0] = obs[0]
+    return obs, goal, np.array(agent.config.z.sample(jax.random.key(6), 9))
+
+
+def agents_own(agent):
+    obs, goal, z = fresh(agent)
+    seen = Transition(obs, np.zeros((9, 2), np.float32), np.zeros(9, np.float32), np.ones(9, np.float32), obs, z)
+    action = agent.sample_actions(obs, z, jax.random.key(1), 0.0)
+    if agent.skill_networks().latent is None:
+        return np.array(action), None
+    aimed = [agent.aim(agent.read(GoalPrompt(goal[i]), seen, jax.random.key(2)), obs[i]) for i in range(9)]
+    return np.array(action), np.array(aimed)
+
+
+def test_a_bundle_acts_as_its_agent_does(exported, tmp_path):
+    agent, policy, probes = exported
+    policy = SkillPolicy.from_pretrained(FORMATS["bundle"](policy, probes, tmp_path / "bundle"))
+    obs, goal, z = fresh(agent)
+    action, aimed = agents_own(agent)
+    np.testing.assert_allclose(policy.act(obs, z), action, atol=1e-5)
+    if aimed is not None:
+        np.testing.assert_allclose(policy.aim(goal, obs), aimed, atol=1e-5)
+
+
+def test_an_onnx_graph_acts_as_its_agent_does(exported, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    agent, policy, probes = exported
+    folder = FORMATS["onnx"](policy, probes, tmp_path / "onnx")
+    obs, goal, z = fresh(agent)
+    action, aimed = agents_own(agent)
+    session = onnxruntime.InferenceSession(folder / "skill.onnx")
+    np.testing.assert_allclose(session.run(["action"], {"obs": obs, "z": z})[0], action, atol=1e-5)
+    assert session.run(None, {"obs": obs[:1], "z": z[:1]})[0].shape == (1, 2)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["urlrl"]) == policy.config
+    assert (folder / "aim.onnx").exists() == (aimed is not None)
+    if aimed is not None:
+        session = onnxruntime.InferenceSession(folder / "aim.onnx")
+        np.testing.assert_allclose(session.run(["z"], {"goal": goal, "obs": obs})[0], aimed, atol=1e-5)
+
+
+def test_a_stablehlo_program_acts_as_its_agent_does(exported, tmp_path):
+    pytest.importorskip("flatbuffers")
+    agent, policy, probes = exported
+    folder = FORMATS["stablehlo"](policy, probes, tmp_path / "stablehlo")
+    obs, goal, z = fresh(agent)
+    action, aimed = agents_own(agent)
+    program = jax.export.deserialize(bytearray((folder / "skill.stablehlo").read_bytes()))
+    np.testing.assert_allclose(program.call(obs, z), action, atol=1e-5)
+    assert program.call(obs[:1], z[:1]).shape == (1, 2) and set(program.platforms) >= {"cpu", "cuda", "tpu"}
+    assert json.loads((folder / "contract.json").read_text()) == policy.config
+    if aimed is not None:
+        program = jax.export.deserialize(bytearray((folder / "aim.stablehlo").read_bytes()))
+        np.testing.assert_allclose(program.call(goal, obs), aimed, atol=1e-5)
+
+
+# --- exports that are wrong
+
+
+def metra_on_point():
+    return make_agent("metra", MetraConfig(width=16))
+
+
+@pytest.mark.parametrize("wrong", ["activation", "scaled", "latent", "normalizer"])
+def test_an_export_that_acts_otherwise_is_refused(wrong):
+    """Wrong networks of an agent are found before anything is written."""
+    agent, env, trajectory = metra_on_point()
+
+    class Wrong(type(agent)):
+        def skill_networks(self):
+            policy, latent = super().skill_networks()
+            if wrong == "activation":
+                policy = (policy[0]._replace(activation="relu"), *policy[1:])
+            elif wrong == "scaled":
+                policy = (*policy[:-1], policy[-1]._replace(kernel=1.01 * policy[-1].kernel))
+            elif wrong == "latent":
+                latent = (*latent[:-1], latent[-1]._replace(kernel=-latent[-1].kernel))
+            return type(super().skill_networks())(policy, latent)
+
+    fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
+    if wrong == "normalizer":  # What the agent uses is not what it says.
+        Wrong.sample_actions = lambda self, obs, z, key, t: agent.sample_actions(obs + 1, z, key, t)
+    with closing(env), pytest.raises(SkillError, match="differs .*expected at most 1e-05"):
+        exporting.make_policy(Wrong(**fields), env, trajectory, jax.random.key(0), ORIGIN)
+
+
+@pytest.mark.parametrize("name", ["onnx", "stablehlo"])
+def test_a_format_that_acts_otherwise_is_not_written(name, tmp_path):
+    agent, env, trajectory = metra_on_point()
+    with closing(env):
+        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+    probes["act"]["action"] = probes["act"]["action"] + np.float32(2e-5)
+    with pytest.raises(
+        SkillError, match="has an action that differs from the agent's by 2e-05: .* nothing was written"
+    ):
+        FORMATS[name](policy, probes, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name, package", [("onnx", "onnxruntime"), ("onnx", "onnx"), ("stablehlo", "flatbuffers")])
+def test_a_package_that_is_not_installed_is_named(name, package, monkeypatch, tmp_path):
+    agent, env, trajectory = metra_on_point()
+    with closing(env):
+        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+    for module in [module for module in sys.modules if module.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    with pytest.raises(SkillError, match=rf"The format '{name}' needs {package}, .* pip install 'urlrl\[onnx\]'\."):
+        FORMATS[name](policy, probes, tmp_path / "out")
+
+
+# --- names, bounds, templates
+
+
+def episodes(z, ends, lengths=None):
+    """One-step-per-row episodes that move straight to `ends` (n, p), and are masked after `lengths`; what follows the
+    mask is far away."""
+    z, ends = np.float32(z), np.float64(ends)
+    n, steps = len(z), 4
+    lengths = np.full(n, steps) if lengths is None else np.array(lengths)
+    t = np.arange(steps + 1)[:, None, None]
+    position = np.where(t <= lengths[:, None], ends * t / lengths[:, None], 1e6) + 0.5
+    mask = np.arange(steps)[:, None] < lengths
+    fields = dict.fromkeys(Transition._fields, np.zeros((steps, n, 1))) | {"z": np.broadcast_to(z, (steps, *z.shape))}
+    return Trajectory(Transition(**fields), mask, position, None)
+
+
+def test_forward_and_backward_are_the_skills_that_lead_farthest():
+    trajectory = episodes([[0.25], [0.5], [0.75]], [[3.0], [-2.0], [5.0]], lengths=[4, 4, 2])
+    assert exporting.named_skills(trajectory, "gaussian", ("x",)) == {
+        "forward": {"z": [0.75], "displacement": {"x": 5.0}},  # Not 1e6, which is after the end.
+        "backward": {"z": [0.5], "displacement": {"x": -2.0}},
+    }
+
+
+def test_a_direction_in_which_no_skill_leads_has_no_name():
+    named = exporting.named_skills(episodes([[0.25], [0.5]], [[3.0], [2.0]]), "gaussian", ("x",))
+    assert list(named) == ["forward"]
+
+
+def test_compass_names_on_the_plane():
+    angles = np.arange(8) * np.pi / 4
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    named = exporting.named_skills(episodes(-ring, 3 * ring), "sphere", ("x", "y"))
+    expected = ["east", "north_east", "north", "north_west", "west", "south_west", "south", "south_east"]
+    assert list(named) == expected
+    for name, direction in zip(expected, ring):
+        np.testing.assert_allclose(named[name]["z"], -direction, atol=1e-6)
+        np.testing.assert_allclose(list(named[name]["displacement"].values()), 3 * direction, atol=1e-3)
+    assert named["north"]["displacement"] == {"x": 0.0, "y": 3.0}
+
+
+def test_onehot_skills_are_means_over_their_episodes():
+    z = np.eye(3)[[0, 0, 1]]
+    named = exporting.named_skills(episodes(z, [[4.0], [-6.0], [0.5]]), "onehot", ("x",))
+    assert {name: skill["displacement"] for name, skill in named.items()} == {
+        "forward": {"x": 0.5},  # Skill 0 went 4 once, and -1 in the mean.
+        "backward": {"x": -1.0},
+        "skill_0": {"x": -1.0},
+        "skill_1": {"x": 0.5},
+        "skill_2": None,
+    }
+    assert named["skill_2"]["z"] == [0, 0, 1]
+
+
+def test_without_positions_only_indices_are_names():
+    trajectory = episodes(np.eye(2), [[1.0], [2.0]])._replace(position=None)
+    named = exporting.named_skills(trajectory, "onehot", ())
+    assert named == {f"skill_{i}": {"z": [1 - i, i], "displacement": None} for i in (0, 1)}
+    assert exporting.named_skills(trajectory, "sphere", ()) == {}
+
+
+@pytest.mark.parametrize("name, index", [("point", [0, 1]), ("ant", [0, 1]), ("half_cheetah", [0])])
+def test_goal_templates(name, index):
+    with closing(make_env(name, 1)) as env:
+        env.reset(seed=0)
+        goal = exporting.goal_template(env)
+        assert goal["index"] == index and goal["names"] == list(env.env_spec.position)
+        place = np.arange(1.0, 1 + len(index))
+        obs = np.float32(goal["template"])
+        obs[index] = place
+        np.testing.assert_array_equal(obs, env.goal_obs(place[None])[0].astype(np.float32))
+
+
+def test_an_environment_that_shows_no_position_has_no_goal_template():
+    with closing(make_env("gym:Pendulum-v1", 1)) as env:
+        assert exporting.goal_template(env) is None
+
+
+@pytest.mark.parametrize("name", ["ant", "half_cheetah", "dmc:walker_walk", "dmc:fish_swim", "gym:Pendulum-v1"])
+def test_bounds_are_those_that_the_environment_maps_to(name):
+    with closing(make_env(name, 1)) as env:
+        size = env.env_spec.action_dim
+        low, high = exporting.action_bounds(name, getattr(env, "model", None), size)
+        reach = np.array(low), np.array(high)
+        env.reset(seed=0)
+        for sign, bound in zip((-1.0, 1.0), reach):
+            applied = None
+            if hasattr(env, "pool"):
+                env.step(np.full((1, size), sign))
+                applied = env.pool.data[0].ctrl
+            elif name.startswith("dmc"):
+                env.step(np.full((1, size), sign))
+                applied = env._lanes[0].data.ctrl
+            elif name.startswith("gym"):
+                applied = [2 * sign]  # Pendulum's torque, in N m
+            np.testing.assert_allclose(bound, applied)
+
+
+def test_observations_are_named_after_joints():
+    with closing(make_env("half_cheetah", 1)) as env:
+        names = exporting.observation_names(env.env_spec, env.model)
+        assert names[:4] == ["qpos/rootx", "qpos/rootz", "qpos/rooty", "qpos/bthigh"] and names[9] == "qvel/rootx"
+        assert len(names) == len(set(names)) == 18
+    with closing(make_env("ant", 1)) as env:
+        names = exporting.observation_names(env.env_spec, env.model)
+        assert names[:7] == [f"qpos/root/{axis}" for axis in ("x", "y", "z", "qw", "qx", "qy", "qz")]
+        assert names[15:21] == [f"qvel/root/{axis}" for axis in ("x", "y", "z", "turn_x", "turn_y", "turn_z")]
+        assert len(names) == len(set(names)) == 29
+    with closing(make_env("dmc:walker_walk", 1)) as env:
+        assert exporting.observation_names(env.env_spec, env.model)[:2] == ["obs_0", "obs_1"]
+        assert exporting.action_names(env.env_spec, env.model)[0] == "right_hip"
+
+
+def test_numbers_in_json_are_the_same_floats():
+    values = np.float32([0.1, 1 / 3, 1e-8, -123456.789, 3e38])
+    assert (np.float32(json.loads(json.dumps(exporting.to_json(values)))) == values).all()
+    assert exporting.to_json(values[:1]) == [0.1]
+
+
+def test_an_environment_without_positions(tmp_path):
+    agent, env, trajectory = make_agent("metra", MetraConfig(z=SkillSpace("onehot", 3), width=8), "gym:Pendulum-v1", 3)
+    with closing(env):
+        policy, _ = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+    assert list(policy.skills) == ["skill_0", "skill_1", "skill_2"] and policy.config["control_dt"] is None
+    np.testing.assert_allclose(policy.scale([1.0]), [2.0])
+    card = make_card(policy, None)
+    assert "not measured" in card and "not stated by the environment" in card and "goal_obs" in card
+
+
+# --- the verb
+
+
+def test_export_writes_a_bundle_with_a_card(whole_run, tmp_path, capsys):
+    evaluation = {
+        "step": 320, "seed": 0, "env": "point", "goals": None, "notes": [],
+        "coverage": {"protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4},
+    }  # fmt: skip
+    (whole_run / "evaluation.json").write_text(json.dumps(evaluation))
+    cli.main(["export", str(whole_run), "--out", str(tmp_path / "bundle")])
+    assert capsys.readouterr().out == f"{tmp_path / 'bundle'}\n"
+    policy = SkillPolicy.from_pretrained(tmp_path / "bundle")
+    assert policy.config["provenance"]["config"]["env"] == "point" and policy.config["provenance"]["step"] == 320
+    assert policy.card.startswith("---\nlibrary_name: urlrl\n") and "| coverage, 1 m cells | 77 | 4 |" in policy.card
+    assert "| `obs_0` |" in policy.card and str(tmp_path) not in policy.card
+    snippet = re.search(r"```python\n(.*?)```", policy.card, re.DOTALL).group(1)
+    scope = {"obs": np.zeros(2)}
+    exec(snippet.replace("path/to/this/folder", str(tmp_path / "bundle")), scope)
+    assert scope["ctrl"].shape == (2,) and scope["z"].shape == (2,)
+
+
+def test_scores_of_another_checkpoint_are_left_out(whole_run, tmp_path):
+    (whole_run / "evaluation.json").write_text(json.dumps({"step": 1, "seed": 0, "coverage": {"agent": 77}}))
+    assert "## Scores" not in SkillPolicy.from_pretrained(export(whole_run, tmp_path / "bundle")).card
+
+
+def test_the_same_export_is_the_same_files(whole_run, tmp_path):
+    folders = [export(whole_run, tmp_path / name) for name in "ab"]
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
+
+
+def test_bad_exports_are_refused_in_one_sentence(whole_run, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    run, out = str(whole_run), ["--out", str(tmp_path / "out")]
+    for argv, message in (
+        ([run], r"Option '--out' is missing: expected the folder to write\."),
+        ([run, "--out", str(tmp_path / "full")], r"is not empty and holds mine\.txt: expected a new folder"),
+        ([run, *out, "--format", "pickle"], r"Option '--format' is 'pickle': expected one of bundle, onnx, stablehlo"),
+        ([run, *out, "--step", "5"], r"has no checkpoint at step 5: found those at"),
+        ([run, *out, "--seed", "-1"], r"seed is -1: expected a number of at least 0"),
+        ([str(tmp_path / "full"), *out], r"is not a run: it has no config\.json"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["export", *argv])
+        error = capsys.readouterr().err
+        assert exit.value.code == 2 and re.search(message, error) and error.count("\n") == 1, error
+    assert not (tmp_path / "out").exists() and [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    with pytest.raises(UserError, match="format is 'zip': expected one of 'bundle', 'onnx', 'stablehlo'"):
+        export(run, tmp_path / "out", format="zip")
+
+
+def test_a_bundle_replaces_a_bundle_but_no_other_format(whole_run, tmp_path):
+    folder = export(whole_run, tmp_path / "out")
+    (folder / CARD).write_text("old")
+    export(whole_run, folder)
+    assert (folder / CARD).read_text() != "old"
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match=f"holds {CARD}: expected a new folder"):
+        export(whole_run, folder, format="onnx")
+    assert (folder / CONFIG).exists()

@@ -1,0 +1,1 @@
+"""From a pretrained agent to a downstream reward: prompt, search, hierarchy, fine-tuning, and training from scratch."""

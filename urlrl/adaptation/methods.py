@@ -1,0 +1,285 @@
+"""The methods of the ladder. Each takes a `Setting` and says, along the budget, how well it would do.
+
+| method | what is learned | starts from |
+|---|---|---|
+| zero_shot | nothing: the agent is told the goal, or the reward of its own past transitions | no step in the task |
+| z_search | one skill, by its returns | the prior over skills |
+| hierarchical | a controller that chooses a skill every `task.option_steps` | the frozen skills |
+| finetune | the policy and its critics, by the task's reward | `agent.learner(z)` of a skill that a search chose |
+| scratch | the same, from untrained networks | nothing |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.adaptation.config import AdaptConfig
+from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
+from urlrl.adaptation.search import Found, search
+from urlrl.errors import UnsupportedPrompt
+from urlrl.learners.nets import Normalizer
+from urlrl.learners.ppo import PPO
+from urlrl.learners.sac import SAC
+from urlrl.skills.env import SkillVectorEnv
+from urlrl.streams import env_seed, stream
+from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt, Transition
+
+Act = Callable[[np.ndarray], np.ndarray]  # observations (n, obs) -> actions (n, act)
+MAX_SCALE = 100.0  # of rewards, up or down
+Z_SCALE = 1.5  # a high-level action in [-1, 1]^d, for skills without a fixed length (sheet: DADS and CIC)
+
+
+@dataclass
+class Setting:
+    """One cell of a ladder: an agent, a task, a seed; and what its runs have seen of the world."""
+
+    agent: Any
+    make_env: Callable[[int], Any]  # number of lanes -> a TaskEnv
+    config: AdaptConfig
+    seed: int
+    data: Transition | None  # transitions of the agent's own past, with the task's reward; None if it has none
+    encode: Normalizer  # of observations and features, as the past has spread them
+    progress: Callable[[int, float], None]  # told control steps and return at each measurement
+    curve: list[tuple[int, list[float]]] = field(default_factory=list)  # control steps, returns of the episodes
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def obs_dim(self) -> int:
+        return self.agent.normalizer.mean.shape[0]
+
+    def key(self, name: str) -> jax.Array:
+        return stream(self.seed, f"adapt {name}")
+
+    def env_seed(self, name: str) -> int:
+        return env_seed(self.seed, f"adapt {name}")
+
+    def measure(self, steps: int, env: Any, act: Act) -> None:
+        """Note the returns of deterministic episodes in `env`; their starts depend on nothing but the seed."""
+        returns = episode_returns(env, act, self.env_seed("evaluation"))
+        self.curve.append((steps, returns.tolist()))
+        self.progress(steps, float(returns.mean()))
+
+    def observer(self, env: Any, encode: Normalizer) -> Callable[[int, Any], None]:
+        """Measures a learner in `env` whenever another `eval_every` steps are over."""
+
+        def observe(steps: int, learner: Any) -> None:
+            last = self.curve[-1][0] if self.curve else 0
+            if steps // self.config.eval_every > last // self.config.eval_every or steps >= self.config.steps:
+                self.measure(steps, env, mode_of(learner, encode))
+
+        return observe
+
+
+def episode_returns(env: Any, act: Act, seed: int) -> np.ndarray:
+    """(n,): the return of one episode per lane of `env`, from a reset with `seed`."""
+    obs, _ = env.reset(seed=seed)
+    total, alive = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
+    while True:
+        obs, reward, terminated, truncated, _ = env.step(act(obs))
+        total[alive] += reward[alive]
+        ended = terminated | truncated
+        alive &= ~ended
+        if not alive.any():
+            return total
+        if ended.any():
+            obs, _ = env.reset(options={"reset_mask": ended})
+
+
+@jax.jit
+def _skill_mode(agent, obs, z):
+    return agent.sample_actions(obs, z, jax.random.key(0), 0.0)
+
+
+def follow(setting: Setting, z: np.ndarray) -> Act:
+    """The policy under skills z, (d,) or (n, d)."""
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        skills = np.broadcast_to(z, (len(obs), z.shape[-1]))
+        return np.asarray(_skill_mode(setting.agent, obs[:, : setting.obs_dim].astype(np.float32), skills))
+
+    return act
+
+
+@jax.jit
+def _read_goals(agent, goals, seen, key):
+    return jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, key))(goals)
+
+
+@jax.jit
+def _aim(agent, tasks, obs):
+    return jax.vmap(agent.aim)(tasks, obs)
+
+
+def pursue(setting: Setting, env: Any) -> Act:
+    """The policy that is told the present goal and aims at it in every step."""
+    told: dict[str, Any] = {"goal": None, "tasks": None}
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        goal = env.goal()
+        if told["goal"] is None or (goal != told["goal"]).any():
+            told["goal"], told["tasks"] = goal, _read_goals(
+                setting.agent, env.goal_obs(goal).astype(np.float32), setting.data, setting.key("read")
+            )  # fmt: skip
+        z = _aim(setting.agent, told["tasks"], obs[:, : setting.obs_dim].astype(np.float32))
+        return follow(setting, np.asarray(z))(obs)
+
+    return act
+
+
+def zero_shot(setting: Setting) -> None:
+    """Raises UnsupportedPrompt: the agent cannot be told this, or has no past to be told it by."""
+    env = setting.make_env(setting.config.eval_episodes)
+    env.reset(seed=0)
+    if env.goal() is not None:
+        setting.measure(0, env, pursue(setting, env))
+        return
+    z = _skill_of_reward(setting)
+    setting.notes["z"] = z.tolist()
+    setting.measure(0, env, follow(setting, z))
+
+
+def _skill_of_reward(setting: Setting) -> np.ndarray:
+    if setting.data is None:
+        raise UnsupportedPrompt("There are no transitions of the run to label: expected its replay folder.")
+    task = setting.agent.read(RewardPrompt(setting.data), setting.data, setting.key("read"))
+    return np.asarray(setting.agent.aim(task, setting.data.obs[0]))
+
+
+def z_search(setting: Setting) -> None:
+    _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
+
+
+def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]:
+    """The best skill that the budget finds, and the steps it took; a round that would exceed it is not begun."""
+    env = setting.make_env(setting.config.num_envs)
+    space, n, batches = setting.agent.config.z, setting.config.num_envs, 0
+
+    def attempt(skills: np.ndarray) -> np.ndarray:
+        nonlocal batches
+        returns = []
+        for i in range(0, len(skills), n):
+            lanes = np.arange(n) % len(skills[i : i + n])  # Spare lanes try skills once more.
+            found = episode_returns(env, follow(setting, skills[i + lanes]), setting.env_seed(f"search {batches}"))
+            returns.append(np.bincount(lanes, found) / np.bincount(lanes))
+            batches += 1
+        return np.concatenate(returns)
+
+    best = Found(np.asarray(space.sample(setting.key("guess"), 1))[0], 0.0)
+    setting.measure(0, evaluation, follow(setting, best.z))
+    for best in search(setting.config.search, space, setting.key("search"), attempt):
+        setting.measure(env.control_steps, evaluation, follow(setting, best.z))
+        if env.control_steps + n * (env.env_spec.episode_steps or 0) > budget:
+            break
+    setting.notes |= {"z": best.z.tolist(), "search_steps": env.control_steps}
+    return best, env.control_steps
+
+
+def hierarchical(setting: Setting) -> None:
+    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`."""
+    config, space = setting.config.high_level, setting.agent.config.z
+    discrete = space.kind == "onehot"
+
+    def to_skill(action: np.ndarray) -> np.ndarray:
+        if discrete:
+            return action
+        return np.asarray(space.project(action)) if space.kind == "sphere" else Z_SCALE * action
+
+    def act(obs: np.ndarray, action: np.ndarray) -> Any:
+        return _skill_mode(setting.agent, obs, to_skill(action))
+
+    def make(n: int) -> SkillVectorEnv:
+        env = setting.make_env(n)
+        return SkillVectorEnv(env, act, space.dim, env.task.option_steps, setting.obs_dim)
+
+    env, evaluation = make(setting.config.num_envs), make(setting.config.eval_episodes)
+    x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
+    action = jnp.zeros((1, space.dim), jnp.float32)
+    observe = setting.observer(evaluation, setting.encode)
+    create_key, loop_key, seed = setting.key("create"), setting.key("loop"), setting.env_seed("training")
+    if discrete:
+        ppo = PPO.create(config.ppo, x, action, create_key, discrete=True)
+        observe(0, ppo)
+        on_policy(env, ppo, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
+        return
+    sac = SAC.create(config.sac, x, action, create_key)
+    plan = Plan(
+        calls=1,
+        updates=config.updates * setting.config.num_envs,
+        batch=BatchSpec(config.batch, timeout_as_terminal=True),
+        first=config.random * env.k,
+        uniform=True,
+        replay_capacity=100_000,
+    )
+    off_policy(env, sac, setting.encode, plan, 0, setting.config.steps, loop_key, seed, observe)
+
+
+def finetune(setting: Setting) -> None:
+    """From the first step the pretrained policy acts; its critics, or fresh ones, first learn alone."""
+    config = setting.config.off_policy
+    evaluation = setting.make_env(setting.config.eval_episodes)
+    share = int(setting.config.search.finetune_share * setting.config.steps)
+    found, spent = _search(setting, share, evaluation)
+    learner = setting.agent.learner(found.z, setting.key("learner"))
+    learner = learner.insert_inputs(setting.obs_dim, setting.encode.mean.shape[0] - setting.obs_dim)
+    if config.critic == "fresh":
+        learner = learner.fresh_critic(setting.key("critic"))
+    plan = _control_plan(setting, spent + config.warmup, uniform=False, critic_updates=config.warmup_updates)
+    plan = replace(plan, reward_scale=_reward_scale(setting, found, evaluation))
+    setting.notes["reward_scale"] = plan.reward_scale
+    _learn_control(setting, learner, plan, spent, evaluation)
+
+
+def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
+    """What brings the task's reward to the size of the intrinsic one, in whose units critics and temperature start.
+    A skill that earns nothing, or an agent without a past, tells nothing of the size: 1."""
+    per_step = abs(found.score) / (env.env_spec.episode_steps or 1)
+    if setting.data is None or not per_step:
+        return 1.0
+    intrinsic = float(jnp.mean(jnp.abs(setting.agent.intrinsic_reward(setting.data))))
+    return float(np.clip(intrinsic / per_step, 1 / MAX_SCALE, MAX_SCALE))
+
+
+def scratch(setting: Setting) -> None:
+    learner = setting.agent.learner(np.asarray(setting.agent.config.z.sample(setting.key("guess"), 1))[0], None)
+    env = setting.make_env(setting.config.eval_episodes)
+    x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
+    action = jnp.zeros((1, env.single_action_space.shape[0]), jnp.float32)
+    learner = type(learner).create(learner.config, x, action, setting.key("create"))
+    plan = _control_plan(setting, setting.config.off_policy.random, uniform=True)
+    _learn_control(setting, learner, plan, 0, env)
+
+
+def _control_plan(setting: Setting, first: int, uniform: bool, critic_updates: int = 0) -> Plan:
+    config, n = setting.config.off_policy, setting.config.num_envs
+    calls = 25
+    capacity = min(config.replay_capacity, setting.config.steps + calls * n)
+    return Plan(
+        calls, max(1, calls * n // config.interval), BatchSpec(config.batch), first, uniform, critic_updates, capacity
+    )
+
+
+def _learn_control(setting: Setting, learner: Any, plan: Plan, spent: int, evaluation: Any) -> None:
+    """Act with motor commands; observations keep the agent's own normalisation, features the run's."""
+    split = setting.obs_dim
+    encode = Normalizer(
+        mean=jnp.concatenate([setting.agent.normalizer.mean, setting.encode.mean[split:]]),
+        std=jnp.concatenate([setting.agent.normalizer.std, setting.encode.std[split:]]),
+    )
+    observe = setting.observer(evaluation, encode)
+    observe(spent, learner)
+    env = setting.make_env(setting.config.num_envs)
+    seed = setting.env_seed("training")
+    off_policy(env, learner, encode, plan, spent, setting.config.steps, setting.key("loop"), seed, observe)
+
+
+RUN: dict[str, Callable[[Setting], None]] = {
+    "zero_shot": zero_shot,
+    "z_search": z_search,
+    "hierarchical": hierarchical,
+    "finetune": finetune,
+    "scratch": scratch,
+}

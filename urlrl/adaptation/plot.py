@@ -1,0 +1,47 @@
+"""The ladder's picture: every method along one axis of environment steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from urlrl.adaptation.ladder import LABELS, Cell
+
+COLORS = {
+    "zero_shot": "#7b4ab8",
+    "z_search": "#d98200",
+    "hierarchical": "#2266ac",
+    "finetune": "#1a8f5a",
+    "scratch": "#b3343a",
+}
+
+
+def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, path: Path) -> None:
+    """Mean over seeds as a line, each seed as a thin one; floors in grey."""
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, value in floors.items():
+        axes.axhline(value, color="0.72", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            name, (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            color="0.5", fontsize=8, va="center",
+        )  # fmt: skip
+    for method in dict.fromkeys(cell.method for cell in cells):
+        mine = [cell for cell in cells if cell.method == method]
+        grid = np.unique(np.concatenate([[0, budget], *(cell.steps for cell in mine)]))
+        grid = grid[grid <= budget]
+        lines = np.stack([np.interp(grid, cell.steps, cell.returns) for cell in mine])
+        style: dict[str, Any] = {"color": COLORS[method], "linestyle": "--" if method == "zero_shot" else "-"}
+        if len(mine) > 1:
+            axes.plot(grid, lines.T, **style, linewidth=0.6, alpha=0.3)
+        axes.plot(grid, lines.mean(axis=0), **style, linewidth=2, label=f"{LABELS[method]} ({len(mine)})")
+    axes.set(xlabel="environment steps in the task", ylabel="return", xlim=(0, budget))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, title="mean over (n) seeds", title_fontsize=8)
+    figure.savefig(path, dpi=150)

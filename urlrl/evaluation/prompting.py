@@ -1,0 +1,235 @@
+"""What an agent makes of one prompt: how well it reads a reward, and what it then does, beside the random policy."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from scipy.special import stdtrit
+
+from urlrl.errors import UserError
+from urlrl.evaluation.coverage import DEFAULT_STEPS
+from urlrl.evaluation.rollout import Policy, pursue, rollout, uniform
+from urlrl.streams import env_seed, stream
+from urlrl.types import HostEnv, RewardPrompt, Trajectory, Transition
+
+LARGEST = float(np.finfo(np.float32).max)
+DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
+EPISODES = 16  # what the command line watches
+HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown
+
+Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, physics), action (n, act) -> (n,)
+
+
+class Episodes(NamedTuple):
+    """From the same starts."""
+
+    agent: Trajectory
+    random: Trajectory
+
+
+def play(env: HostEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+    """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
+    return _episodes(env, pursue(agent, tasks, temperature=0.0), stream(seed, "prompt"), seed)
+
+
+def play_random(env: HostEnv, seed: int) -> Trajectory:
+    """Episodes of the random policy, from the starts of `play`."""
+    return _episodes(env, uniform(env.env_spec.action_dim), stream(seed, "prompt, random"), seed)
+
+
+def _episodes(env: HostEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
+    return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)
+
+
+def read_reward(agent: Any, steps: Transition, seed: int) -> tuple[Any, dict[str, Any]]:
+    """The task that an agent makes of labelled transitions (n, ...), and how well it explains those held out.
+
+    Returns:
+        the task, and {"samples", "held_out", "r2"}: 1 - residual / variance of the held-out rewards, None where these
+        are all equal.
+
+    Raises:
+        UnsupportedPrompt: the agent cannot be asked for rewards.
+        UserError: all rewards are equal.
+    """
+    n = len(steps.reward)
+    if np.ptp(steps.reward) == 0:
+        raise UserError(
+            f"The reward is {steps.reward[0]:.6g} in all of {n:,} transitions of the run: expected one that differs "
+            f"between states that the run has seen."
+        )
+    order = np.random.default_rng(env_seed(seed, "prompt, held out")).permutation(n)
+    held_out, shown = (Transition(*(x[rows] for x in steps)) for rows in np.split(order, [max(1, int(HELD_OUT * n))]))
+    task = agent.read(RewardPrompt(shown), shown, stream(seed, "prompt, read"))
+    predicted = np.asarray(jax.jit(type(agent).predict_reward)(agent, task, held_out), np.float64)
+    return task, {"samples": n, "held_out": len(predicted), "r2": r2(held_out.reward, predicted)}
+
+
+def r2(targets: np.ndarray, predicted: np.ndarray) -> float | None:
+    """1 - sum (targets - predicted)^2 / sum (targets - mean)^2, of (n,); None where the targets are all equal."""
+    variation = np.square(targets - targets.mean()).sum()
+    return float(1 - np.square(targets - predicted).sum() / variation) if variation > 0 else None
+
+
+def rewards_along(trajectory: Trajectory, reward: Reward) -> np.ndarray:
+    """(T, n): the reward of each state that was reached and the action that led there, NaN after an episode's end."""
+    assert trajectory.physics is not None
+    physics, action = trajectory.physics[1:], np.clip(trajectory.steps.action, -1.0, 1.0)
+    found = np.full(trajectory.mask.shape, np.nan)
+    found[trajectory.mask] = reward(physics[trajectory.mask], action[trajectory.mask])
+    return found
+
+
+def returns(rewards: np.ndarray, gamma: float = 1.0) -> np.ndarray:
+    """(T, n) with NaN after an episode's end -> (n,): the sum of gamma^t r_t, t from 0."""
+    return np.nansum(rewards * gamma ** np.arange(len(rewards))[:, None], axis=0)
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean of (n,) values, n >= 2, and its 95 % interval by Student's t."""
+    half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
+
+
+def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) -> dict[str, Any]:
+    """Measured returns of both, and the agent's prediction at the start states.
+
+    The prediction is discounted by the agent's gamma, as is one of the measurements, but it has no end: steps after an
+    episode of T weigh `tail` = gamma^T of a return.
+    """
+    gamma = float(agent.config.gamma)
+    mine, random = (rewards_along(trajectory, reward) for trajectory in episodes)
+    start = episodes.agent.steps.obs[0].astype(np.float32)
+    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64)
+    return {
+        "return": interval(returns(mine)),
+        "random_return": interval(returns(random)),
+        "gamma": gamma,
+        "discounted_return": interval(returns(mine, gamma)),
+        "random_discounted_return": interval(returns(random, gamma)),
+        "predicted_return": float(predicted.mean()),
+        "episode_steps": len(mine),
+        "tail": gamma ** len(mine),
+    }
+
+
+def distances(trajectory: Trajectory, position: np.ndarray) -> np.ndarray:
+    """(T, n) metres from `position` (p,) after each control step; NaN after an episode's end."""
+    assert trajectory.position is not None
+    return np.where(trajectory.mask, np.linalg.norm(trajectory.position[1:] - position, axis=-1), np.nan)
+
+
+def distances_to_demo(trajectory: Trajectory, demo: np.ndarray) -> np.ndarray:
+    """(t, n) metres: how far apart the displacements from their own starts are of each episode and of a demonstration
+    (> t, p), after each of the t control steps that both have; NaN after an episode's end."""
+    assert trajectory.position is not None
+    t = min(len(demo) - 1, len(trajectory.mask))
+    moved = trajectory.position[1 : t + 1] - trajectory.position[:1]
+    distance = np.linalg.norm(moved - (demo[1 : t + 1] - demo[:1])[:, None], axis=-1)
+    return np.where(trajectory.mask[:t], distance, np.nan)
+
+
+def demo_metrics(trajectory: Trajectory, demo: np.ndarray) -> dict[str, float | None]:
+    """Means over episodes. `distance`: of `distances_to_demo`, over time, in metres; `cosine`: between the total
+    displacements over the control steps that both have, None where either stands still."""
+    distance = distances_to_demo(trajectory, demo)
+    assert trajectory.position is not None
+    last = np.minimum(trajectory.mask.sum(axis=0), len(distance))
+    lanes = np.arange(len(last))
+    mine, shown = trajectory.position[last, lanes] - trajectory.position[0], demo[last] - demo[0]
+    lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(shown, axis=1)
+    cosine = float(((mine * shown).sum(axis=1) / lengths).mean()) if (lengths > 1e-9).all() else None
+    return {"distance": float(np.nanmean(distance, axis=0).mean()), "cosine": cosine}
+
+
+# What a user gives.
+
+
+def parse_goal(text: str) -> dict[str, float]:
+    """ "x=10,y=-5" -> {"x": 10.0, "y": -5.0}."""
+    goal: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not name or not equals or name in goal:
+            raise UserError(f"Goal '{text}' has '{part}' in it: expected each coordinate once, as in x=10,y=-5.")
+        try:
+            goal[name] = float(value)
+        except ValueError as error:
+            raise UserError(f"Goal '{text}' has {name} = '{value}': expected a number of metres.") from error
+    return goal
+
+
+def goal_position(goal: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray:
+    """(p,) metres."""
+    for name, value in goal.items():
+        if name not in names:
+            raise UserError(f"The goal has the coordinate '{name}': expected {', '.join(names)}.")
+        if not abs(value) <= LARGEST:
+            raise UserError(f"The goal has {name} = {value}: expected a finite number of metres.")
+    for name in names:
+        if name not in goal:
+            raise UserError(f"The goal has no {name}: expected {', '.join(names)}.")
+    return np.array([goal[name] for name in names], np.float64)
+
+
+def read_demo(path: Path) -> np.ndarray:
+    """The numbers in a file: of .safetensors its tensor `obs` or its only one, of .csv with or without a header."""
+    if path.suffix not in DEMO_SUFFIXES:
+        raise UserError(f"Demonstration {path} has the suffix '{path.suffix}': expected {', '.join(DEMO_SUFFIXES)}.")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix == ".csv":
+            lines = path.read_text().splitlines()
+            header = bool(lines) and not _is_number(lines[0].split(",")[0])
+            return np.loadtxt(lines[header:], delimiter=",", ndmin=2)
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            if "next_obs" in names:
+                raise UserError(
+                    f"Demonstration {path} holds transitions, of many episodes: expected one episode's obs."
+                )
+            if "obs" not in names and len(names) != 1:
+                raise UserError(f"Demonstration {path} holds {', '.join(names) or 'nothing'}: expected a tensor 'obs'.")
+            return file.get_tensor("obs" if "obs" in names else names[0])
+    except OSError as error:
+        raise UserError(f"Demonstration {path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, SafetensorError, EOFError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"Demonstration {path} cannot be read: {reason}.") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
+    """(T, obs) float32."""
+    if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
+        raise UserError(
+            f"{name[:1].upper()}{name[1:]} holds {obs.dtype} of shape {obs.shape}: expected numbers of shape (T, {obs_dim}), T at least 2."
+        )
+    bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
+    if len(bad):
+        raise UserError(f"{name[:1].upper()}{name[1:]} is not finite in row {bad[0]}: expected finite numbers.")
+    return obs.astype(np.float32)
+
+
+def position_columns(env: HostEnv) -> list[int]:
+    """Where the observation shows the position: the entries that follow a goal's coordinates, one for each."""
+    p = len(env.env_spec.position)
+    at = env.goal_obs(np.zeros((1, p)))[0]
+    columns = []
+    for coordinate in np.eye(p):
+        follows = np.flatnonzero(np.abs(env.goal_obs(coordinate[None])[0] - at - 1) < 1e-4)
+        columns += [int(i) for i in follows[:1]]
+    return columns if len(columns) == p else []

@@ -1,0 +1,59 @@
+"""Statistics over seeds: interquartile means, areas under curves, intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 10_000
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval; the interval is NaN for a single value."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if np.isfinite(self.low) else f"{self.value:.1f}"
+
+
+def iqm(values: np.ndarray) -> float:
+    """Mean of the middle half of all values (Agarwal et al., 2021): a quarter is cut off at either end, values at the
+    cuts count by their share."""
+    ordered = np.sort(np.asarray(values, float).ravel())
+    n = len(ordered)
+    weights = np.minimum(np.arange(1, n + 1), 0.75 * n) - np.maximum(np.arange(n), 0.25 * n)
+    return float(np.average(ordered, weights=np.maximum(weights, 0)))
+
+
+def iqm_interval(groups: list[np.ndarray], seed: int = 0) -> Estimate:
+    """IQM over groups of values, a task's seeds each, with a stratified bootstrap interval."""
+    value = iqm(np.concatenate(groups))
+    if max(len(group) for group in groups) < 2:
+        return Estimate(value, float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    draws = [iqm(np.concatenate([rng.choice(group, len(group)) for group in groups])) for _ in range(RESAMPLES // 5)]
+    return Estimate(value, *(float(q) for q in np.quantile(draws, [0.025, 0.975])))
+
+
+def mean_interval(values: np.ndarray) -> Estimate:
+    """Mean of paired differences, one per seed, with Student's interval: wider for few seeds than a bootstrap's."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def area(steps: np.ndarray, returns: np.ndarray, budget: int) -> float:
+    """Mean return over [0, budget] of a curve that is linear between its points and constant beyond them; at points
+    of one step the last counts."""
+    steps, returns = np.asarray(steps, float), np.asarray(returns, float)
+    last = np.append(np.diff(steps) > 0, True)
+    steps, returns = steps[last], returns[last]
+    inside = steps[(steps > 0) & (steps < budget)]
+    grid = np.concatenate([[0.0], inside, [float(budget)]])
+    return float(np.trapezoid(np.interp(grid, steps, returns), grid) / budget)

@@ -1,0 +1,122 @@
+"""The model card of a skill bundle: what a stranger needs to know before they use it."""
+
+import json
+from typing import Any
+
+from urlrl.skills.policy import SkillPolicy
+
+LOAD = """\
+```python
+from urlrl.skills.policy import SkillPolicy  # one file that needs NumPy and safetensors; a copy does as well
+
+policy = SkillPolicy.from_pretrained("path/to/this/folder")
+action = policy.act(obs, {z})  # obs ({obs},) or (n, {obs}) -> actions in [-1, 1]
+ctrl = policy.scale(action)  # in actuator units
+{aim}```"""
+AIM = "z = policy.aim({goal}, obs)  # the skill that leads there from here; aim anew at every step\n"
+
+
+def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
+    """README.md of a bundle whose provenance is that of `urlrl.verbs.export`; evaluation is of the same checkpoint."""
+    config = policy.config
+    origin = config["provenance"]
+    title = f"{origin['agent']} skills for {config['env']}"
+    parts = [
+        _front_matter(origin["agent"], config["env"]),
+        f"# {title}",
+        f"A policy that {origin['agent']} pretrained on `{config['env']}` without any reward, for {origin['step']:,} "
+        f"environment steps. Beside the observation it takes a skill z. It is deterministic, keeps nothing between "
+        f"calls and has its normalisation inside.",
+        "## Use",
+        _usage(policy),
+        "## Contract",
+        _contract(config),
+    ]
+    if config["skills"]:
+        parts += ["## Named skills", _skills(config["skills"], origin)]
+    if evaluation is not None:
+        parts += ["## Scores", _scores(evaluation)]
+    parts += ["## How it was made", _making(origin)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(agent: str, env: str) -> str:
+    tags = ["reinforcement-learning", "unsupervised-reinforcement-learning", "skill-discovery", agent, env]
+    lines = ["---", "library_name: urlrl", "pipeline_tag: reinforcement-learning", "tags:"]
+    return "\n".join([*lines, *(f"- {json.dumps(tag)}" for tag in tags), "---"])
+
+
+def _usage(policy: SkillPolicy) -> str:
+    z = json.dumps(next(iter(policy.skills))) if policy.skills else "policy.sample(rng, 1)[0]"
+    place = policy.config["goal"]
+    goal = f"policy.goal({', '.join(f'{name}=1.0' for name in place['names'])})" if place else "goal_obs"
+    aim = AIM.format(goal=goal) if policy.config["latent"] else ""
+    return LOAD.format(z=z, obs=policy.config["observation"]["size"], aim=aim)
+
+
+def _contract(config: dict[str, Any]) -> str:
+    dt, skill, action = config["control_dt"], config["skill"], config["action"]
+    priors = {"sphere": "unit vectors", "gaussian": "standard normal vectors", "onehot": "one-hot vectors"}
+    rows = [
+        ("control step", "not stated by the environment" if dt is None else f"{dt:g} s"),
+        ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers"),
+        ("aims at goals", "yes" if config["latent"] else "no"),
+    ]
+    entries = [(str(i), f"`{name}`") for i, name in enumerate(config["observation"]["names"])]
+    actuators = [
+        (str(i), f"`{name}`", f"{low:g}", f"{high:g}")
+        for i, (name, low, high) in enumerate(zip(action["names"], action["low"], action["high"]))
+    ]
+    return "\n\n".join(
+        [
+            _table(("", ""), rows),
+            "Observation, in the environment's own units, not normalised:",
+            _table(("entry", "name"), entries),
+            "Action, and what -1 and 1 are in actuator units:",
+            _table(("entry", "actuator", "-1 is", "1 is"), actuators),
+        ]
+    )
+
+
+def _skills(skills: dict[str, Any], origin: dict[str, Any]) -> str:
+    def moved(displacement: dict[str, float] | None) -> str:
+        if displacement is None:
+            return "not measured"
+        return ", ".join(f"{name} {value:+.1f}" for name, value in displacement.items())
+
+    rows = [(f"`{name}`", moved(skill["displacement"])) for name, skill in skills.items()]
+    text = (
+        f"Where the skill led within an episode, from start to end, in the environment's unit of length (mean over the "
+        f"episodes with it, deterministic, evaluation seed {origin['evaluation_seed']}). Names of directions are those "
+        f"of the skills that went farthest that way, of the skills that were tried."
+    )
+    return f"{text}\n\n{_table(('skill', 'displacement'), rows)}"
+
+
+def _scores(evaluation: dict[str, Any]) -> str:
+    parts = []
+    if coverage := evaluation.get("coverage"):
+        rows = [(f"coverage, {coverage['unit']}", coverage["agent"], coverage["random"])]
+        parts.append(
+            f"`{coverage['protocol']}`, {coverage['episodes']} episodes, evaluation seed {evaluation['seed']}:"
+        )
+        parts.append(_table(("", "this agent", "random policy"), rows))
+    if goals := evaluation.get("goals"):
+        rows = [(name, f"{goals['agent'][name]:.3f}", f"{goals['random'][name]:.3f}") for name in goals["agent"]]
+        parts.append(f"`{goals['protocol']}`, {goals['num_goals']} goals, evaluation seed {evaluation['seed']}:")
+        parts.append(_table(("", "this agent", "random policy"), rows))
+    parts.append("One training seed: a score of this bundle, not of the method.")
+    return "\n\n".join(parts)
+
+
+def _making(origin: dict[str, Any]) -> str:
+    command = f"```\n{origin['command']}\n```\n\n" if origin["command"] else ""
+    note = f"{origin['note']}\n\n" if origin["note"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    config = json.dumps(origin["config"], indent=1)
+    return f"{command}{note}Trained with {versions}. The whole configuration:\n\n```json\n{config}\n```"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

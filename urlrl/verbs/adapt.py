@@ -1,0 +1,204 @@
+"""Adaptation of a pretrained agent to a task, by every method along one axis of environment steps."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.adaptation.config import METHODS, AdaptConfig
+from urlrl.adaptation.ladder import Cell, Ladder, summarise
+from urlrl.adaptation.methods import RUN, Setting, episode_returns
+from urlrl.config import MAX_SEED, to_json
+from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
+from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
+from urlrl.files import write_atomically
+from urlrl.learners.nets import Normalizer
+from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.streams import env_seed
+from urlrl.training.log import Progress, duration, make_progress
+from urlrl.types import Transition
+from urlrl.verbs.runs import Loaded, load_checkpoint, past
+
+FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
+FLOOR_EPISODES = 50
+
+
+def adapt(
+    run: Path | str,
+    task: str,
+    methods: Sequence[str] = METHODS,
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    config: AdaptConfig | None = None,
+    step: int | None = None,
+    out: Path | str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Adapt a run's agent to a task by each of the methods, with each of the seeds, and compare them.
+
+    Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call continues
+    and a later one adds to it. `ladder.json` and `ladder.png` there are of all that is done.
+
+    Args:
+        task: a name of `urlrl.envs.tasks.TASKS`, or a user's `module:object`.
+        methods: of "zero_shot", "z_search", "hierarchical", "finetune", "scratch".
+        config: budget and settings; `AdaptConfig()` by default.
+        step: which checkpoint; None is the newest that is whole.
+        out: `<run>/adapt` by default.
+
+    Returns:
+        {"task", "env", "pretrain_steps", "steps", "expert", "floors", "methods": {name: {"seeds", "final", "area", ...}},
+        "notes": [...]}: see docs/metrics.md.
+
+    Raises:
+        UserError: unknown names, a task for another environment, results of other settings in the folder.
+        TrainingDiverged: a learner is no longer finite; what was done before is kept.
+    """  # fmt: skip
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+    for seed in seeds:
+        check("seed", seed, 0, MAX_SEED)
+    enable_compilation_cache()
+    config, found, loaded = config or AdaptConfig(), find_task(task), load_checkpoint(run, step)
+    check_runs_on(found, loaded.config.env)
+    ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
+    same = {"task": task, "env": loaded.config.env, "pretrain_steps": loaded.step, "config": to_json(config)}
+    todo = [(method, seed) for method in methods for seed in seeds if not ladder.find(method, seed, same)]
+    progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
+    progress.say(
+        f"{loaded.config.agent_name} on {found.name}: pretrained for {loaded.step:,} steps, {config.steps:,} steps in the "
+        f"task for each method and seed; {len(todo)} to do, {len(methods) * len(seeds) - len(todo)} done before."
+    )
+    with closing(progress):
+        for i, (method, seed) in enumerate(todo):
+            try:
+                ladder.add(_run_cell(run, loaded, found, config, method, seed, same, progress, i / len(todo)))
+            except UnsupportedPrompt as error:  # The other methods can still be compared.
+                if f"{method}: {error}" not in notes:
+                    notes.append(f"{method}: {error}")
+                    progress.note(notes[-1])
+        result = _compare(ladder, found, loaded, config, notes)
+    return result
+
+
+def _run_cell(
+    run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int, same: dict[str, Any],
+    progress: Progress, done: float,
+) -> Cell:  # fmt: skip
+    began = time.monotonic()
+
+    def show(steps: int, mean: float) -> None:
+        eta = (time.monotonic() - began) / max(steps, 1) * (config.steps - steps)
+        progress.update(
+            f"{done:4.0%}  {method} seed {seed}  {steps:,}/{config.steps:,} steps  return {mean:.1f}  "
+            f"ETA {duration(eta)}"
+        )
+
+    setting = make_setting(run, loaded, task, config, seed, show)
+    RUN[method](setting)
+    seconds = time.monotonic() - began
+    mean = np.mean(setting.curve[-1][1])
+    progress.say(f"{method} seed {seed}: return {mean:.1f} at {setting.curve[-1][0]:,} steps, {duration(seconds)}")
+    return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1))
+
+
+def _compare(ladder: Ladder, task: Task, loaded: Loaded, config: AdaptConfig, notes: list[str]) -> dict[str, Any]:
+    from urlrl.adaptation.plot import draw  # Imports matplotlib.
+
+    cells = ladder.cells()
+    if not cells:
+        raise UserError(" ".join(notes))
+    floors = measure_floors(task, loaded.config.root_position)
+    result = {
+        "task": task.name,
+        "env": loaded.config.env,
+        "pretrain_steps": loaded.step,
+        "steps": config.steps,
+        "expert": task.expert,
+        "floors": floors,
+        "methods": summarise(cells, config.steps, task.expert),
+        "notes": notes,
+        "versions": versions(),
+    }
+    write_atomically(ladder.folder / "ladder.json", json.dumps(result, indent=1).encode())
+    title = f"{task.name}: {loaded.config.agent_name} pretrained on {loaded.config.env} for {loaded.step:,} steps"
+    draw(
+        cells,
+        {name: floor["mean"] for name, floor in floors.items()},
+        config.steps,
+        title,
+        ladder.folder / "ladder.png",
+    )
+    return result
+
+
+def measure_floors(task: Task, root_position: bool = False) -> dict[str, dict[str, float]]:
+    """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and published
+    floors, where there are any."""
+    with closing(make_task_env(task, FLOOR_EPISODES, root_position=root_position)) as env:
+        shape, rng = env.action_space.shape, np.random.default_rng(env_seed(0, "floor actions"))
+        acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "random": lambda obs: rng.uniform(-1, 1, shape),
+            "zero action": lambda obs: np.zeros(shape),
+        }
+        floors = {}
+        for name, act in acts.items():
+            returns = episode_returns(env, act, env_seed(0, "floors"))
+            error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
+            floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": FLOOR_EPISODES}
+    return floors
+
+
+def make_setting(
+    run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, seed: int, show: Callable[[int, float], None]
+) -> Setting:
+    """What the methods start from: a run's agent, its past with the task's rewards, the task's environment."""
+
+    def make_env(num_envs: int) -> TaskEnv:
+        return make_task_env(task, num_envs, root_position=loaded.config.root_position)
+
+    rows = past(run, loaded.config, loaded.spec, config.samples, seed)
+    data = None if rows is None else _labelled(rows, task)
+    return Setting(loaded.agent, make_env, config, seed, data, _spread(loaded, rows, task), show)
+
+
+def _labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
+    """Transitions with the rewards of a task that is the same in every episode; zeros for one that is not."""
+    context = np.stack([task.draw(np.random.default_rng(0))] * len(rows["obs"]))
+    clock = np.ones(len(rows["obs"]), np.int64)
+    moment = Moment(rows["physics"], rows["action"], rows["next_physics"], context, clock)
+    reward = np.zeros(len(rows["obs"])) if context.shape[1] else task.score(moment)
+    return Transition(
+        obs=rows["obs"],
+        action=rows["action"],
+        reward=reward.astype(np.float32),
+        discount=1 - rows["terminated"].astype(np.float32),
+        next_obs=rows["next_obs"],
+        z=rows["z"],
+    )
+
+
+def _spread(loaded: Loaded, rows: dict[str, np.ndarray] | None, task: Task) -> Normalizer:
+    """Mean and standard deviation of the past's observations, and of the task's features there; without a past, what
+    the agent itself goes by, and features as they are."""
+    width = len(task.feature_names)
+    if rows is None:
+        mean, std = np.asarray(loaded.agent.normalizer.mean), np.asarray(loaded.agent.normalizer.std)
+        return Normalizer(jnp.float32(np.r_[mean, np.zeros(width)]), jnp.float32(np.r_[std, np.ones(width)]))
+    rng = np.random.default_rng(0)
+    physics = rows["physics"][:FEATURE_DRAWS]
+    context = np.stack([task.draw(rng) for _ in physics])
+    features = task.features(physics, context, rng.integers(0, task.episode_steps or 1, len(physics)))
+    columns = [(part.mean(axis=0), part.std(axis=0)) for part in (rows["obs"], features)]
+    mean, std = (np.concatenate(parts) for parts in zip(*columns))
+    return Normalizer(jnp.float32(mean), jnp.float32(np.maximum(std, 1e-3)))
+
+
+def _file_name(task: str) -> str:
+    return task.replace(":", ".")

@@ -1,0 +1,64 @@
+"""A run's skills as files that another controller loads."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from urlrl.config import MAX_SEED
+from urlrl.errors import UserError, check, check_choice
+from urlrl.evaluation import coverage
+from urlrl.runtime import enable_compilation_cache
+from urlrl.skills.card import make_card
+from urlrl.skills.export import make_policy
+from urlrl.skills.formats import FORMATS
+from urlrl.skills.policy import SkillError
+from urlrl.streams import stream
+from urlrl.training.run import RunFolder
+from urlrl.verbs.runs import load_checkpoint, make_run_env
+
+
+def export(run: Path | str, out: Path | str, *, step: int | None = None, format: str = "bundle", seed: int = 0) -> Path:
+    """Write a run's skills into the folder `out`; it is whole or not there, and replaces only an older export.
+
+    Args:
+        step: which checkpoint; None is the newest that is whole.
+        format: "bundle" (`urlrl.skills.policy` reads it), "onnx" or "stablehlo" (see `urlrl.skills.formats`).
+        seed: of the episodes that name the skills and give the golden outputs; that of `evaluate`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: not a run, the export does not do what the agent does to 1e-5, a package is missing, or the folder
+            holds something else.
+    """
+    check_choice("format", format, FORMATS)
+    check("seed", seed, 0, MAX_SEED)
+    enable_compilation_cache()
+    agent, config, _, step, note = load_checkpoint(run, step)
+    manifest = RunFolder(run).manifest()
+    provenance = {
+        "agent": config.agent_name,
+        "step": step,
+        "evaluation_seed": seed,
+        "note": note,
+        **{key: manifest[key] for key in ("command", "config", "versions")},
+    }
+    try:
+        with closing(make_run_env(config, coverage.EPISODES)) as env:
+            trajectory = coverage.scored_episodes(env, agent, seed)
+            policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
+        policy.card = make_card(policy, _evaluation(RunFolder(run).path, step))
+        return FORMATS[format](policy, probes, out)
+    except SkillError as error:
+        raise UserError(str(error)) from error
+
+
+def _evaluation(run: Path, step: int) -> dict[str, Any] | None:
+    """What `evaluate` measured of this checkpoint, if it did."""
+    try:
+        evaluation = json.loads((run / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return evaluation if evaluation["step"] == step else None
