@@ -12,7 +12,7 @@ Skills z move the agent along a learned latent phi, and phi is bounded by tempor
     policy   SAC on r, recomputed with the new phi (learners/sac.py)
 
 Since r telescopes, the best z to reach a goal g from s is the direction of phi(g) - phi(s): that is how it is prompted.
-A reward is prompted as the direction w of its least-squares fit dphi^T w + b; this is ours, the paper has goals only.
+A reward is prompted through its least-squares fit dphi^T w + b; this is ours, the paper prompts with goals only.
 
 Differences between the paper and its released code; presets named `*-paper` follow the code:
 - `constraint_reduction="mean"`: the code has q = mean_j dphi_j^2, so it enforces |dphi| <= sqrt(d). The paper: "sum".
@@ -92,10 +92,11 @@ class Along(NamedTuple):
 
 
 class Maximise(NamedTuple):
-    """A task of METRA: the reward dphi^T w + offset."""
+    """A task of METRA: the reward dphi^T w + offset, for skills that move phi by direction(z)^T moves on average."""
 
     w: jax.Array  # (d,)
     offset: jax.Array  # ()
+    moves: jax.Array  # (d, d)
 
 
 class Metra(struct.PyTreeNode):
@@ -163,6 +164,10 @@ class Metra(struct.PyTreeNode):
         dphi = self.phi(batch.next_obs) - self.phi(batch.obs)
         return jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
 
+    def _latent_step(self, batch: Transition) -> jax.Array:
+        """dphi of raw observations, (B, d)."""
+        return self.latent(batch.next_obs) - self.latent(batch.obs)
+
     def _normalized(self, batch: Transition) -> Transition:
         return batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
 
@@ -171,15 +176,18 @@ class Metra(struct.PyTreeNode):
 
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along | Maximise:
         """A goal is a point of latent space; a demonstration is the direction in which it went; a reward is the
-        direction that explains it best, by least squares on latent steps (with an intercept)."""
-        del seen, key
+        direction w that explains it best, dphi^T w + b, and the skill the one that `seen` shows to move most along w.
+        Both are least squares."""
+        del key
         match prompt:
             case GoalPrompt(goal):
                 return Toward(self.latent(goal))
             case DemoPrompt(obs):
                 return Along(self.config.z.project(self.latent(obs[-1]) - self.latent(obs[0])))
             case RewardPrompt(steps):
-                return Maximise(*least_squares(self.latent(steps.next_obs) - self.latent(steps.obs), steps.reward))
+                w, offset = least_squares(self._latent_step(steps), steps.reward)
+                moves, _ = least_squares(self.config.z.direction(seen.z), self._latent_step(seen))
+                return Maximise(w, offset, moves)
             case _:
                 raise UnsupportedPrompt(
                     f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
@@ -193,21 +201,22 @@ class Metra(struct.PyTreeNode):
                 return self.config.z.project(jnp.broadcast_to(phi_goal, latent.shape) - latent)
             case Along(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
-            case Maximise(w):
-                return jnp.broadcast_to(self.config.z.project(w), (*obs.shape[:-1], w.shape[-1]))
+            case Maximise(w, _, moves):
+                return jnp.broadcast_to(self.config.z.project(moves @ w), (*obs.shape[:-1], w.shape[-1]))
 
     def predict_reward(self, task: Maximise, batch: Transition) -> jax.Array:
         """dphi^T w + offset, (B,)."""
-        return (self.latent(batch.next_obs) - self.latent(batch.obs)) @ task.w + task.offset
+        return self._latent_step(batch) @ task.w + task.offset
 
     def predict_return(self, task: Maximise, obs: Array) -> jax.Array:
         """The discounted return from these states, (*B,), without end: the critics' value of the skill (which counts
-        entropy too), in the units of the task's reward along it, and the offset's share."""
+        entropy too), in the units of the reward that its moves bring, and the offset's share."""
         z = self.aim(task, obs)
         x = self._policy_input(self.normalizer(obs), z)
         q = jnp.min(self.sac.critic(x, self.sac.actor(x).mode()), axis=0)
         direction = self.config.z.direction(z)
-        scale = (direction @ task.w) / jnp.sum(direction**2, axis=-1)
+        move = direction @ task.moves
+        scale = (move @ task.w) / jnp.sum(move * direction, axis=-1)
         return scale * q + task.offset / (1 - self.config.gamma)
 
     def learner(self, z: Array, key: jax.Array) -> SAC:

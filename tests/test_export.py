@@ -28,9 +28,7 @@ from urlrl.types import GoalPrompt, Trajectory, Transition
 from urlrl.verbs.export import export
 from urlrl.verbs.runs import create_agent
 
-ORIGIN = {
-    "agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "command": "", "config": {}, "versions": {"numpy": "2"},
-}  # fmt: skip
+ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "command": "", "config": {}, "versions": {}}
 
 
 def make_agent(name, config, env="point", steps=6):
@@ -129,14 +127,23 @@ def test_a_stablehlo_program_acts_as_its_agent_does(exported, tmp_path):
 # --- exports that are wrong
 
 
+@pytest.fixture(scope="module")
 def metra_on_point():
-    return make_agent("metra", MetraConfig(width=16))
+    agent, env, trajectory = make_agent("metra", MetraConfig(width=16))
+    with closing(env):
+        yield agent, env, trajectory
+
+
+@pytest.fixture(scope="module")
+def metra(metra_on_point):
+    """(policy, probes)"""
+    return exporting.make_policy(*metra_on_point, jax.random.key(0), ORIGIN)
 
 
 @pytest.mark.parametrize("wrong", ["activation", "scaled", "latent", "normalizer"])
-def test_an_export_that_acts_otherwise_is_refused(wrong):
+def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
     """Wrong networks of an agent are found before anything is written."""
-    agent, env, trajectory = metra_on_point()
+    agent, env, trajectory = metra_on_point
 
     class Wrong(type(agent)):
         def skill_networks(self):
@@ -152,34 +159,36 @@ def test_an_export_that_acts_otherwise_is_refused(wrong):
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     if wrong == "normalizer":  # What the agent uses is not what it says.
         Wrong.sample_actions = lambda self, obs, z, key, t: agent.sample_actions(obs + 1, z, key, t)
-    with closing(env), pytest.raises(SkillError, match="differs .*expected at most 1e-05"):
+    with pytest.raises(SkillError, match="differs .*expected at most 1e-05"):
         exporting.make_policy(Wrong(**fields), env, trajectory, jax.random.key(0), ORIGIN)
 
 
 @pytest.mark.parametrize("name", ["onnx", "stablehlo"])
-def test_a_format_that_acts_otherwise_is_not_written(name, tmp_path):
-    agent, env, trajectory = metra_on_point()
-    with closing(env):
-        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
-    probes["act"]["action"] = probes["act"]["action"] + np.float32(2e-5)
+def test_a_format_that_acts_otherwise_is_not_written(metra, name, tmp_path):
+    policy, probes = metra
+    act = {**probes["act"], "action": probes["act"]["action"] + np.float32(2e-5)}
     with pytest.raises(
         SkillError, match="has an action that differs from the agent's by 2e-05: .* nothing was written"
     ):
-        FORMATS[name](policy, probes, tmp_path / "out")
+        FORMATS[name](policy, {**probes, "act": act}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name, package", [("onnx", "onnxruntime"), ("onnx", "onnx"), ("stablehlo", "flatbuffers")])
-def test_a_package_that_is_not_installed_is_named(name, package, monkeypatch, tmp_path):
-    agent, env, trajectory = metra_on_point()
-    with closing(env):
-        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+@pytest.mark.parametrize(
+    "name, package, named",
+    [
+        ("onnx", "onnxruntime", "onnx and onnxruntime"),
+        ("onnx", "onnx", "onnx and onnxruntime"),
+        ("stablehlo", "flatbuffers", "flatbuffers"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(metra, name, package, named, monkeypatch, tmp_path):
     for module in [module for module in sys.modules if module.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
-    with pytest.raises(SkillError, match=rf"The format '{name}' needs {package}, .* pip install 'urlrl\[onnx\]'\."):
-        FORMATS[name](policy, probes, tmp_path / "out")
+    with pytest.raises(SkillError, match=rf"The format '{name}' needs {named}, .* pip install 'urlrl\[onnx\]'\."):
+        FORMATS[name](*metra, tmp_path / "out")
 
 
 # --- names, bounds, templates

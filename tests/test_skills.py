@@ -150,6 +150,8 @@ def test_projections_are_those_of_the_training_library(kind, dim):
     np.testing.assert_allclose(policy.project(x), np.array(space.project(x)), rtol=1e-6)
     np.testing.assert_array_equal(policy.project(x[4]), policy.project(x)[4])
     assert runtime.typical_norm({"kind": kind, "dim": dim}) == space.typical_norm
+    far = policy.project(np.full(dim, 1e30))  # Its square is beyond float32.
+    np.testing.assert_allclose(far, np.array(space.project(np.ones(dim, np.float32))), rtol=1e-6)
     if kind != "onehot":  # The fixed direction, not a division by zero, and not NaN.
         assert policy.project(x[0]).tolist() == [np.float32(space.typical_norm), *[0] * (dim - 1)]
 
@@ -396,12 +398,12 @@ BAD_BUNDLES = {
     "a pickle inside": (_write(WEIGHTS, pickle.dumps({"w": 1}), True), r"not a safetensors file: .*"),
     "weights are a folder": (_folder(WEIGHTS), r"skill\.safetensors is a folder or a device: expected a file"),
     "config is a folder": (_folder(CONFIG), r"config\.json is a folder or a device"),
-    "a link outside": (_link(WEIGHTS, "/etc/hostname"), r"leads out of the bundle, to /etc/hostname"),
-    "a link up": (_link(CONFIG, "../../outside.json"), r"config\.json has no|leads out|has no config\.json"),
+    "a link outside": (_link(WEIGHTS, __file__), r"leads out of the bundle, to .*test_skills\.py"),
+    "a link up": (_link(CONFIG, "../../outside.json"), r"has no config\.json"),
     "a link to itself": (_link(CARD, CARD), r"README\.md"),
-    "a device": (_link(CARD, "/dev/zero"), r"leads out of the bundle"),
+    "a device": (_link(CARD, os.devnull), r"leads out of the bundle"),
     "a card that is no text": (_write(CARD, b"\xff\xfe"), r"README\.md is no text: .*expected UTF-8"),
-    "too large": (lambda folder: os.truncate(folder / WEIGHTS, 2**28 + 1), r"is of 268,435,457 bytes: expected at most 268,435,456"),
+    "too large": (lambda folder: os.truncate(folder / WEIGHTS, 2**28 + 1), r"is of .* bytes: expected at most 268"),
     "config too large": (_write(CONFIG, b" " * (2**22 + 1)), r"config\.json is of .*: expected at most 4,194,304"),
     "not JSON": (_write(CONFIG, b"{'a': 1}"), r"config\.json is not JSON: Expecting property name"),
     "empty config": (_write(CONFIG, b""), r"config\.json is not JSON"),
@@ -746,7 +748,7 @@ def test_the_hub(bundle, tmp_path, monkeypatch):
     with pytest.raises(SkillError, match="Cannot push to the hub as 'nobody/x': forbidden"):
         policy.push_to_hub("nobody/x")
     (snapshot / CARD).unlink()
-    (snapshot / CARD).symlink_to("/etc/hostname")
+    (snapshot / CARD).symlink_to(__file__)
     with pytest.raises(SkillError, match="leads out of the bundle"):
         SkillPolicy.from_pretrained("someone/skills")
 

@@ -121,3 +121,14 @@ def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
         elif Suppress not in marks:
             options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
     return options
+
+
+def number_list(option: str, text: str) -> list[int]:
+    """'0..4' -> [0, 1, 2, 3, 4]; '0,3' -> [0, 3]; '2' -> [2]. Raises UserError for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
+            raise UserError(f"Option '{option}' is '{text}': expected whole numbers, as in 0..4 or 0,3.")
+        numbers += range(int(first), int(last if dots else first) + 1)
+    return numbers

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from urlrl.arguments import asks_for_help, check_arguments, parse, take, take_flag
+from urlrl.arguments import asks_for_help, check_arguments, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
 
@@ -24,8 +24,11 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl prompt runs/x "vx - 0.1 * energy"
                              ask for a reward, a --goal x=30 or a --demo FILE, and measure what it does
   urlrl report runs/x        a page with trajectories, curves, latents and videos
+  urlrl adapt runs/x --task half_cheetah_goal
+                             the ladder: prompt, search, hierarchy, fine-tuning, from scratch, on one axis of steps
   urlrl export runs/x --out bundles/x
                              skills for another controller: a bundle that NumPy runs, ONNX or StableHLO
+  urlrl tasks                the tasks, and the environments whose agents can be asked for them
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
 
@@ -40,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
         "evaluate": _evaluate,
         "prompt": _prompt,
         "report": _report,
+        "adapt": _adapt,
         "export": _export,
+        "tasks": _tasks,
         "presets": _presets,
         "doctor": _doctor,
     }
@@ -192,6 +197,123 @@ def _report(argv: list[str]) -> None:
     from urlrl.verbs.report import report
 
     print(report(options.run))
+
+
+def _adapt(argv: list[str]) -> None:
+    """The verb's own options come first, every other one is a field of AdaptConfig."""
+    from urlrl.adaptation.config import METHODS, AdaptConfig
+
+    options = list(argv)
+    if asks_for_help(options):
+        print(
+            "usage: urlrl adapt RUN --task TASK [--method METHOD] [--seeds 0..4] [--step N] [--out DIR] [--quiet] "
+            "[OPTIONS]\n       urlrl adapt RUN --suite SUITE [--seeds 0..4] [--out DIR] [--quiet]\n\n"
+            f"METHOD is one of {', '.join(METHODS)}, or all (default). `urlrl tasks` lists the tasks.\n"
+        )
+        tyro.cli(AdaptConfig, args=options, prog="urlrl adapt", description="")
+    run = options.pop(0) if options and not options[0].startswith("-") else None
+    task, method = take(options, "--task"), take(options, "--method") or "all"
+    seeds, step, out = take(options, "--seeds") or "0..4", take(options, "--step"), take(options, "--out")
+    suite, quiet = take(options, "--suite"), take_flag(options, "--quiet")
+    if run and suite and not (task or options):
+        from urlrl.verbs.suite import score_suite
+
+        _print_suite(score_suite(run, suite, seeds=number_list("--seeds", seeds), out=out, quiet=quiet))
+        return
+    if suite:
+        raise UserError("A suite fixes tasks and settings: expected urlrl adapt RUN --suite SUITE without others.")
+    if run is None or task is None:
+        raise UserError("`urlrl adapt` needs a run and a task: expected urlrl adapt RUN --task TASK.")
+    if method != "all" and method not in METHODS:
+        raise unknown("method", method, [*METHODS, "all"])
+    check_arguments(options, AdaptConfig)
+    config = tyro.cli(AdaptConfig, args=options, prog="urlrl adapt", description="")
+    from urlrl.verbs.adapt import adapt
+
+    result = adapt(
+        run,
+        task,
+        METHODS if method == "all" else (method,),
+        seeds=number_list("--seeds", seeds),
+        config=config,
+        step=None if step is None else number_list("--step", step)[0],
+        out=out,
+        quiet=quiet,
+    )
+    _print_ladder(result)
+    print(Path(out or Path(run) / "adapt") / task.replace(":", ".") / "ladder.png")
+
+
+def _tasks(argv: list[str]) -> None:
+    parse(NoOptions, argv, "tasks")
+    from rich.console import Console
+    from rich.table import Table
+
+    from urlrl.envs.tasks import TASKS
+
+    table = Table("task", "acted out in", "for agents pretrained on", box=None, pad_edge=False)
+    for name, make in TASKS.items():
+        task = make()
+        table.add_row(name, task.env, ", ".join(task.runs_on))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_ladder(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from urlrl.adaptation.ladder import LABELS, estimate
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(
+        f"{result['task']}: pretrained for {result['pretrain_steps']:,} steps without reward on {result['env']}, then "
+        f"{result['steps']:,} steps in the task"
+    )
+    columns = ["", "seeds", "return at the end", "mean over the budget", "over scratch"]
+    expert = result["expert"]
+    table = Table(*columns, *(["of the expert"] if expert else []), box=None, pad_edge=False)
+    for method, entry in result["methods"].items():
+        cells = [LABELS[method], ", ".join(map(str, entry["seeds"]))]
+        cells += [estimate(entry[name]) for name in ("final", "area", "over_scratch")]
+        table.add_row(*cells, *([f"{entry['normalised']:.0%}"] if expert else []))
+    for name, floor in result["floors"].items():
+        table.add_row(
+            f"({name})", "", f"{floor['mean']:.1f}", "", "", *([f"{floor['mean'] / expert:.0%}"] if expert else [])
+        )
+    console.print(table)
+    console.print(
+        "Interquartile means over seeds with 95 % bootstrap intervals. Over scratch: difference of the means over the "
+        "budget, paired by seed, with its 95 % Student interval."
+    )
+    for note in result["notes"]:
+        console.print(note)
+
+
+def _print_suite(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from urlrl.adaptation.ladder import LABELS, estimate
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    tasks = list(result["experts"])
+    console.print(f"{result['suite']}, pretrained on {result['env']}: share of the expert's return")
+    table = Table("pretraining steps", "", *tasks, "all", box=None, pad_edge=False)
+    for snapshot, methods in result["scores"].items():
+        for method, score in methods.items():
+            means = [sum(values) / len(values) for values in score["normalised"].values()]
+            table.add_row(
+                f"{snapshot:,}", LABELS[method], *(f"{mean:.2f}" for mean in means), estimate(score["iqm"], 2)
+            )
+    for name in ("random", "zero action", "standing still"):
+        floors = [result["floors"][task].get(name, {}).get("mean") for task in tasks]
+        if None not in floors:
+            shares = [floor / result["experts"][task] for floor, task in zip(floors, tasks)]
+            table.add_row("", f"({name})", *(f"{share:.2f}" for share in shares), f"{sum(shares) / len(shares):.2f}")
+    console.print(table)
+    console.print("All: interquartile mean over tasks and seeds, 95 % stratified bootstrap interval.")
+    for note in result["notes"]:
+        console.print(note)
 
 
 def _presets(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import Suppress
 from urlrl.errors import UserError, check, check_choice, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
-RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "keep_data")
+RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 
@@ -37,6 +37,7 @@ class PretrainConfig(Generic[AgentConfig]):
     seed: int = 0  # of everything random in the run
     eval_every: int = 50_000  # steps between coverage evaluations; 0 is never
     checkpoint_minutes: float = 2.0  # between checkpoints; 0 is after every learning phase
+    snapshots: tuple[int, ...] = ()  # steps; the first checkpoint at or after each is kept for good
     keep_data: Literal["all", "window"] = "all"  # of the transitions on disk: all, or the last replay_capacity
 
     def __post_init__(self):
@@ -44,6 +45,8 @@ class PretrainConfig(Generic[AgentConfig]):
             check(field, getattr(self, field), 1)
         for field in ("updates", "min_replay", "eval_every", "checkpoint_minutes"):
             check(field, getattr(self, field), 0)
+        for snapshot in self.snapshots:
+            check("snapshots", snapshot, 1)
         check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
         check("seed", self.seed, 0, MAX_SEED)
         if self.episode_steps is not None:

@@ -14,7 +14,7 @@ METHODS = ("zero_shot", "z_search", "hierarchical", "finetune", "scratch")
 class HighLevelConfig:
     """The controller over frozen skills: SAC where skills are continuous, PPO where they are indices."""
 
-    sac: SACConfig = SACConfig(width=128, lr=1e-3, alpha=0.1)
+    sac: SACConfig = SACConfig(width=128, lr=3e-4, alpha=0.1)
     ppo: PPOConfig = PPOConfig(width=128, lr=3e-4, rounds=40, batch=64)
     episodes: int = 16  # PPO: episodes per update
     updates: int = 2  # SAC: gradient steps per decision
@@ -61,7 +61,7 @@ class AdaptConfig:
 
     steps: int = 200_000  # of each method and seed
     eval_every: int = 10_000  # control steps between evaluations, which are not counted
-    eval_episodes: int = 16  # deterministic ones, from the same starts for every method
+    eval_episodes: int = 32  # deterministic ones, from the same starts for every method
     num_envs: int = 8  # environments stepped together
     samples: int = 5_120  # labelled transitions of the run's own data that a zero-shot prompt may see
     high_level: HighLevelConfig = HighLevelConfig()

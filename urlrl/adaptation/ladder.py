@@ -63,6 +63,7 @@ class Ladder:
         return True
 
     def add(self, cell: Cell) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, **cell.__dict__}
         write_atomically(self._path(cell.method, cell.seed), json.dumps(content).encode())
 
@@ -98,13 +99,15 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
         final = [float(cell.returns[-1]) for cell in mine]
         areas = {cell.seed: area(cell.steps, cell.returns, budget) for cell in mine}
         paired = [areas[seed] - scratch[seed] for seed in areas if seed in scratch]
+        end = _interval(final)
         result[method] = {
             "seeds": [cell.seed for cell in mine],
-            "final": _interval(final),
+            "final": end,
             "final_per_seed": final,
-            "normalised": None if expert is None else float(np.mean(final)) / expert,
+            "normalised": None if expert is None else end["value"] / expert,
             "area": _interval(list(areas.values())),
             "area_per_seed": list(areas.values()),
+            "curves": [[[steps, float(np.mean(returns))] for steps, returns in cell.curve] for cell in mine],
             "over_scratch": mean_interval(np.array(paired))._asdict() if paired and method != "scratch" else None,
         }
     return result
@@ -114,8 +117,9 @@ def _interval(values: list[float]) -> dict[str, float]:
     return iqm_interval([np.array(values)])._asdict()
 
 
-def estimate(data: dict[str, float] | None) -> str:
-    return "" if data is None else str(Estimate(**data))
+def estimate(data: dict[str, float] | None, digits: int = 1) -> str:
+    """'4.2 [3.9, 4.6]'; without an interval where there is none, empty without data."""
+    return "" if data is None else Estimate(**data).text(digits)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

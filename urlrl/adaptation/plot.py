@@ -21,15 +21,9 @@ COLORS = {
 
 def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, path: Path) -> None:
     """Mean over seeds as a line, each seed as a thin one; floors in grey."""
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, value in floors.items():
-        axes.axhline(value, color="0.72", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        axes.annotate(
-            name, (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            color="0.5", fontsize=8, va="center",
-        )  # fmt: skip
     for method in dict.fromkeys(cell.method for cell in cells):
         mine = [cell for cell in cells if cell.method == method]
         grid = np.unique(np.concatenate([[0, budget], *(cell.steps for cell in mine)]))
@@ -39,9 +33,27 @@ def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, p
         if len(mine) > 1:
             axes.plot(grid, lines.T, **style, linewidth=0.6, alpha=0.3)
         axes.plot(grid, lines.mean(axis=0), **style, linewidth=2, label=f"{LABELS[method]} ({len(mine)})")
+    low, high = axes.get_ylim()
+    for names, value in _together(floors, 0.05 * (high - low)):
+        axes.axhline(value, color="0.72", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            names, (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            color="0.5", fontsize=8, va="center",
+        )  # fmt: skip
     axes.set(xlabel="environment steps in the task", ylabel="return", xlim=(0, budget))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, title="mean over (n) seeds", title_fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, title="mean over (n) seeds")
     figure.savefig(path, dpi=150)
+
+
+def _together(floors: dict[str, float], near: float) -> list[tuple[str, float]]:
+    """Names and height of each line; floors that would be drawn over each other share one."""
+    lines: list[tuple[str, float]] = []
+    for name, value in sorted(floors.items(), key=lambda item: item[1]):
+        if lines and value - lines[-1][1] < near:
+            lines[-1] = (f"{lines[-1][0]}\n{name}", lines[-1][1])
+        else:
+            lines.append((name, value))
+    return lines

@@ -74,14 +74,14 @@ class ShardFolder:
         """The shards that are here, in order of their rows."""
         return sorted(path for path in self._ours() if not path.name.endswith(".part"))
 
-    def sample(self, count: int, rng: np.random.Generator) -> Rows | None:
-        """`count` distinct rows (or all, if there are fewer) of the shards that are here, uniform and in order; None if
-        there are none.
+    def sample(self, count: int, until: int, rng: np.random.Generator) -> Rows | None:
+        """`count` distinct rows (or all, if there are fewer) of the shards that are here, uniform and in order, none of
+        global index `until` or later; None if there are none.
 
         Raises:
             UserError: a shard cannot be read, or holds other fields.
         """
-        files = self.files()
+        files = [path for path in self.files() if int(path.stem.split("-")[1]) <= until]
         ends = np.cumsum([0, *(int(end) - int(begin) for begin, end in (path.stem.split("-") for path in files))])
         if not ends[-1]:
             return None

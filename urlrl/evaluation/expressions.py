@@ -140,7 +140,7 @@ class _Reader:
             return Part(self._source(node), function, tuple(self.read(inner, depth - 1) for inner in nodes))
 
         match node:
-            case ast.Constant(value) if type(value) in (int, float):
+            case ast.Constant(int() | float() as value) if not isinstance(value, bool):
                 return Part(self._source(node), self._number(node, value))
             case ast.Name(name):
                 return self._name(name)
@@ -194,7 +194,7 @@ class _Reader:
     def _check_exponent(self, node: ast.AST) -> None:
         match node:
             case ast.Constant(int() | float() as size) | ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as size)):
-                if size is not True and size <= MAX_EXPONENT:
+                if not isinstance(size, bool) and size <= MAX_EXPONENT:
                     return
         raise UserError(
             f"The reward has the exponent {_short(self._source(node))}: expected a number up to {MAX_EXPONENT}."

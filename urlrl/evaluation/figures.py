@@ -230,7 +230,8 @@ class OverTime(NamedTuple):
 
 
 def draw_prompt(
-    agent: Trajectory, random: Trajectory, spec: EnvSpec, over_time: OverTime | None, theme: Theme, *, goal: np.ndarray | None = None, demo: np.ndarray | None = None,
+    agent: Trajectory, random: Trajectory, spec: EnvSpec, over_time: OverTime | None, theme: Theme, *,
+    goal: np.ndarray | None = None, demo: np.ndarray | None = None,
 ) -> Figure:  # fmt: skip
     """The paths of prompted episodes over those of the random policy, and beside them a panel over time; one of these
     may be missing.

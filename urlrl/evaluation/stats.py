@@ -15,8 +15,9 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if np.isfinite(self.low) else f"{self.value:.1f}"
+    def text(self, digits: int) -> str:
+        value, low, high = (f"{number:.{digits}f}" for number in self)
+        return f"{value} [{low}, {high}]" if np.isfinite(self.low) else value
 
 
 def iqm(values: np.ndarray) -> float:

@@ -67,10 +67,10 @@ class SkillSpace:
 
 
 def least_squares(features: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
-    """w (d,) and b () that minimise mean (features w + b - targets)^2; features (n, d), targets (n,). Directions in
-    which the features do not vary get weight 0."""
-    mean, offset = jnp.mean(features, axis=0), jnp.mean(targets)
-    w = jnp.linalg.pinv(features - mean[None], rtol=1e-5) @ (targets - offset)
+    """w (d, *k) and b (*k,) that minimise mean (features w + b - targets)^2; features (n, d), targets (n, *k).
+    Directions in which the features do not vary get weight 0."""
+    mean, offset = jnp.mean(features, axis=0), jnp.mean(targets, axis=0)
+    w = jnp.linalg.pinv(features - mean[None], rtol=1e-5) @ (targets - offset[None])
     return w, offset - mean @ w
 
 

@@ -1,62 +1,149 @@
-"""Environments whose actions are skills: what a high-level controller sees."""
+"""Environments whose actions are skills: what a high-level controller sees. Beside the runtime, it needs Gymnasium."""
 
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from urlrl.skills.policy import SkillError, SkillPolicy
 
 # observations (n, obs), skills (n, d) -> actions (n, act)
 Act = Callable[[np.ndarray, np.ndarray], Any]
+Z_SCALE = 1.5  # a choice in [-1, 1]^d times this is a skill without a fixed length (sheet: as for DADS and CIC)
+
+
+class SkillEnv(gymnasium.Wrapper):
+    """`env` with an action that is the skill to perform for the next `k` control steps.
+
+    The policy sees every control step's observation (its first entries: a task may add more), so it is feedback
+    control and no replay of actions. The reward is the plain sum over the control steps; the observation is the last
+    one. An episode that ends earlier ends the option. `info["control_steps"]` says how many steps it was.
+
+    The action space is the index of a skill (Discrete) for one-hot skills, else [-1, 1]^d (Box): a vector of any
+    length is projected onto unit skills, and multiplied by `Z_SCALE` for Gaussian ones. The policy's actions are mapped
+    from [-1, 1] onto the bounds of `env.action_space`.
+
+    Args:
+        env: shows the observations that the policy knows, further entries behind them.
+        policy: the skills; it is not changed, and several environments may share it.
+        k: control steps per action, at least 1.
+        discrete: whether an action is an index; None: where skills are one-hot. With one-hot skills and False, an
+            action is a preference per skill, and the largest acts: for agents that need a Box.
+
+    Raises:
+        SkillError: one of these does not fit the policy; in `step`, an action that is no skill.
+    """
+
+    def __init__(self, env: gymnasium.Env, policy: SkillPolicy, k: int = 25, discrete: bool | None = None):
+        super().__init__(env)
+        self.policy, self.k, self._kind = policy, k, policy.config["skill"]["kind"]
+        self.obs_dim, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
+        _check(k, env.observation_space, self.obs_dim)
+        _check_actions(env.action_space, policy.config["action"]["size"])
+        low, high = (np.asarray(bound, np.float64) for bound in (env.action_space.low, env.action_space.high))
+        self._middle, self._half, self._dtype = (high + low) / 2, (high - low) / 2, env.action_space.dtype
+        self.discrete = self._kind == "onehot" if discrete is None else discrete
+        if self.discrete and self._kind != "onehot":
+            raise SkillError(f"discrete is True: expected None or False, as these skills are of kind '{self._kind}'.")
+        self.action_space = Discrete(dim) if self.discrete else Box(-1.0, 1.0, (dim,), np.float32)
+        self._obs: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self._obs, info = self.env.reset(seed=seed, options=options)
+        return self._obs, info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Perform a skill; returns the observation it led to, the sum of rewards, terminated, truncated, info."""
+        if self._obs is None:
+            raise SkillError("There is no observation yet: expected a reset before the first step.")
+        z, total, taken, ended = self.skill(action), 0.0, 0, False
+        while taken < self.k and not ended:
+            command = self._middle + self._half * self.policy.act(self._obs[: self.obs_dim], z)
+            self._obs, reward, terminated, truncated, info = self.env.step(command.astype(self._dtype))
+            total, taken, ended = total + float(reward), taken + 1, terminated or truncated
+        return self._obs, total, terminated, truncated, {**info, "control_steps": taken}
+
+    def skill(self, action: Any) -> np.ndarray | int:
+        """The skill that an action stands for, as the policy takes it."""
+        space = self.action_space
+        if not (space.contains(action) if self.discrete else np.shape(action) == space.shape):
+            raise SkillError(f"The action is {action!r}: expected one of {space}.")
+        if self.discrete:
+            return int(action)
+        return Z_SCALE * np.asarray(action) if self._kind == "gaussian" else self.policy.project(action)
 
 
 class SkillVectorEnv(VectorEnv):
-    """`env`, a vector environment with autoreset disabled, whose action is the skill that acts for the next `k` steps.
+    """The same for `env`, a vector environment with autoreset disabled; actions are skills (n, d) as they are.
 
-    The skill's policy sees every step's observation (its first `obs_dim` entries: a task adds more), so it is feedback
-    control and no replay of actions. The reward is the plain sum over the k steps. A lane whose episode ends earlier
-    stops there; the others go on, and each lane is reset and given its next skill on its own.
+    A lane whose episode ends within an option stops there: what comes back of it is what its last step led to, and it
+    must be named in a reset before the next step. The others perform all k steps; meanwhile the lane that waits is
+    stepped through episodes that count for nothing, and its next episode is one of a later number.
+
+    Raises:
+        SkillError: k is no positive number, or the observations are too small.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
 
     def __init__(self, env: Any, act: Act, z_dim: int, k: int, obs_dim: int):
+        _check(k, env.single_observation_space, obs_dim)
         self.env, self.act, self.k, self.obs_dim = env, act, k, obs_dim
         self.num_envs = env.num_envs
         self.single_observation_space = env.single_observation_space
         self.observation_space = env.observation_space
-        self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (z_dim,), np.float32)
+        self.single_action_space = Box(-np.inf, np.inf, (z_dim,), np.float32)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, self.num_envs)
         self.control_steps = 0  # steps of `env` that counted, over all lanes
-        self._obs: np.ndarray | None = None
+        self._obs: Any = None
+        self._ended = np.ones(self.num_envs, bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._obs = obs
-        return obs, info
+        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and an info."""
+        self._ended &= False if options is None else ~options["reset_mask"]
+        self._obs, info = self.env.reset(seed=seed, options=options)
+        return self._obs, info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """actions (n, d): one skill per lane; returns what the last of its steps led to, and the summed reward."""
-        assert self._obs is not None, "reset the environment first"
+        if self._ended.any():
+            raise RuntimeError(f"Lanes {np.flatnonzero(self._ended).tolist()} have ended: reset them before a step.")
         obs, reached = self._obs, np.array(self._obs)
-        reward, alive = np.zeros(self.num_envs), np.ones(self.num_envs, bool)
+        reward, taken = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        alive = np.ones(self.num_envs, bool)
         for i in range(self.k):
             action = np.asarray(self.act(obs[:, : self.obs_dim].astype(np.float32), actions))
             obs, step_reward, ends, stops, _ = self.env.step(action)
             reward[alive] += step_reward[alive]
             reached[alive] = obs[alive]
-            self.control_steps += int(alive.sum())
+            taken += alive
             terminated |= ends & alive
             truncated |= stops & alive
             alive &= ~(ends | stops)
             if not alive.any():
                 break
-            if (ends | stops).any() and i + 1 < self.k:  # Steps on, uncounted, so that the others can.
+            if (ends | stops).any() and i + 1 < self.k:
                 obs, _ = self.env.reset(options={"reset_mask": ends | stops})
-        self._obs = reached
-        return reached, reward, terminated, truncated, {}
+        self._obs, self._ended = reached, ~alive
+        self.control_steps += int(taken.sum())
+        return reached, reward, terminated, truncated, {"control_steps": taken}
 
     def close(self, **kwargs) -> None:
         self.env.close()
+
+
+def _check(k: int, observations: Space, obs_dim: int) -> None:
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise SkillError(f"k is {k}: expected a whole number of control steps per skill, at least 1.")
+    if not isinstance(observations, Box) or len(observations.shape) != 1 or observations.shape[0] < obs_dim:
+        raise SkillError(f"The environment observes {observations}: expected a flat Box of at least {obs_dim} numbers.")
+
+
+def _check_actions(actions: Space, size: int) -> None:
+    real = isinstance(actions, Box) and np.issubdtype(actions.dtype, np.floating)
+    if not real or actions.shape != (size,) or not actions.is_bounded():
+        raise SkillError(f"The environment acts by {actions}: expected a Box of {size} real numbers, with bounds.")

@@ -129,8 +129,9 @@ def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -
     moved = _displacements(trajectory)
 
     def describe(i: int) -> dict[str, Any]:
-        known = moved is not None and runs[i].any()
-        mean = dict(zip(position, moved[runs[i]].mean(axis=0, dtype=np.float64).round(3).tolist())) if known else None
+        mean = None
+        if moved is not None and runs[i].any():
+            mean = dict(zip(position, moved[runs[i]].mean(axis=0, dtype=np.float64).round(3).tolist()))
         return {"z": to_json(z[i]), "displacement": mean}
 
     named = {}
@@ -179,7 +180,7 @@ def action_bounds(env_id: str, model: mujoco.MjModel | None, size: int) -> tuple
         return [-1.0] * size, [1.0] * size
     from urlrl.envs.gym import find_maker
 
-    env = find_maker(env_id)()
+    env: Any = find_maker(env_id)()
     low, high = env.action_space.low.tolist(), env.action_space.high.tolist()
     env.close()
     return low, high

@@ -42,7 +42,7 @@ def write_onnx(policy: SkillPolicy, probes: Probes, folder: str | PathLike) -> P
             {"aim.onnx": onnx_aim(policy)} if policy.config["latent"] else {}
         )
     except ImportError as error:
-        raise _not_installed("onnx", error) from error
+        raise _not_installed("onnx", "onnx and onnxruntime") from error
 
     def run(name: str, *inputs: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
@@ -65,7 +65,7 @@ def write_stablehlo(policy: SkillPolicy, probes: Probes, folder: str | PathLike)
         if policy.config["latent"]:
             programs["aim.stablehlo"] = _serialise(jax_aim(policy), obs, obs)
     except ImportError as error:
-        raise _not_installed("stablehlo", error) from error
+        raise _not_installed("stablehlo", "flatbuffers") from error
 
     def run(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         program = jax.export.deserialize(bytearray(programs[name]))
@@ -84,8 +84,8 @@ FORMATS: dict[str, Callable[[SkillPolicy, Probes, str | PathLike], Path]] = {
 }
 
 
-def _not_installed(name: str, error: ImportError) -> SkillError:
-    return SkillError(f"The format '{name}' needs {error.name}, which is not installed: pip install 'urlrl[onnx]'.")
+def _not_installed(name: str, packages: str) -> SkillError:
+    return SkillError(f"The format '{name}' needs {packages}, not installed here: pip install 'urlrl[onnx]'.")
 
 
 def jax_skill(policy: SkillPolicy) -> Callable[[jax.Array, jax.Array], jax.Array]:

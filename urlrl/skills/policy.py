@@ -31,7 +31,7 @@ LIMITS = {WEIGHTS: 2**28, CONFIG: 2**22, CARD: 2**22}  # bytes
 TOLERANCE = 1e-5  # of golden outputs
 KINDS = ("sphere", "gaussian", "onehot")
 LARGEST = float(np.finfo(np.float32).max)
-TINY = np.float32(1e-8)  # below this norm a vector has no direction
+TINY = 1e-8  # below this norm a vector has no direction
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 _ZERO = np.zeros((), np.float32)
@@ -212,9 +212,9 @@ class SkillPolicy:
         x = _vector("x", x, self._z_dim)
         if self._onehot:
             return self._one_hot(x.argmax(axis=-1))
-        norm = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
-        fixed = np.eye(1, self._z_dim, dtype=np.float32)[0]
-        return np.where(norm > TINY, x / np.maximum(norm, TINY), fixed) * np.float32(typical_norm(self.config["skill"]))
+        norm = np.sqrt(np.square(x, dtype=np.float64).sum(axis=-1, keepdims=True))  # Squares beyond float32.
+        unit = np.where(norm > TINY, x / np.maximum(norm, TINY), np.eye(1, self._z_dim)[0])
+        return (unit * typical_norm(self.config["skill"])).astype(np.float32)
 
     def _skill(self, z: Any) -> np.ndarray:
         if isinstance(z, str):

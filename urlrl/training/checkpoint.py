@@ -45,12 +45,16 @@ class Checkpoints:
                 infos.append(json.loads((self.folder / str(step) / "info.json").read_text()))
         return infos
 
+    def snapshots(self) -> dict[int, int]:
+        """Requested snapshot -> step of the checkpoint that it is."""
+        return {asked: info["step"] for info in self.infos() for asked in info.get("snapshots", [])}
+
     def save(self, step: int, parts: dict[str, Any], info: dict[str, Any]) -> None:
-        """Write a checkpoint, and drop those older than the last `KEEP`.
+        """Write a checkpoint, and drop those older than the last `KEEP` that are no snapshots.
 
         Args:
             parts: pytrees of arrays, by name.
-            info: JSON that `restore` gives back.
+            info: JSON that `restore` gives back; what lists "snapshots" is kept.
 
         Raises:
             UserError: the disk is full or cannot be written; checkpoints already there stay whole.
@@ -71,7 +75,10 @@ class Checkpoints:
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
             raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
+        kept = {entry["step"] for entry in self.infos() if entry.get("snapshots")}
         for old in self.steps()[:-KEEP]:
+            if old in kept:
+                continue
             doomed = self.folder / f".deleting-{old}"  # What is named after a step is whole, also while it goes.
             os.replace(self.folder / str(old), doomed)
             shutil.rmtree(doomed)

@@ -28,9 +28,15 @@ class Saver:
 
     def due(self) -> bool:
         """Time for a checkpoint, or the ring would overwrite rows that are not on disk yet."""
+        if self._snapshots():
+            return True
         per_epoch = self.config.num_envs * self.config.rollout_steps
         late = time.monotonic() - self.saved_at >= 60 * self.config.checkpoint_minutes
         return late or self.loop.step + per_epoch - self.flushed > self.loop.replay.capacity
+
+    def _snapshots(self) -> list[int]:
+        """The requested snapshots that a checkpoint now would be."""
+        return [step for step in self.config.snapshots if self.saved_step < step <= self.loop.step]
 
     def save(self) -> None:
         """Write what is new of the replay, then the checkpoint that refers to it. Does nothing at a saved step.
@@ -48,7 +54,8 @@ class Saver:
         if self.config.keep_data == "window":
             oldest = loop.step - len(loop.replay)
             self.shards = [shard for shard in self.shards if shard.end > oldest]
-        info = {"step": loop.step, "shards": [shard.to_json() for shard in self.shards]}
+        shards = [shard.to_json() for shard in self.shards]
+        info = {"step": loop.step, "shards": shards, "snapshots": self._snapshots()}
         self.run.checkpoints.save(loop.step, loop.state(), info)
         self.saved_step, self.saved_at = loop.step, time.monotonic()
         if self.config.keep_data == "window":

@@ -41,7 +41,7 @@ def adapt(
 ) -> dict[str, Any]:
     """Adapt a run's agent to a task by each of the methods, with each of the seeds, and compare them.
 
-    Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call continues
+    Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call goes on
     and a later one adds to it. `ladder.json` and `ladder.png` there are of all that is done.
 
     Args:
@@ -52,8 +52,8 @@ def adapt(
         out: `<run>/adapt` by default.
 
     Returns:
-        {"task", "env", "pretrain_steps", "steps", "expert", "floors", "methods": {name: {"seeds", "final", "area", ...}},
-        "notes": [...]}: see docs/metrics.md.
+        {"task", "env", "pretrain_steps", "steps", "expert", "floors", "notes", "methods": {name: {"seeds", "final",
+        "area", "over_scratch", ...}}}: see docs/metrics.md.
 
     Raises:
         UserError: unknown names, a task for another environment, results of other settings in the folder.
@@ -68,17 +68,17 @@ def adapt(
     config, found, loaded = config or AdaptConfig(), find_task(task), load_checkpoint(run, step)
     check_runs_on(found, loaded.config.env)
     ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
-    same = {"task": task, "env": loaded.config.env, "pretrain_steps": loaded.step, "config": to_json(config)}
+    same = settings(task, loaded, config)
     todo = [(method, seed) for method in methods for seed in seeds if not ladder.find(method, seed, same)]
     progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
     progress.say(
-        f"{loaded.config.agent_name} on {found.name}: pretrained for {loaded.step:,} steps, {config.steps:,} steps in the "
-        f"task for each method and seed; {len(todo)} to do, {len(methods) * len(seeds) - len(todo)} done before."
+        f"{loaded.config.agent_name} on {found.name}: pretrained for {loaded.step:,} steps, {config.steps:,} steps in "
+        f"the task for each method and seed; {len(todo)} to do, {len(methods) * len(seeds) - len(todo)} done before."
     )
     with closing(progress):
         for i, (method, seed) in enumerate(todo):
             try:
-                ladder.add(_run_cell(run, loaded, found, config, method, seed, same, progress, i / len(todo)))
+                ladder.add(run_cell(run, loaded, found, config, method, seed, same, progress, i / len(todo)))
             except UnsupportedPrompt as error:  # The other methods can still be compared.
                 if f"{method}: {error}" not in notes:
                     notes.append(f"{method}: {error}")
@@ -87,18 +87,20 @@ def adapt(
     return result
 
 
-def _run_cell(
+def settings(task: str, loaded: Loaded, config: AdaptConfig) -> dict[str, Any]:
+    """What results that are compared have in common."""
+    return {"task": task, "env": loaded.config.env, "pretrain_steps": loaded.step, "config": to_json(config)}
+
+
+def run_cell(
     run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int, same: dict[str, Any],
     progress: Progress, done: float,
 ) -> Cell:  # fmt: skip
     began = time.monotonic()
 
     def show(steps: int, mean: float) -> None:
-        eta = (time.monotonic() - began) / max(steps, 1) * (config.steps - steps)
-        progress.update(
-            f"{done:4.0%}  {method} seed {seed}  {steps:,}/{config.steps:,} steps  return {mean:.1f}  "
-            f"ETA {duration(eta)}"
-        )
+        left = f"  ETA {duration((time.monotonic() - began) / steps * (config.steps - steps))}" if steps else ""
+        progress.update(f"{done:4.0%}  {method} seed {seed}  {steps:,}/{config.steps:,} steps  return {mean:.1f}{left}")
 
     setting = make_setting(run, loaded, task, config, seed, show)
     RUN[method](setting)
@@ -128,30 +130,27 @@ def _compare(ladder: Ladder, task: Task, loaded: Loaded, config: AdaptConfig, no
     }
     write_atomically(ladder.folder / "ladder.json", json.dumps(result, indent=1).encode())
     title = f"{task.name}: {loaded.config.agent_name} pretrained on {loaded.config.env} for {loaded.step:,} steps"
-    draw(
-        cells,
-        {name: floor["mean"] for name, floor in floors.items()},
-        config.steps,
-        title,
-        ladder.folder / "ladder.png",
-    )
+    lines = {name: floor["mean"] for name, floor in floors.items()}
+    draw(cells, lines, config.steps, title, ladder.folder / "ladder.png")
     return result
 
 
 def measure_floors(task: Task, root_position: bool = False) -> dict[str, dict[str, float]]:
-    """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and published
-    floors, where there are any."""
+    """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and that of
+    standing still, where a task is known to pay it."""
     with closing(make_task_env(task, FLOOR_EPISODES, root_position=root_position)) as env:
         shape, rng = env.action_space.shape, np.random.default_rng(env_seed(0, "floor actions"))
         acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "random": lambda obs: rng.uniform(-1, 1, shape),
             "zero action": lambda obs: np.zeros(shape),
         }
-        floors = {}
+        floors: dict[str, dict[str, float]] = {}
         for name, act in acts.items():
             returns = episode_returns(env, act, env_seed(0, "floors"))
             error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
             floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": FLOOR_EPISODES}
+    if task.stand_still is not None:
+        floors["standing still"] = {"mean": task.stand_still}
     return floors
 
 
@@ -163,7 +162,7 @@ def make_setting(
     def make_env(num_envs: int) -> TaskEnv:
         return make_task_env(task, num_envs, root_position=loaded.config.root_position)
 
-    rows = past(run, loaded.config, loaded.spec, config.samples, seed)
+    rows = past(run, loaded, config.samples, seed)
     data = None if rows is None else _labelled(rows, task)
     return Setting(loaded.agent, make_env, config, seed, data, _spread(loaded, rows, task), show)
 

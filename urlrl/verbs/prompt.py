@@ -124,7 +124,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
     known = features(asked.loaded.config.env)
     expression = parse(text, known)
     chosen = [known[name] for name in expression.names]
-    rows = past(asked.run, asked.loaded.config, asked.loaded.spec, asked.samples, asked.seed)
+    rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
     if rows is None:
         raise UserError(f"{asked.run} has no transitions in its folder replay/: a reward needs some to be read from.")
 
@@ -160,6 +160,7 @@ def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
     spec = asked.loaded.spec
     obs = prompting.checked_demo(obs, words, spec.obs_dim)
     episodes = _follow(asked, DemoPrompt(obs))
+    words += f" ({hashlib.sha256(obs.tobytes()).hexdigest()[:8]})"
     result: dict[str, Any] = {"kind": "demo", "demo_steps": len(obs) - 1, "agent": None, "random": None}
     columns = prompting.position_columns(asked.env) if spec.goal_box else []
     if not columns:
@@ -175,7 +176,7 @@ def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
 
 def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
     agent, random = asked.loaded.agent, prompting.play_random(asked.env, asked.seed)
-    rows = past(asked.run, asked.loaded.config, asked.loaded.spec, asked.samples, asked.seed)
+    rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
     if rows is None:  # A run may go without its transitions.
         seen = Transition(*(column[random.mask].astype(np.float32) for column in random.steps))
     else:
@@ -255,9 +256,10 @@ def _write(
 
 def _picture(outcome: Outcome, loaded: Loaded) -> bytes:
     buffer = io.BytesIO()
-    marks = {"goal": outcome.goal, "demo": outcome.demo}
-    figure = figures.draw_prompt(*outcome.episodes, loaded.spec, outcome.over_time, figures.LIGHT, **marks)
-    figure.savefig(buffer, format="png")
+    agent, random = outcome.episodes
+    figures.draw_prompt(
+        agent, random, loaded.spec, outcome.over_time, figures.LIGHT, goal=outcome.goal, demo=outcome.demo
+    ).savefig(buffer, format="png")
     return buffer.getvalue()
 
 
@@ -304,8 +306,8 @@ def _show_reward(result: dict[str, Any], table: Table, console: Console) -> None
     table.add_row(f"discounted by {gamma:g}", *discounted)
     table.add_row("predicted, discounted", f"{result['predicted_return']:.4g}", "")
     result["notes"].append(
-        f"Returns are means of {result['episodes']} episodes and their 95 % intervals. The prediction has no end, as "
-        f"episodes do: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it."
+        f"Returns are means of {result['episodes']} episodes and their 95 % intervals. Episodes end, the "
+        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it."
     )
 
 

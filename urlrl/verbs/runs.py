@@ -76,11 +76,13 @@ def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) 
     return agent_class.create(config, example, key)
 
 
-def past(run: Path | str, config: PretrainConfig, spec: EnvSpec, count: int, seed: int) -> Rows | None:
-    """`count` rows drawn from all that a run has stored of its transitions; None if it has stored none."""
-    folder = ShardFolder(Path(run) / "replay", transition_fields(spec, config.agent.z.dim), config.num_envs)
-    rows = folder.sample(count, np.random.default_rng(env_seed(seed, "past")))
-    if rows and spec.obs_is_physics:
+def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
+    """`count` rows drawn from all that a run has stored of its transitions up to this checkpoint, with "physics" and
+    "next_physics" where there are any; None if it has stored none."""
+    fields = transition_fields(loaded.spec, loaded.config.agent.z.dim)
+    folder = ShardFolder(Path(run) / "replay", fields, loaded.config.num_envs)
+    rows = folder.sample(count, loaded.step, np.random.default_rng(env_seed(seed, "past")))
+    if rows and loaded.spec.obs_is_physics:
         rows |= {"physics": rows["obs"].astype(np.float64), "next_physics": rows["next_obs"].astype(np.float64)}
     return rows
 
