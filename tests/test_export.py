@@ -28,7 +28,7 @@ from urlrl.types import GoalPrompt, Trajectory, Transition
 from urlrl.verbs.export import export
 from urlrl.verbs.runs import create_agent
 
-ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "command": "", "config": {}, "versions": {}}
+ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "commands": [], "config": {}, "versions": {}}
 
 
 def make_agent(name, config, env="point", steps=6):

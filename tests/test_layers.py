@@ -25,6 +25,20 @@ ALLOWED = {
     "agents": {"types", "errors", "learners", "agents", "loading"},
     "urlrl/training": {"types", "errors", "files", "streams", "config", "data", "training"},
     "urlrl/evaluation": {"types", "errors", "files", "streams", "config", "evaluation"},
+    "urlrl/adaptation": {
+        "types",
+        "errors",
+        "files",
+        "streams",
+        "config",
+        "learners",
+        "data",
+        "evaluation",
+        "skills",
+        "adaptation",
+    },
+    "urlrl/skills": {"types", "errors", "streams", "evaluation", "learners", "skills"},
+    "urlrl/skills/policy.py": set(),
 }
 
 

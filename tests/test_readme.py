@@ -2,17 +2,29 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
+
 from urlrl.presets import PRESETS, preset
+from urlrl.skills import BUNDLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.M | re.S)
 # What would take minutes -> what takes seconds and goes the same way.
-SHORTER = {"--preset half-cheetah-quick": "--preset point-quick --steps 3000", "steps=20_000": "steps=2_000"}
+SHORTER = {
+    "--preset half-cheetah-quick": "--preset point-quick --steps 3000",
+    "steps=20_000": "steps=2_000",
+    "--task half_cheetah_goal": "--task point_goal --steps 1000 --eval-every 500 --eval-episodes 2 --num-envs 2",
+    "--seeds 0..4": "--seeds 0",
+    "--goal x=30": "--goal x=2,y=1",
+    "scripts/drive_skill.py bundles/x": f"{ROOT}/scripts/drive_skill.py {BUNDLES}/half_cheetah",
+}
+WITHOUT_JAX = "# without JAX"
 
 
 def environment() -> dict[str, str]:
@@ -30,9 +42,35 @@ def run_block(language: str, text: str, place: Path) -> None:
     if named:
         (place / named[1]).write_text(text)
         return
-    argv = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
-    done = subprocess.run(argv, cwd=place, env=environment(), capture_output=True, text=True)
+    if text.startswith(WITHOUT_JAX):
+        only_numpy(place / "only-numpy")
+        argv = [sys.executable, "-S", "-c", f"{text}\n{NOTHING_ELSE}"]
+        env = {"PYTHONPATH": str(place / "only-numpy")}
+    else:
+        argv = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
+        env = environment()
+    done = subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+NOTHING_ELSE = """
+from importlib.util import find_spec
+assert action.shape == ctrl.shape == (6,) and np.abs(action).max() <= 1
+assert not any(map(find_spec, ["jax", "flax", "scipy", "gymnasium", "mujoco", "tyro"]))
+"""
+
+
+def only_numpy(place: Path) -> None:
+    """A place to import from that holds NumPy, safetensors and urlrl: `pip install --no-deps urlrl numpy safetensors`."""
+    place.mkdir()
+    for package in (Path(numpy.__file__).parent.parent).iterdir():
+        if package.name.startswith(("numpy", "safetensors")):
+            (place / package.name).symlink_to(package)
+    shutil.copytree(ROOT / "urlrl", place / "urlrl", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def test_the_readme_loads_skills_without_jax():
+    assert sum(text.startswith(WITHOUT_JAX) for _, text in BLOCKS) == 1
 
 
 def test_every_block_runs(tmp_path):

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from test_skills import make as make_policy
+from test_skills import make
 
 from urlrl.envs import make_env
 from urlrl.envs.base import HostVectorEnv
@@ -21,12 +21,16 @@ from urlrl.skills.policy import SkillError
 from urlrl.types import EnvSpec
 
 OBS, ACT, EXTRA = 3, 2, 2  # of the policies that test_skills makes; a task's features behind the observation
-MIX = np.random.default_rng(0).normal(size=(ACT, OBS)) / 3
+MIX = np.random.default_rng(0).normal(size=(ACT, OBS)) / 2
+
+
+def make_policy(obs=OBS, act=ACT, **options):
+    return make(obs=obs, act=act, width=32, **options)
 
 
 def after(x, action):
     """The world of these tests: (OBS,), (ACT,) -> the next state and its reward. Not linear in time."""
-    return np.cos(x) + action @ MIX, float(np.sin(3 * x).sum())
+    return 1.2 * np.cos(1.5 * x) + action @ MIX, float(np.sin(3 * x).sum())
 
 
 class World(gymnasium.Env):
@@ -160,8 +164,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(env, options, found):
 
 @pytest.mark.parametrize(
     ("kind", "action"),
-    [("sphere", [1, 0, 0]), ("sphere", [[1, 0]]), ("sphere", [np.nan, 0]), ("onehot", 2), ("onehot", -1), ("onehot", 0.5)],
-)  # fmt: skip
+    [("sphere", a) for a in ([1, 0, 0], [[1, 0]], [np.nan, 0])] + [("onehot", a) for a in (2, -1, 0.5)],
+)
 def test_what_is_no_skill_is_refused(kind, action):
     env = SkillEnv(World(), make_policy(kind=kind))
     env.reset()
@@ -237,7 +241,7 @@ def test_single_lanes_refuse_several_and_unknown_names():
 class Worlds(HostVectorEnv):
     """`after` in lanes that start anew in every episode, die where the state gets large, and stop by the clock."""
 
-    LIMIT, STEPS = 1.5, 9
+    LIMIT, STEPS = 1.57, 9
 
     def __init__(self, num_envs):
         super().__init__(EnvSpec("worlds", OBS + EXTRA, ACT, self.STEPS, None), num_envs)
@@ -262,23 +266,31 @@ def start(lane, episode):
 class Lane:
     """What one lane should do, on its own."""
 
+    ends = True
+
     def begin(self, lane, episode):
         self.x, self.t = start(lane, episode), 0
 
     def perform(self, policy, z, k):
         total, died, stopped, taken = 0.0, False, False, 0
-        while taken < k and not (died or stopped):
+        while taken < k and not (self.ends and (died or stopped)):
             self.x, reward = after(self.x, policy.act(self.x.astype(np.float32), z).astype(np.float64))
             total, taken, self.t = total + reward, taken + 1, self.t + 1
-            died = np.abs(self.x).max() > Worlds.LIMIT
-            stopped = self.t == Worlds.STEPS and not died
+            died |= np.abs(self.x).max() > Worlds.LIMIT
+            stopped |= self.t == Worlds.STEPS and not died
         return self.x, total, died, stopped, taken
 
 
-def run_lanes(num_envs=6, k=4, num_options=60):
+class GoesOn(Lane):
+    """Wrong: performs all k steps, whatever happens."""
+
+    ends = False
+
+
+def run_lanes(reference=Lane, num_envs=6, k=4, num_options=60):
     """Options of lanes that end at different times, each beside its reference: rows of (lanes, references, taken)."""
     policy, rng = make_policy(), np.random.default_rng(0)
-    worlds, lanes = Worlds(num_envs), [Lane() for _ in range(num_envs)]
+    worlds, lanes = Worlds(num_envs), [reference() for _ in range(num_envs)]
     env = SkillVectorEnv(worlds, policy.act, 2, k, OBS)
     env.reset(seed=0)
     begun, rows = np.ones(num_envs, bool), []
@@ -297,22 +309,31 @@ def run_lanes(num_envs=6, k=4, num_options=60):
         if begun.any():
             obs, _ = env.reset(options={"reset_mask": begun})
             for i in np.flatnonzero(~begun):  # The reset of others leaves a lane where it is.
-                assert np.array_equal(obs[i, :OBS], lanes[i].x)
+                assert np.array_equal(obs[i, :OBS], got[i][0])
     return rows
 
 
-def test_lanes_that_end_at_different_times_do_what_each_would_do_alone():
-    rows = run_lanes()
+def assert_rows_agree(rows):
     for got, expected in rows:
         for mine, reference in zip(got, expected):
             np.testing.assert_allclose(mine[0], reference[0], atol=1e-4)
             assert mine[1] == pytest.approx(reference[1], abs=1e-3)
             assert mine[2:] == reference[2:]
+
+
+def test_lanes_that_end_at_different_times_do_what_each_would_do_alone():
+    rows = run_lanes()
+    assert_rows_agree(rows)
     flags = np.array([[lane[2:] for lane in got] for got, _ in rows])  # (options, lanes, 3)
     died, stopped, taken = flags[..., 0] == 1, flags[..., 1] == 1, flags[..., 2]
     assert died.sum() > 20 and stopped.sum() > 20 and not (died & stopped).any()
     assert ((taken < 4).any(axis=1) & (taken == 4).any(axis=1)).sum() > 20  # Some wait while others go on.
     assert set(np.unique(taken)) == {1, 2, 3, 4}
+
+
+def test_the_comparison_sees_a_lane_that_goes_on():
+    with pytest.raises(AssertionError):
+        assert_rows_agree(run_lanes(GoesOn))
 
 
 def test_a_lane_that_ended_must_be_reset():

@@ -17,10 +17,15 @@ if (_root / "pyproject.toml").is_file():  # Source checkout: agents/ and envs/ s
 _PUBLIC = {
     "pretrain": "urlrl.verbs.pretrain",
     "evaluate": "urlrl.verbs.evaluate",
+    "prompt": "urlrl.verbs.prompt",
+    "adapt": "urlrl.verbs.adapt",
+    "export": "urlrl.verbs.export",
     "report": "urlrl.verbs.report",
     "load": "urlrl.verbs.runs",
     "preset": "urlrl.presets",
     "make_env": "urlrl.envs",
+    "SkillPolicy": "urlrl.skills.policy",
+    "AdaptConfig": "urlrl.adaptation.config",
     "PretrainConfig": "urlrl.config",
     "UnsupportedPrompt": "urlrl.errors",
     "UserError": "urlrl.errors",
@@ -31,6 +36,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from urlrl.adaptation.config import AdaptConfig as AdaptConfig
     from urlrl.config import PretrainConfig as PretrainConfig
     from urlrl.envs import make_env as make_env
     from urlrl.errors import UnsupportedPrompt as UnsupportedPrompt
@@ -39,8 +45,12 @@ if TYPE_CHECKING:
     from urlrl.types import DemoPrompt as DemoPrompt
     from urlrl.types import GoalPrompt as GoalPrompt
     from urlrl.types import RewardPrompt as RewardPrompt
+    from urlrl.skills.policy import SkillPolicy as SkillPolicy
+    from urlrl.verbs.adapt import adapt as adapt
     from urlrl.verbs.evaluate import evaluate as evaluate
+    from urlrl.verbs.export import export as export
     from urlrl.verbs.pretrain import pretrain as pretrain
+    from urlrl.verbs.prompt import prompt as prompt
     from urlrl.verbs.report import report as report
     from urlrl.verbs.runs import load as load
 

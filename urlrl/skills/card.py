@@ -110,7 +110,8 @@ def _scores(evaluation: dict[str, Any]) -> str:
 
 
 def _making(origin: dict[str, Any]) -> str:
-    command = f"```\n{origin['command']}\n```\n\n" if origin["command"] else ""
+    commands = "\n".join(filter(None, origin["commands"]))
+    command = f"```\n{commands}\n```\n\n" if commands else ""
     note = f"{origin['note']}\n\n" if origin["note"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     config = json.dumps(origin["config"], indent=1)

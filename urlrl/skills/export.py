@@ -139,8 +139,9 @@ def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -
         means = np.array([moved[run].mean(axis=0) if run.any() else np.zeros(len(position)) for run in runs])
         for name, direction in DIRECTIONS.get(len(position), {}).items():
             along = means @ np.array(direction)
-            if along.max() > 0:
-                named[name] = describe(int(along.argmax()))
+            nearest = along >= cos(pi / 8) * np.linalg.norm(means, axis=1)  # No other name is nearer to the skill.
+            if (best := np.where(nearest, along, 0.0)).max() > 0:
+                named[name] = describe(int(best.argmax()))
     if kind == "onehot":
         named |= {f"skill_{i}": describe(i) for i in range(len(z))}
     return named

@@ -38,12 +38,14 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
     enable_compilation_cache()
     agent, config, _, step, note = load_checkpoint(run, step)
     manifest = RunFolder(run).manifest()
+    parts = [manifest, *(part for part in manifest["continued"] if part["from_step"] < step)]
     provenance = {
         "agent": config.agent_name,
         "step": step,
         "evaluation_seed": seed,
         "note": note,
-        **{key: manifest[key] for key in ("command", "config", "versions")},
+        "commands": [part["command"] for part in parts],
+        **{key: manifest[key] for key in ("config", "versions")},
     }
     try:
         with closing(make_run_env(config, coverage.EPISODES)) as env:
