@@ -64,6 +64,7 @@ class DmcEnv(HostVectorEnv):
         self.task = env.task
         self.model = env.physics.model.ptr
         self._substeps = round(env.control_timestep() / env.physics.timestep())
+        bounds = env.action_spec().minimum, env.action_spec().maximum
         self._to_bounds = _affine(name, env.action_spec())
         self._spare = _Lane(env.physics, len(names), root_position)  # where goals' observations are computed
         self._lanes = [_Lane(env.physics.copy(), len(names), root_position) for _ in range(num_envs)]
@@ -81,6 +82,7 @@ class DmcEnv(HostVectorEnv):
             action_dim=self.model.nu,
             episode_steps=limit if episode_steps is None else episode_steps,
             control_dt=env.control_timestep(),
+            action_bounds=tuple(zip(*(np.broadcast_to(b, self.model.nu).tolist() for b in bounds))),
             position=names,
             goal_box=goal_box if root_position else (),
             physics=tuple((part, size) for part, size in sizes if size),

@@ -9,7 +9,7 @@ Physics and action belong together as in a reward: the state that was reached, a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import mujoco
 import numpy as np
@@ -187,6 +187,10 @@ def _joints(model: mujoco.MjModel, torso: int) -> _Rows:
         if model.jnt_bodyid[joint.id] == torso:
             continue
         angle, rate = int(joint.qposadr[0]), model.nq + int(joint.dofadr[0])
-        rows[joint.name] = (f"angle of joint {joint.name}", "rad", lambda m, i=angle: m.physics[:, i])
-        rows[f"{joint.name}_vel"] = (f"rate of joint {joint.name}", "rad/s", lambda m, i=rate: m.physics[:, i])
+        rows[joint.name] = (f"angle of joint {joint.name}", "rad", partial(_column, angle))
+        rows[f"{joint.name}_vel"] = (f"rate of joint {joint.name}", "rad/s", partial(_column, rate))
     return rows
+
+
+def _column(index: int, moments: "Moments") -> np.ndarray:
+    return moments.physics[:, index]

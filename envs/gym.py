@@ -78,6 +78,7 @@ class GymEnv(HostVectorEnv):
             action_dim=self._box.shape[0],
             episode_steps=min((limit for limit in (own_limit, episode_steps) if limit is not None), default=None),
             control_dt=position.get("control_dt"),
+            action_bounds=tuple(zip(self._box.low.tolist(), self._box.high.tolist())),
             position=tuple(position["names"]),
             goal_box=tuple(position.get("goal_box", ())),
         )

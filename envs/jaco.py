@@ -123,6 +123,7 @@ class JacoEnv(HostVectorEnv):
             action_dim=self.model.nu,
             episode_steps=EPISODE_STEPS if episode_steps is None else episode_steps,
             control_dt=self.simulation.task.control_timestep,
+            action_bounds=tuple((float(a), float(b)) for a, b in self.model.actuator_ctrlrange),
             physics=(("qpos", self.model.nq), ("qvel", self.model.nv)),
             exact_resume=True,
         )

@@ -6,7 +6,7 @@ elementwise, so a result depends on no other row, and constants that are zero (m
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -257,7 +257,7 @@ def _hinge(axis: np.ndarray, angle: np.ndarray) -> list[list[np.ndarray | float]
     cross = np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]])
     square = cross @ cross
     sine, versine = np.sin(angle), 1 - np.cos(angle)
-    turn: list[list[np.ndarray | float]] = np.eye(3).tolist()
+    turn: list[list[Any]] = np.eye(3).tolist()
     for k, j in np.ndindex(3, 3):
         for wave, size in ((sine, cross[k, j]), (versine, square[k, j])):
             if size:

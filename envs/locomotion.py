@@ -83,7 +83,7 @@ def load_model(body: Body) -> mujoco.MjModel:
     for x in body.hurdles:
         model.worldbody.add_geom(
             name=f"hurdle_{x:g}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, 0, 0.2], size=[0.05, 1, 0.03],
-            rgba=[0.8, 0.4, 0.2, 1],
+            conaffinity=1, rgba=[0.8, 0.4, 0.2, 1],  # The body's geoms have none: without it nothing would collide.
         )  # fmt: skip
     with warnings.catch_warnings():  # Nothing that a user of Gymnasium's model could act on.
         warnings.filterwarnings("ignore", message=".*'settotalmass' is deprecated")

@@ -41,7 +41,7 @@ def tolerance(
     return np.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else np.square(d)))
 
 
-def reach_reward(hand: np.ndarray, target: np.ndarray) -> np.ndarray:
+def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np.ndarray:
     """Of positions (*B, 3) in m: 1 within 5 cm, 0.1 at 10 cm."""
     return tolerance(np.linalg.norm(hand - np.asarray(target), axis=-1), 0, 0.05, 0.05)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import urlrl
+from urlrl.skills import BUNDLES
 
 ROOT = Path(urlrl.__file__).parent.parent
 SOURCES = {"urlrl": "urlrl", "agents": "urlrl/agents", "envs": "urlrl/envs"}  # folder of the tree -> of the wheel
@@ -64,7 +65,8 @@ def test_the_wheel_holds_the_tree(wheel):
         for source, target in ((source, Path(target)) for source, target in SOURCES.items())
         for path in (ROOT / source).rglob("*.py")
     }
-    assert found == expected | {"urlrl/py.typed"}
+    bundles = {f"urlrl/{path.relative_to(ROOT / 'urlrl')}" for path in BUNDLES.glob("*/*")}
+    assert len(bundles) == 6 and found == expected | bundles | {"urlrl/py.typed"}
     assert f"urlrl-{urlrl.__version__}.dist-info/licenses/LICENSE" in names
     assert f"Version: {urlrl.__version__}\n" in metadata and "License-Expression: MIT\n" in metadata
 

@@ -61,7 +61,7 @@ assert not any(map(find_spec, ["jax", "flax", "scipy", "gymnasium", "mujoco", "t
 
 
 def only_numpy(place: Path) -> None:
-    """A place to import from that holds NumPy, safetensors and urlrl: `pip install --no-deps urlrl numpy safetensors`."""
+    """A place to import from with what `pip install --no-deps urlrl numpy safetensors` installs."""
     place.mkdir()
     for package in (Path(numpy.__file__).parent.parent).iterdir():
         if package.name.startswith(("numpy", "safetensors")):

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from urlrl.errors import UnsupportedPrompt as UnsupportedPrompt
     from urlrl.errors import UserError as UserError
     from urlrl.presets import preset as preset
+    from urlrl.skills.policy import SkillPolicy as SkillPolicy
     from urlrl.types import DemoPrompt as DemoPrompt
     from urlrl.types import GoalPrompt as GoalPrompt
     from urlrl.types import RewardPrompt as RewardPrompt
-    from urlrl.skills.policy import SkillPolicy as SkillPolicy
     from urlrl.verbs.adapt import adapt as adapt
     from urlrl.verbs.evaluate import evaluate as evaluate
     from urlrl.verbs.export import export as export

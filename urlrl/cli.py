@@ -233,7 +233,7 @@ def _adapt(argv: list[str]) -> None:
     result = adapt(
         run,
         task,
-        METHODS if method == "all" else (method,),
+        list(METHODS) if method == "all" else [method],
         seeds=number_list("--seeds", seeds),
         config=config,
         step=None if step is None else number_list("--step", step)[0],

@@ -80,6 +80,7 @@ class EnvSpec:
     position: tuple[str, ...] = ()  # names of the coordinates `HostEnv.position` returns; () has no position metrics
     goal_box: tuple[float, ...] = ()  # goals are drawn in [-g, g] per position coordinate; () has no goal metrics
     physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row: ("qpos", 15), ...
+    action_bounds: tuple[tuple[float, float], ...] = ()  # what -1 and 1 are in the simulator's units; () is the same
     obs_is_physics: bool = False  # the observation holds all of physics, so nobody need store both
     obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
     obs_std: tuple[float, ...] | None = None

@@ -3,23 +3,36 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from urlrl.config import MAX_REPLAY
 from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
 
-METHODS = ("zero_shot", "z_search", "hierarchical", "finetune", "scratch")
+# Method -> the settings that it alone has, beside those that all share.
+METHODS: dict[str, tuple[str, ...]] = {
+    "zero_shot": (),
+    "z_search": ("search",),
+    "hierarchical": ("high_level",),
+    "finetune": ("search", "off_policy"),
+    "scratch": ("off_policy",),
+}
 
 
 @dataclass(frozen=True)
 class HighLevelConfig:
     """The controller over frozen skills: SAC where skills are continuous, PPO where they are indices."""
 
-    sac: SACConfig = SACConfig(width=128, lr=3e-4, alpha=0.1)
-    ppo: PPOConfig = PPOConfig(width=128, lr=3e-4, rounds=40, batch=64)
+    sac: SACConfig = SACConfig(width=128, lr=3e-4, gamma=0.9, alpha=1.0)
+    ppo: PPOConfig = PPOConfig(width=128, lr=1e-3, gamma=0.9, rounds=40, batch=64)
     episodes: int = 16  # PPO: episodes per update
-    updates: int = 2  # SAC: gradient steps per decision
-    batch: int = 128  # SAC: decisions per gradient step
+    updates: int = 4  # SAC: gradient steps per decision
+    batch: int = 256  # SAC: decisions per gradient step
     random: int = 64  # SAC: decisions by random skills before the first update
+
+    def __post_init__(self):
+        for name in ("episodes", "updates", "batch"):
+            check(f"high_level.{name}", getattr(self, name), 1)
+        check("high_level.random", self.random, 0)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,12 @@ class OffPolicyConfig:
     critic: Literal["own", "fresh"] = "own"  # fine-tuning starts from the agent's critics, or from untrained ones
 
     def __post_init__(self):
-        check_choice("critic", self.critic, ("own", "fresh"))
+        for name in ("interval", "batch"):
+            check(f"off_policy.{name}", getattr(self, name), 1)
+        check("off_policy.replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
+        for name in ("random", "warmup", "warmup_updates"):
+            check(f"off_policy.{name}", getattr(self, name), 0)
+        check_choice("off_policy.critic", self.critic, ("own", "fresh"))
 
 
 @dataclass(frozen=True)
@@ -49,10 +67,10 @@ class SearchConfig:
     finetune_share: float = 0.1  # of a fine-tuning's budget: what choosing its skill may take
 
     def __post_init__(self):
-        check_choice("kind", self.kind, ("halving", "cem"))
-        for name in ("population", "elites"):
-            check(name, getattr(self, name), 2)
-        check("finetune_share", self.finetune_share, 0, 1)
+        check_choice("search.kind", self.kind, ("halving", "cem"))
+        for name, low in (("population", 2), ("elites", 2), ("rounds", 1)):
+            check(f"search.{name}", getattr(self, name), low)
+        check("search.finetune_share", self.finetune_share, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -73,3 +91,8 @@ class AdaptConfig:
             check(name, getattr(self, name), 1)
         if self.eval_every > self.steps:
             raise UserError(f"eval_every is {self.eval_every}: expected at most steps = {self.steps}.")
+        if self.off_policy.replay_capacity < self.num_envs:
+            raise UserError(
+                f"off_policy.replay_capacity is {self.off_policy.replay_capacity}: expected at least a transition of "
+                f"each of num_envs = {self.num_envs}."
+            )

@@ -1,7 +1,8 @@
 """Results of an adaptation: one JSON file per method and seed, and what they say together."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from urlrl.evaluation.stats import Estimate, area, iqm_interval, mean_interval
 from urlrl.files import write_atomically
 
 FORMAT = "urlrl-adapt-1"
+NAME = re.compile(rf"(?P<method>{'|'.join(METHODS)})-(?P<seed>0|[1-9]\d*)\.json")
 LABELS = {
     "zero_shot": "zero-shot prompt",
     "z_search": "search over z",
@@ -48,43 +50,59 @@ class Ladder:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def find(self, method: str, seed: int, same: dict[str, Any]) -> bool:
-        """Whether this cell is done. Raises UserError if the file there is of something else."""
-        path = self._path(method, seed)
-        if not path.exists():
-            return False
-        there = _flat(self._read(path).same)
-        for name, value in _flat(same).items():
-            if there.get(name) != value:
-                raise UserError(
-                    f"{path} holds another result: {name} is {there.get(name)!r} there and {value!r} here; choose "
-                    "another --out, or the same options to add to it."
-                )
-        return True
+    def cells(self, same: dict[str, Any]) -> list[Cell]:
+        """All that are done, in the order of methods and seeds.
+
+        Raises:
+            UserError: one of them is damaged, or a result of something else: together they would say nothing.
+        """
+        found = [(match, path) for path in sorted(self.folder.glob("*.json")) if (match := NAME.fullmatch(path.name))]
+        cells = [self._read(path, match["method"], int(match["seed"])) for match, path in found]
+        for cell in cells:
+            there, here = _flat(cell.same), _flat(same)
+            for name in here | there:
+                if _matters(name, cell.method) and there.get(name) != here.get(name):
+                    raise UserError(
+                        f"{self._path(cell.method, cell.seed)} holds another result: {name} is {there.get(name)!r} "
+                        f"there and {here.get(name)!r} here; choose another --out, or the same options to add to it."
+                    )
+        order = list(METHODS)
+        return sorted(cells, key=lambda cell: (order.index(cell.method), cell.seed))
+
+    def done(self, same: dict[str, Any]) -> set[tuple[str, int]]:
+        """(method, seed) of `cells`."""
+        return {(cell.method, cell.seed) for cell in self.cells(same)}
 
     def add(self, cell: Cell) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, **cell.__dict__}
         write_atomically(self._path(cell.method, cell.seed), json.dumps(content).encode())
 
-    def cells(self) -> list[Cell]:
-        """All that are done, in the order of methods and seeds."""
-        paths = [path for path in self.folder.glob("*-*.json") if path.stem.split("-")[0] in METHODS]
-        cells = [self._read(path) for path in paths]
-        return sorted(cells, key=lambda cell: (METHODS.index(cell.method), cell.seed))
-
     def _path(self, method: str, seed: int) -> Path:
         return self.folder / f"{method}-{seed}.json"
 
-    def _read(self, path: Path) -> Cell:
+    def _read(self, path: Path, method: str, seed: int) -> Cell:
         try:
             content = json.loads(path.read_text())
-            if content.pop("format", None) != FORMAT:
+            if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
                 raise ValueError(f"it does not say format {FORMAT}")
-            content["curve"] = [(int(steps), [float(r) for r in returns]) for steps, returns in content["curve"]]
-            return Cell(**content)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            cell = Cell(**content)
+            curve = [(int(steps), [float(r) for r in returns]) for steps, returns in cell.curve]
+            if (cell.method, cell.seed) != (method, seed):
+                raise ValueError(f"it is of {cell.method!r}, seed {cell.seed!r}")
+            if not isinstance(cell.same, dict):
+                raise ValueError("it does not say what it is a result of")
+            if not curve or not all(returns and np.isfinite(returns).all() for _, returns in curve):
+                raise ValueError("its curve has no finite returns")
+            return replace(cell, curve=curve)
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read as a result: {error}.") from error
+
+
+def _matters(name: str, method: str) -> bool:
+    """Whether a method's results depend on this setting: other methods' own settings may differ."""
+    own = {setting for settings in METHODS.values() for setting in settings} - set(METHODS[method])
+    return not any(name.startswith(f"config.{setting}.") for setting in own)
 
 
 def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str, Any]:
@@ -99,27 +117,23 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
         final = [float(cell.returns[-1]) for cell in mine]
         areas = {cell.seed: area(cell.steps, cell.returns, budget) for cell in mine}
         paired = [areas[seed] - scratch[seed] for seed in areas if seed in scratch]
-        end = _interval(final)
+        end = iqm_interval([np.array(final)])
         result[method] = {
             "seeds": [cell.seed for cell in mine],
-            "final": end,
+            "final": end.to_json(),
             "final_per_seed": final,
-            "normalised": None if expert is None else end["value"] / expert,
-            "area": _interval(list(areas.values())),
+            "normalised": None if expert is None else end.value / expert,
+            "area": iqm_interval([np.array(list(areas.values()))]).to_json(),
             "area_per_seed": list(areas.values()),
             "curves": [[[steps, float(np.mean(returns))] for steps, returns in cell.curve] for cell in mine],
-            "over_scratch": mean_interval(np.array(paired))._asdict() if paired and method != "scratch" else None,
+            "over_scratch": mean_interval(np.array(paired)).to_json() if paired and method != "scratch" else None,
         }
     return result
 
 
-def _interval(values: list[float]) -> dict[str, float]:
-    return iqm_interval([np.array(values)])._asdict()
-
-
-def estimate(data: dict[str, float] | None, digits: int = 1) -> str:
+def estimate(data: dict[str, float | None] | None, digits: int = 1) -> str:
     """'4.2 [3.9, 4.6]'; without an interval where there is none, empty without data."""
-    return "" if data is None else Estimate(**data).text(digits)
+    return "" if data is None else Estimate.from_json(data).text(digits)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,17 +21,16 @@ import numpy as np
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
 from urlrl.adaptation.search import Found, search
-from urlrl.errors import UnsupportedPrompt
+from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO
 from urlrl.learners.sac import SAC
-from urlrl.skills.env import SkillVectorEnv
+from urlrl.skills.env import Z_SCALE, SkillVectorEnv
 from urlrl.streams import env_seed, stream
 from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt, Transition
 
 Act = Callable[[np.ndarray], np.ndarray]  # observations (n, obs) -> actions (n, act)
 MAX_SCALE = 100.0  # of rewards, up or down
-Z_SCALE = 1.5  # a high-level action in [-1, 1]^d, for skills without a fixed length (sheet: DADS and CIC)
 
 
 @dataclass
@@ -60,14 +60,18 @@ class Setting:
     def measure(self, steps: int, env: Any, act: Act) -> None:
         """Note the returns of deterministic episodes in `env`; their starts depend on nothing but the seed."""
         returns = episode_returns(env, act, self.env_seed("evaluation"))
+        if not np.isfinite(returns).all():
+            raise UserError(
+                f"An episode after {steps:,} steps has the return {returns.sum()}: expected finite rewards."
+            )
         self.curve.append((steps, returns.tolist()))
         self.progress(steps, float(returns.mean()))
 
     def observer(self, env: Any, encode: Normalizer) -> Callable[[int, Any], None]:
-        """Measures a learner in `env` whenever another `eval_every` steps are over."""
+        """Measures a learner in `env` where a curve begins, and whenever another `eval_every` steps are over."""
 
         def observe(steps: int, learner: Any) -> None:
-            last = self.curve[-1][0] if self.curve else 0
+            last = self.curve[-1][0] if self.curve else -1
             if steps // self.config.eval_every > last // self.config.eval_every or steps >= self.config.steps:
                 self.measure(steps, env, mode_of(learner, encode))
 
@@ -137,6 +141,10 @@ def zero_shot(setting: Setting) -> None:
     if env.goal() is not None:
         setting.measure(0, env, pursue(setting, env))
         return
+    if env.context.size:
+        raise UnsupportedPrompt(
+            f"Task '{env.task.name}' draws in each episode what it pays for: expected a goal, or one reward for all."
+        )
     z = _skill_of_reward(setting)
     setting.notes["z"] = z.tolist()
     setting.measure(0, env, follow(setting, z))
@@ -149,17 +157,25 @@ def _skill_of_reward(setting: Setting) -> np.ndarray:
     return np.asarray(setting.agent.aim(task, setting.data.obs[0]))
 
 
+class _BudgetSpent(Exception):
+    """The next round of a search would cost more than there is."""
+
+
 def z_search(setting: Setting) -> None:
     _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
 
 
 def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]:
-    """The best skill that the budget finds, and the steps it took; a round that would exceed it is not begun."""
+    """The best skill that the budget finds, and the steps it took. The first round is as small as the budget makes it
+    (a budget for less than two skills: a guess), a later one that would exceed it is not begun."""
     env = setting.make_env(setting.config.num_envs)
     space, n, batches = setting.agent.config.z, setting.config.num_envs, 0
+    batch_steps = n * (env.env_spec.episode_steps or 0)
 
     def attempt(skills: np.ndarray) -> np.ndarray:
         nonlocal batches
+        if env.control_steps + -(-len(skills) // n) * batch_steps > budget:
+            raise _BudgetSpent
         returns = []
         for i in range(0, len(skills), n):
             lanes = np.arange(n) % len(skills[i : i + n])  # Spare lanes try skills once more.
@@ -170,10 +186,13 @@ def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]
 
     best = Found(np.asarray(space.sample(setting.key("guess"), 1))[0], 0.0)
     setting.measure(0, evaluation, follow(setting, best.z))
-    for best in search(setting.config.search, space, setting.key("search"), attempt):
-        setting.measure(env.control_steps, evaluation, follow(setting, best.z))
-        if env.control_steps + n * (env.env_spec.episode_steps or 0) > budget:
-            break
+    config = setting.config.search
+    affordable = budget // batch_steps * n if batch_steps else config.population
+    if affordable >= 2:
+        config = replace(config, population=min(config.population, affordable))
+        with suppress(_BudgetSpent):
+            for best in search(config, space, setting.key("search"), attempt):
+                setting.measure(env.control_steps, evaluation, follow(setting, best.z))
     setting.notes |= {"z": best.z.tolist(), "search_steps": env.control_steps}
     return best, env.control_steps
 
@@ -206,6 +225,7 @@ def hierarchical(setting: Setting) -> None:
         on_policy(env, ppo, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
         return
     sac = SAC.create(config.sac, x, action, create_key)
+    observe(0, sac)
     plan = Plan(
         calls=1,
         updates=config.updates * setting.config.num_envs,
@@ -218,12 +238,16 @@ def hierarchical(setting: Setting) -> None:
 
 
 def finetune(setting: Setting) -> None:
-    """From the first step the pretrained policy acts; its critics, or fresh ones, first learn alone."""
+    """From the first step the pretrained policy acts; its critics, or fresh ones, first learn alone.
+
+    Raises:
+        UnsupportedPrompt: the agent has no learner.
+    """
     config = setting.config.off_policy
     evaluation = setting.make_env(setting.config.eval_episodes)
     share = int(setting.config.search.finetune_share * setting.config.steps)
     found, spent = _search(setting, share, evaluation)
-    learner = setting.agent.learner(found.z, setting.key("learner"))
+    learner = _learner(setting, found.z)
     learner = learner.insert_inputs(setting.obs_dim, setting.encode.mean.shape[0] - setting.obs_dim)
     if config.critic == "fresh":
         learner = learner.fresh_critic(setting.key("critic"))
@@ -231,6 +255,12 @@ def finetune(setting: Setting) -> None:
     plan = replace(plan, reward_scale=_reward_scale(setting, found, evaluation))
     setting.notes["reward_scale"] = plan.reward_scale
     _learn_control(setting, learner, plan, spent, evaluation)
+
+
+def _learner(setting: Setting, z: np.ndarray) -> Any:
+    if not hasattr(setting.agent, "learner"):
+        raise UnsupportedPrompt(f"Agent {type(setting.agent).__name__} has no method 'learner': expected one to adapt.")
+    return setting.agent.learner(z, setting.key("learner"))
 
 
 def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
@@ -244,7 +274,7 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
 
 
 def scratch(setting: Setting) -> None:
-    learner = setting.agent.learner(np.asarray(setting.agent.config.z.sample(setting.key("guess"), 1))[0], None)
+    learner = _learner(setting, np.asarray(setting.agent.config.z.sample(setting.key("guess"), 1))[0])
     env = setting.make_env(setting.config.eval_episodes)
     x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
     action = jnp.zeros((1, env.single_action_space.shape[0]), jnp.float32)

@@ -57,6 +57,6 @@ def aggregate(cells: dict[str, list[Cell]], experts: dict[str, float]) -> dict:
     return {
         "returns": final,
         "normalised": shares,
-        "iqm": iqm_interval([np.array(values) for values in shares.values()])._asdict(),
+        "iqm": iqm_interval([np.array(values) for values in shares.values()]).to_json(),
         "mean": float(np.mean([np.mean(values) for values in shares.values()])),
     }

@@ -26,6 +26,7 @@ def goal_metrics(trajectory: Trajectory, goals: np.ndarray) -> dict[str, float]:
     within r (strictly; the start does not count); `final_distance` and `closest_distance` in metres."""
     assert trajectory.position is not None
     mask = trajectory.mask
+    assert len(goals) == mask.shape[1], (goals.shape, mask.shape)
     distance = np.linalg.norm(trajectory.position[1:] - goals, axis=-1)  # (T, n)
     last = mask.sum(axis=0) - 1
     final = distance[last, np.arange(len(goals))]

@@ -215,7 +215,7 @@ def dense_layers(model: Model) -> tuple[Layer, ...]:
     module, params = model.module, jax.tree.map(np.asarray, model.params)
     dense = [Layer(**params[f"Dense_{i}"], activation="linear") for i in range(module.depth + 1)]
     last = "tanh" if isinstance(module, TanhPolicy) else "linear"
-    hidden = {nn.relu: "relu", nn.tanh: "tanh"}[module.activation]
+    hidden: Any = {nn.relu: "relu", nn.tanh: "tanh"}[module.activation]
     return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
 
 

@@ -42,9 +42,9 @@ class SkillEnv(gymnasium.Wrapper):
         self.policy, self.k, self._kind = policy, k, policy.config["skill"]["kind"]
         self.obs_dim, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
         _check(k, env.observation_space, self.obs_dim)
-        _check_actions(env.action_space, policy.config["action"]["size"])
-        low, high = (np.asarray(bound, np.float64) for bound in (env.action_space.low, env.action_space.high))
-        self._middle, self._half, self._dtype = (high + low) / 2, (high - low) / 2, env.action_space.dtype
+        actions = _bounded(env.action_space, policy.config["action"]["size"])
+        low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+        self._middle, self._half, self._dtype = (high + low) / 2, (high - low) / 2, actions.dtype
         self.discrete = self._kind == "onehot" if discrete is None else discrete
         if self.discrete and self._kind != "onehot":
             raise SkillError(f"discrete is True: expected None or False, as these skills are of kind '{self._kind}'.")
@@ -143,7 +143,8 @@ def _check(k: int, observations: Space, obs_dim: int) -> None:
         raise SkillError(f"The environment observes {observations}: expected a flat Box of at least {obs_dim} numbers.")
 
 
-def _check_actions(actions: Space, size: int) -> None:
-    real = isinstance(actions, Box) and np.issubdtype(actions.dtype, np.floating)
-    if not real or actions.shape != (size,) or not actions.is_bounded():
+def _bounded(actions: Space, size: int) -> Box:
+    real = np.issubdtype(actions.dtype, np.floating)
+    if not isinstance(actions, Box) or not real or actions.shape != (size,) or not actions.is_bounded():
         raise SkillError(f"The environment acts by {actions}: expected a Box of {size} real numbers, with bounds.")
+    return actions

@@ -8,7 +8,6 @@ import jax
 import mujoco
 import numpy as np
 
-from urlrl.envs import ENVS
 from urlrl.skills.policy import ACTIVATIONS, FORMAT, TOLERANCE, SkillError, SkillPolicy, forward
 from urlrl.types import EnvSpec, GoalPrompt, HostEnv, Layer, Trajectory, Transition
 
@@ -45,7 +44,7 @@ def make_policy(
     networks = agent.skill_networks()
     probes = make_probes(agent, networks.latent, trajectory, key)
     model = getattr(env, "model", None)
-    low, high = action_bounds(spec.id, model, spec.action_dim)
+    low, high = (list(bound) for bound in zip(*(spec.action_bounds or ((-1.0, 1.0),) * spec.action_dim)))
     config = {
         "format": FORMAT,
         "env": spec.id,
@@ -169,22 +168,6 @@ def goal_template(env: HostEnv) -> dict[str, Any] | None:
             return None
         index.append(int(changed[0]))
     return {"names": list(names), "index": index, "template": to_json(template)}
-
-
-def action_bounds(env_id: str, model: mujoco.MjModel | None, size: int) -> tuple[list[float], list[float]]:
-    """What actions of -1 and 1 are in actuator units."""
-    if model is not None:
-        limited = model.actuator_ctrllimited.astype(bool)[:, None]
-        bounds = np.where(limited, model.actuator_ctrlrange, [-1.0, 1.0])
-        return bounds[:, 0].tolist(), bounds[:, 1].tolist()
-    if env_id in ENVS:
-        return [-1.0] * size, [1.0] * size
-    from urlrl.envs.gym import find_maker
-
-    env: Any = find_maker(env_id)()
-    low, high = env.action_space.low.tolist(), env.action_space.high.tolist()
-    env.close()
-    return low, high
 
 
 def observation_names(spec: EnvSpec, model: mujoco.MjModel | None) -> list[str]:

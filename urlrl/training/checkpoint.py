@@ -75,9 +75,9 @@ class Checkpoints:
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
             raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
-        kept = {entry["step"] for entry in self.infos() if entry.get("snapshots")}
+        snapshots = set(self.snapshots().values())
         for old in self.steps()[:-KEEP]:
-            if old in kept:
+            if old in snapshots:
                 continue
             doomed = self.folder / f".deleting-{old}"  # What is named after a step is whole, also while it goes.
             os.replace(self.folder / str(old), doomed)

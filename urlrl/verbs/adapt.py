@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
 from urlrl.adaptation.methods import RUN, Setting, episode_returns
-from urlrl.config import MAX_SEED, to_json
+from urlrl.config import MAX_SEED, RESUMABLE_FIELDS, to_json
 from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.files import write_atomically
@@ -31,7 +32,7 @@ FLOOR_EPISODES = 50
 def adapt(
     run: Path | str,
     task: str,
-    methods: Sequence[str] = METHODS,
+    methods: Iterable[str] = METHODS,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     config: AdaptConfig | None = None,
@@ -56,9 +57,11 @@ def adapt(
         "area", "over_scratch", ...}}}: see docs/metrics.md.
 
     Raises:
-        UserError: unknown names, a task for another environment, results of other settings in the folder.
+        UserError: unknown names, a task for another environment, damaged results or such of another agent or of other
+            settings in the folder.
         TrainingDiverged: a learner is no longer finite; what was done before is kept.
     """  # fmt: skip
+    methods, seeds = list(methods), list(seeds)
     for method in methods:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
@@ -67,13 +70,19 @@ def adapt(
     enable_compilation_cache()
     config, found, loaded = config or AdaptConfig(), find_task(task), load_checkpoint(run, step)
     check_runs_on(found, loaded.config.env)
+    if not loaded.spec.physics:
+        raise UserError(
+            f"Environment '{loaded.config.env}' does not show its physics: expected one that can be rewarded."
+        )
     ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
     same = settings(task, loaded, config)
-    todo = [(method, seed) for method in methods for seed in seeds if not ladder.find(method, seed, same)]
+    asked = list(dict.fromkeys(product(methods, seeds)))
+    done = ladder.done(same)
+    todo = [cell for cell in asked if cell not in done]
     progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
     progress.say(
         f"{loaded.config.agent_name} on {found.name}: pretrained for {loaded.step:,} steps, {config.steps:,} steps in "
-        f"the task for each method and seed; {len(todo)} to do, {len(methods) * len(seeds) - len(todo)} done before."
+        f"the task for each method and seed; {len(todo)} to do, {len(asked) - len(todo)} done before."
     )
     with closing(progress):
         for i, (method, seed) in enumerate(todo):
@@ -83,39 +92,45 @@ def adapt(
                 if f"{method}: {error}" not in notes:
                     notes.append(f"{method}: {error}")
                     progress.note(notes[-1])
-        result = _compare(ladder, found, loaded, config, notes)
-    return result
+        cells = ladder.cells(same)
+        if not cells:
+            raise UserError(" ".join(notes) or "There are no results: expected at least one method and one seed.")
+        return _compare(ladder.folder, cells, found, loaded, config, notes)
 
 
 def settings(task: str, loaded: Loaded, config: AdaptConfig) -> dict[str, Any]:
-    """What results that are compared have in common."""
-    return {"task": task, "env": loaded.config.env, "pretrain_steps": loaded.step, "config": to_json(config)}
+    """What results that are compared have in common: the task, the agent as it was pretrained, how it is adapted."""
+    pretrain = {name: value for name, value in to_json(loaded.config).items() if name not in RESUMABLE_FIELDS}
+    return {"task": task, "pretrain": pretrain, "pretrain_steps": loaded.step, "config": to_json(config)}
 
 
 def run_cell(
     run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int, same: dict[str, Any],
     progress: Progress, done: float,
 ) -> Cell:  # fmt: skip
+    """One method with one seed, measured. `done` is the share of the work that came before it."""
     began = time.monotonic()
 
     def show(steps: int, mean: float) -> None:
-        left = f"  ETA {duration((time.monotonic() - began) / steps * (config.steps - steps))}" if steps else ""
+        rest = max(config.steps - steps, 0)  # The last phase may end beyond the budget.
+        left = f"  ETA {duration((time.monotonic() - began) / steps * rest)}" if steps else ""
         progress.update(f"{done:4.0%}  {method} seed {seed}  {steps:,}/{config.steps:,} steps  return {mean:.1f}{left}")
 
-    setting = make_setting(run, loaded, task, config, seed, show)
-    RUN[method](setting)
+    with ExitStack() as opened:
+        setting = make_setting(run, loaded, task, config, seed, show, opened)
+        RUN[method](setting)
     seconds = time.monotonic() - began
     mean = np.mean(setting.curve[-1][1])
     progress.say(f"{method} seed {seed}: return {mean:.1f} at {setting.curve[-1][0]:,} steps, {duration(seconds)}")
     return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1))
 
 
-def _compare(ladder: Ladder, task: Task, loaded: Loaded, config: AdaptConfig, notes: list[str]) -> dict[str, Any]:
+def _compare(
+    folder: Path, cells: list[Cell], task: Task, loaded: Loaded, config: AdaptConfig, notes: list[str]
+) -> dict[str, Any]:
+    """What the cells say together: written to ladder.json, drawn to ladder.png."""
     from urlrl.adaptation.plot import draw  # Imports matplotlib.
 
-    cells = ladder.cells()
-    if not cells:
-        raise UserError(" ".join(notes))
     floors = measure_floors(task, loaded.config.root_position)
     result = {
         "task": task.name,
@@ -128,10 +143,10 @@ def _compare(ladder: Ladder, task: Task, loaded: Loaded, config: AdaptConfig, no
         "notes": notes,
         "versions": versions(),
     }
-    write_atomically(ladder.folder / "ladder.json", json.dumps(result, indent=1).encode())
+    write_atomically(folder / "ladder.json", json.dumps(result, indent=1).encode())
     title = f"{task.name}: {loaded.config.agent_name} pretrained on {loaded.config.env} for {loaded.step:,} steps"
     lines = {name: floor["mean"] for name, floor in floors.items()}
-    draw(cells, lines, config.steps, title, ladder.folder / "ladder.png")
+    draw(cells, lines, config.steps, title, folder / "ladder.png")
     return result
 
 
@@ -139,7 +154,7 @@ def measure_floors(task: Task, root_position: bool = False) -> dict[str, dict[st
     """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and that of
     standing still, where a task is known to pay it."""
     with closing(make_task_env(task, FLOOR_EPISODES, root_position=root_position)) as env:
-        shape, rng = env.action_space.shape, np.random.default_rng(env_seed(0, "floor actions"))
+        shape, rng = (FLOOR_EPISODES, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
         acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "random": lambda obs: rng.uniform(-1, 1, shape),
             "zero action": lambda obs: np.zeros(shape),
@@ -155,12 +170,14 @@ def measure_floors(task: Task, root_position: bool = False) -> dict[str, dict[st
 
 
 def make_setting(
-    run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, seed: int, show: Callable[[int, float], None]
-) -> Setting:
-    """What the methods start from: a run's agent, its past with the task's rewards, the task's environment."""
+    run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, seed: int, show: Callable[[int, float], None],
+    opened: ExitStack,
+) -> Setting:  # fmt: skip
+    """What the methods start from: a run's agent, its past with the task's rewards, the task's environment. The
+    environments that they make are closed with `opened`."""
 
     def make_env(num_envs: int) -> TaskEnv:
-        return make_task_env(task, num_envs, root_position=loaded.config.root_position)
+        return opened.enter_context(closing(make_task_env(task, num_envs, root_position=loaded.config.root_position)))
 
     rows = past(run, loaded, config.samples, seed)
     data = None if rows is None else _labelled(rows, task)
@@ -191,7 +208,8 @@ def _spread(loaded: Loaded, rows: dict[str, np.ndarray] | None, task: Task) -> N
         mean, std = np.asarray(loaded.agent.normalizer.mean), np.asarray(loaded.agent.normalizer.std)
         return Normalizer(jnp.float32(np.r_[mean, np.zeros(width)]), jnp.float32(np.r_[std, np.ones(width)]))
     rng = np.random.default_rng(0)
-    physics = rows["physics"][:FEATURE_DRAWS]
+    length = len(rows["physics"])  # They are in order of time, so the draws are spread over them.
+    physics = rows["physics"][np.linspace(0, length - 1, min(length, FEATURE_DRAWS)).astype(int)]
     context = np.stack([task.draw(rng) for _ in physics])
     features = task.features(physics, context, rng.integers(0, task.episode_steps or 1, len(physics)))
     columns = [(part.mean(axis=0), part.std(axis=0)) for part in (rows["obs"], features)]

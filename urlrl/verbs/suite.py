@@ -8,9 +8,9 @@ from typing import Any
 
 from urlrl.adaptation.ladder import Cell, Ladder
 from urlrl.adaptation.suite import aggregate, find_suite
-from urlrl.config import to_json
+from urlrl.config import MAX_SEED, to_json
 from urlrl.envs.tasks import check_runs_on, find_task
-from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.training.log import make_progress
@@ -40,8 +40,10 @@ def score_suite(
     Raises:
         UserError: no such suite, a run of another environment, or one without a snapshot that the protocol asks for.
     """  # fmt: skip
+    for seed in seeds:
+        check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
-    protocol, folder = find_suite(suite), Path(out or Path(run) / "suites")
+    protocol, folder = find_suite(suite), Path(out or Path(run) / "suites") / suite
     tasks = {name: find_task(name) for name in protocol.tasks}
     snapshots = RunFolder(run).checkpoints.snapshots()
     env = RunFolder(run).manifest()["config"]["env"]
@@ -52,7 +54,7 @@ def score_suite(
             f"{run} has no snapshot at {', '.join(missing)} steps: expected a run that was pretrained with "
             f"--snapshots {' '.join(map(str, protocol.snapshots))}."
         )
-    jobs = [(method, seed, name) for method in protocol.methods for seed in seeds for name in tasks]
+    jobs = [(method, seed, name) for method in protocol.methods for seed in dict.fromkeys(seeds) for name in tasks]
     progress, notes = make_progress(quiet), list[str]()
     cells: dict[int, dict[str, dict[str, list[Cell]]]] = {}
     with closing(progress):
@@ -62,9 +64,9 @@ def score_suite(
                 alone = method == "scratch"  # Knows nothing of the agent: once is enough.
                 if alone and i:
                     continue
-                ladder = Ladder(folder / suite / ("scratch" if alone else str(snapshot)) / name)
+                ladder = Ladder(folder / ("scratch" if alone else str(snapshot)) / name)
                 same = settings(name, loaded, protocol.config)
-                if not ladder.find(method, seed, same):
+                if (method, seed) not in ladder.done(same):
                     done = (i + j / len(jobs)) / len(protocol.snapshots)
                     try:
                         cell = run_cell(run, loaded, tasks[name], protocol.config, method, seed, same, progress, done)
@@ -73,7 +75,7 @@ def score_suite(
                         if f"{method}: {error}" not in notes:
                             notes.append(f"{method}: {error}")
                             progress.note(notes[-1])
-                mine = [cell for cell in ladder.cells() if cell.method == method]
+                mine = [cell for cell in ladder.cells(same) if cell.method == method]
                 cells.setdefault(snapshot, {}).setdefault(method, {})[name] = mine
         progress.say("Measuring the floors.")
         floors = {name: measure_floors(task) for name, task in tasks.items()}
@@ -82,6 +84,8 @@ def score_suite(
         snapshot: {method: aggregate(by_task, experts) for method, by_task in methods.items() if any(by_task.values())}
         for snapshot, methods in cells.items()
     }
+    if not any(scores.values()):
+        raise UserError(" ".join(notes) or "There are no results: expected at least one seed.")
     result = {
         "suite": suite,
         "env": env,
@@ -92,5 +96,5 @@ def score_suite(
         "notes": notes,
         "versions": versions(),
     }
-    write_atomically(folder / f"{suite}.json", json.dumps(result, indent=1).encode())
+    write_atomically(folder.with_name(f"{folder.name}.json"), json.dumps(result, indent=1).encode())
     return result

@@ -1,0 +1,995 @@
+"""The ladder: what each method counts, starts from and learns; what is kept of it; what is refused."""
+
+import dataclasses
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from matplotlib.image import imread
+from run_tools import TINY, Notes, copy_of
+
+import urlrl
+from urlrl.adaptation import ladder as ladder_module
+from urlrl.adaptation import methods
+from urlrl.adaptation.config import METHODS, AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
+from urlrl.adaptation.ladder import Cell, summarise
+from urlrl.adaptation.learn import Plan, mode_of, off_policy
+from urlrl.adaptation.methods import RUN, Setting, _reward_scale, episode_returns
+from urlrl.adaptation.search import Found
+from urlrl.agents.metra import Metra
+from urlrl.cli import main
+from urlrl.data.replay import Replay
+from urlrl.envs.point import PointEnv
+from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
+from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.nets import Normalizer
+from urlrl.learners.ppo import PPO, PPOConfig
+from urlrl.learners.sac import SAC, SACConfig
+from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
+from urlrl.verbs import adapt as verb
+from urlrl.verbs.adapt import adapt, make_setting
+from urlrl.verbs.runs import load_checkpoint
+
+POINT = find_task("point_goal")  # 50 control steps per episode
+NEAR = dataclasses.replace(POINT, name="point_near", radius=2.0)  # even an agent that knows nothing gets some of it
+RIGHT = Task("point_right", "point", ("point",), reward=lambda physics, action: physics[:, 0], episode_steps=50)
+SMALL = AdaptConfig(
+    steps=600,
+    eval_every=200,
+    eval_episodes=4,
+    num_envs=2,
+    samples=100,
+    high_level=HighLevelConfig(
+        sac=SACConfig(width=16, lr=1e-3), ppo=PPOConfig(width=16, rounds=3, batch=8), episodes=4, batch=8, random=4
+    ),
+    off_policy=OffPolicyConfig(interval=10, batch=16, random=100, warmup=100, warmup_updates=3),
+    search=SearchConfig(population=2, finetune_share=0.5),
+)
+PLAIN = dataclasses.replace(TINY, eval_every=0, steps=80, checkpoint_minutes=60)
+ONEHOT = dataclasses.replace(PLAIN, agent=dataclasses.replace(PLAIN.agent, z=SkillSpace("onehot", 4)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def near():
+    """Make it a task that the verb finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, NEAR.name, lambda: NEAR)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An agent with skills on the circle."""
+    return urlrl.pretrain(PLAIN, tmp_path_factory.mktemp("sphere") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def onehot_run(tmp_path_factory):
+    return urlrl.pretrain(ONEHOT, tmp_path_factory.mktemp("onehot") / "run", quiet=True)
+
+
+@pytest.fixture
+def start():
+    """(run, task, ...) -> what a method starts from."""
+    with ExitStack() as opened:
+
+        def make(run: Path, task: Task = POINT, config: AdaptConfig = SMALL, seed: int = 0) -> Setting:
+            return make_setting(run, load_checkpoint(run), task, config, seed, lambda steps, mean: None, opened)
+
+        yield make
+
+
+@pytest.fixture
+def lane_steps(monkeypatch):
+    """Number of lanes -> control steps that environments of so many lanes have made: 2 learn, 4 are for evaluation."""
+    counts = dict.fromkeys((SMALL.num_envs, SMALL.eval_episodes), 0)
+    original = PointEnv.step
+
+    def step(self, actions):
+        counts[self.num_envs] += self.num_envs
+        return original(self, actions)
+
+    monkeypatch.setattr(PointEnv, "step", step)
+    return counts
+
+
+def steps_of(setting: Setting) -> list[int]:
+    return [steps for steps, _ in setting.curve]
+
+
+class Guide(struct.PyTreeNode):
+    """An agent without networks: a skill is the direction in which the point goes."""
+
+    normalizer: Normalizer
+    config: SimpleNamespace = struct.field(pytree_node=False)
+
+    def sample_actions(self, obs, z, key, temperature=1.0):
+        return jnp.clip(z, -1, 1)
+
+    def read(self, prompt, seen, key):
+        match prompt:
+            case GoalPrompt(goal):
+                return goal
+        raise UnsupportedPrompt(f"A Guide cannot follow a {type(prompt).__name__}: expected a GoalPrompt.")
+
+    def aim(self, task, obs):
+        return jnp.clip(10 * (task - obs), -1, 1)
+
+
+def guided(task: Task, config: AdaptConfig = SMALL, kind: str = "sphere", seed: int = 0) -> Setting:
+    guide = Guide(Normalizer.identity(2), SimpleNamespace(z=SkillSpace(kind, 2)))
+    width = 2 + len(task.feature_names)
+    return Setting(
+        guide,
+        lambda n: make_task_env(task, n),
+        config,
+        seed,
+        None,
+        Normalizer.identity(width),
+        lambda steps, mean: None,
+    )
+
+
+# --- where curves begin, and what counts
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("zero_shot", [0]),
+        ("z_search", [0, 100, 200]),  # Two skills, then the better one, each of two lanes for 50 steps.
+        ("hierarchical", [0, 200, 400, 600]),
+        ("finetune", [0, 100, 200, 400, 600]),  # 200 of them are the search.
+        ("scratch", [0, 200, 400, 600]),
+    ],
+)
+def test_curves_begin_at_0_and_count_every_control_step(run, start, lane_steps, method, expected):
+    setting = start(run)
+    RUN[method](setting)
+    assert steps_of(setting) == expected
+    assert lane_steps[SMALL.num_envs] == expected[-1]
+    assert lane_steps[SMALL.eval_episodes] == 4 * 50 * len(expected)  # whole episodes, and not on the axis
+    assert all(len(returns) == SMALL.eval_episodes for _, returns in setting.curve)
+
+
+@pytest.mark.parametrize("kind", ["sphere", "onehot"])
+def test_the_controller_counts_low_level_steps_where_options_do_not_fill_the_episode(
+    run, onehot_run, start, lane_steps, kind
+):
+    """Options of 15, 15, 15 and 5 steps. PPO learns after 4 episodes, so its last phase ends behind the budget."""
+    config = dataclasses.replace(SMALL, steps=300, eval_every=100)
+    setting = start(run if kind == "sphere" else onehot_run, dataclasses.replace(POINT, option_steps=15), config)
+    RUN["hierarchical"](setting)
+    assert steps_of(setting) == ([0, 100, 200, 300] if kind == "sphere" else [0, 200, 400])
+    assert lane_steps[SMALL.num_envs] == steps_of(setting)[-1]
+
+
+def test_the_controller_is_ppo_over_indices_and_sac_over_the_sphere(run, onehot_run, start, monkeypatch):
+    made = []
+    for kind in (PPO, SAC):
+        original = kind.create.__func__
+
+        def create(cls, *args, original=original, **kwargs):
+            made.append(cls)
+            return original(cls, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "create", classmethod(create))
+    short = dataclasses.replace(SMALL, steps=100, eval_every=100)
+    for folder, kind in ((run, SAC), (onehot_run, PPO)):
+        setting = start(folder, config=short)
+        made.clear()
+        RUN["hierarchical"](setting)
+        assert made == [kind]
+
+
+def test_evaluation_starts_are_the_same_for_every_method_and_measurement(run, start, monkeypatch):
+    seen = []
+    original = methods.episode_returns
+
+    def spy(env, act, seed):
+        obs, _ = env.reset(seed=seed)
+        seen.append((env.num_envs, obs.tolist()))
+        return original(env, act, seed)
+
+    monkeypatch.setattr(methods, "episode_returns", spy)
+    for method in METHODS:
+        RUN[method](start(run))
+    starts = [obs for lanes, obs in seen if lanes == SMALL.eval_episodes]
+    assert len(starts) == 17 and all(obs == starts[0] for obs in starts)
+    assert len({str(obs) for lanes, obs in seen if lanes == SMALL.num_envs}) == 2  # Rounds of a search differ.
+    RUN["zero_shot"](start(run, seed=1))
+    assert seen[-1][1] != starts[0]
+
+
+def test_an_episode_counts_until_its_own_end():
+    """Lanes that have ended wait for the others, and what they earn meanwhile is not theirs."""
+
+    class Lanes:
+        num_envs = 3
+
+        def reset(self, seed=None, options=None):
+            self.time = np.where(options["reset_mask"], 0, self.time) if options else np.zeros(3, int)
+            return self.time[:, None], {}
+
+        def step(self, action):
+            self.time = self.time + 1
+            ends = self.time == [2, 5, 3]
+            return self.time[:, None], np.ones(3), ends & [True, False, False], ends & [False, True, True], {}
+
+    np.testing.assert_array_equal(episode_returns(Lanes(), lambda obs: obs, 0), [2, 5, 3])
+
+
+# --- prompts
+
+
+def test_zero_shot_is_told_each_goal_and_told_again_when_it_moves():
+    """A guide that goes straight to what it was told collects nearly all: it cannot be at a far goal at once."""
+    setting = guided(POINT)
+    RUN["zero_shot"](setting)
+    (_, returns) = setting.curve[0]
+    env = make_task_env(POINT, 4)
+    obs, _ = env.reset(seed=setting.env_seed("evaluation"))
+    far = np.abs(obs[:, 2:] - obs[:, :2]).max(axis=1)  # the larger coordinate takes the longest, 0.1 m per step
+    assert all(49 - 10 * distance <= total <= 49 for distance, total in zip(far, returns))
+    moving = dataclasses.replace(POINT, goals=2, half=0.8, radius=0.3)
+    setting = guided(moving)
+    RUN["zero_shot"](setting)
+    assert np.mean(setting.curve[0][1]) > 30  # Who stays at the first goal gets at most 25.
+
+
+def test_a_reward_is_prompted_by_the_past_labelled_with_it(run, start):
+    setting = start(run, RIGHT)
+    np.testing.assert_array_equal(setting.data.reward, setting.data.next_obs[:, 0])
+    RUN["zero_shot"](setting)
+    task = setting.agent.read(RewardPrompt(setting.data), setting.data, None)
+    np.testing.assert_array_equal(setting.notes["z"], setting.agent.aim(task, setting.data.obs[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sided(Task):
+    """Pays for going to a side that each episode draws, and shows it."""
+
+    def draw(self, rng):
+        return rng.choice([-1.0, 1.0], 1)
+
+    def features(self, physics, context, clock):
+        return context
+
+    def score(self, moment):
+        return moment.physics[:, 0] * moment.context[:, 0]
+
+
+SIDED = Sided("point_sided", "point", ("point",), episode_steps=50, feature_names=("side",))
+
+
+def test_what_a_prompt_cannot_say_is_refused_and_not_made_up(run, start):
+    with pytest.raises(UnsupportedPrompt, match="'point_sided' draws in each episode what it pays for"):
+        RUN["zero_shot"](start(run, SIDED))
+    with pytest.raises(UnsupportedPrompt, match="There are no transitions of the run to label"):
+        RUN["zero_shot"](guided(RIGHT))
+
+
+def test_agents_without_a_learner_are_not_finetuned(run, start, monkeypatch):
+    monkeypatch.delattr(Metra, "learner")
+    for method in ("finetune", "scratch"):
+        with pytest.raises(UnsupportedPrompt, match="Agent Metra has no method 'learner'"):
+            RUN[method](start(run))
+
+
+# --- search
+
+
+def test_search_finds_the_direction_that_pays_and_its_mean_return():
+    config = dataclasses.replace(SMALL, steps=10_000, search=SearchConfig(population=16))
+    setting = guided(RIGHT, config)
+    found, spent = methods._search(setting, config.steps, setting.make_env(4))
+    assert found.z[0] > 0.95 and spent == 50 * (16 + 8 + 4 + 2 + 2)  # the last skill alone takes both lanes
+    returns = [np.mean(returns) for _, returns in setting.curve]
+    assert returns[-1] == max(returns) == pytest.approx(found.score, abs=10)
+    assert setting.notes == {"z": found.z.tolist(), "search_steps": spent}
+
+
+@pytest.mark.parametrize(
+    ("budget", "rounds"),
+    [
+        (0, []),
+        (99, []),
+        (100, [100]),  # Of 8 skills the two that can be afforded.
+        (250, [200]),
+        (450, [400]),  # All 8; the next round of 4 would be 200 more.
+        (650, [400, 600]),
+        (900, [400, 600, 700, 800]),
+    ],
+)
+def test_search_stays_within_its_budget(budget, rounds):
+    setting = guided(RIGHT, dataclasses.replace(SMALL, search=SearchConfig(population=8)))
+    _, spent = methods._search(setting, budget, setting.make_env(4))
+    assert steps_of(setting) == [0, *rounds] and spent == (rounds or [0])[-1] <= budget
+
+
+def test_cem_stays_within_its_budget():
+    setting = guided(RIGHT, dataclasses.replace(SMALL, search=SearchConfig(kind="cem", population=4, elites=2)))
+    methods._search(setting, 700, setting.make_env(4))
+    assert steps_of(setting) == [0, 200, 400, 600]
+
+
+def test_spare_lanes_share_their_skills_returns():
+    """Three skills in two lanes: the third is tried twice in its batch, and its score is the mean of both."""
+    setting, tried = guided(RIGHT, dataclasses.replace(SMALL, search=SearchConfig(population=3))), []
+
+    def spy(config, space, key, attempt):
+        skills = np.float32([[1, 0], [0, 1], [-1, 0]])
+        tried.append(attempt(skills))
+        return iter(())
+
+    original, methods.search = methods.search, spy
+    try:
+        methods._search(setting, 1000, setting.make_env(4))
+    finally:
+        methods.search = original
+    right, up, left = tried[0]
+    path = 0.1 * np.arange(1, 51).sum()  # the sum of x over an episode to the right, but for its start within 0.1 m
+    assert right == pytest.approx(path, abs=5) and up == pytest.approx(0, abs=5) and left == pytest.approx(-path, abs=5)
+
+
+# --- fine-tuning
+
+
+@pytest.fixture
+def learning(monkeypatch):
+    """What `off_policy` was asked to do, by name; it is not done."""
+    asked = {}
+
+    def spy(env, learner, encode, plan, start, steps, key, seed, observe):
+        asked.update(locals())
+
+    monkeypatch.setattr(methods, "off_policy", spy)
+    return asked
+
+
+def first_actions(run, start, **changes) -> tuple[np.ndarray, np.ndarray]:
+    """(n, act) of the first call of the learning loop, and those of the pretrained policy there."""
+    setting, taken = start(run), []
+
+    def loop(env, learner, encode, plan, begin, steps, key, seed, observe):
+        original = env.step
+
+        def step(actions):
+            taken.append(actions)
+            return original(actions)
+
+        env.step = step
+        off_policy(env, learner, encode, dataclasses.replace(plan, **changes), begin, begin + 1, key, seed, observe)
+
+    original, methods.off_policy = methods.off_policy, loop
+    try:
+        RUN["finetune"](setting)
+    finally:
+        methods.off_policy = original
+    env = setting.make_env(2)
+    obs, _ = env.reset(seed=setting.env_seed("training"))
+    key = jax.random.fold_in(jax.random.split(setting.key("loop"), 4)[0], 0)
+    z = np.tile(np.float32(setting.notes["z"]), (2, 1))
+    return taken[0], setting.agent.sample_actions(np.float32(obs[:, :2]), z, key, 1.0)
+
+
+def test_finetuning_acts_from_its_first_step_as_the_pretrained_policy(run, start):
+    """F2 of URLB's sheet: the same noise, so the same sampled actions."""
+    np.testing.assert_allclose(*first_actions(run, start), atol=1e-6)
+
+
+def test_random_seed_frames_are_caught(run, start):
+    """URLB's own code forgets the policy for 4000 steps (its pitfall P3)."""
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(*first_actions(run, start, uniform=True), atol=1e-6)
+
+
+def test_finetuning_begins_with_the_agents_actor_and_critics_whatever_the_features_say(run, start, learning):
+    setting = start(run)
+    RUN["finetune"](setting)
+    learner, encode, z = learning["learner"], learning["encode"], np.float32(setting.notes["z"])
+    obs = np.float32(np.random.default_rng(0).normal(0, 3, (20, 4)))
+    obs[10:, :2] = obs[:10, :2]  # the same places, other goals
+    expected = setting.agent.sample_actions(obs[:, :2], np.tile(z, (20, 1)), jax.random.key(0), 0.0)
+    np.testing.assert_allclose(mode_of(learner, encode)(obs), expected, atol=1e-6)
+    action = np.float32(np.random.default_rng(1).uniform(-1, 1, (20, 2)))
+    x = jnp.concatenate([setting.agent.normalizer(obs[:, :2]), np.tile(z, (20, 1))], axis=1)
+    q = learner.critic(encode(obs), action)
+    np.testing.assert_allclose(q, setting.agent.sac.critic(x, action), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(q, learner.critic(encode(obs), action, params=learner.target))
+    assert learning["start"] == 200 and learning["plan"].first == 300  # The search, and a warm-up behind it.
+    assert not learning["plan"].uniform and learning["plan"].critic_updates == 3
+
+
+def test_fresh_critics_are_others_and_the_actor_is_not(run, start, learning):
+    fresh = dataclasses.replace(SMALL, off_policy=dataclasses.replace(SMALL.off_policy, critic="fresh"))
+    RUN["finetune"](start(run))
+    own = learning["learner"]
+    RUN["finetune"](start(run, config=fresh))
+    other = learning["learner"]
+    jax.tree.map(np.testing.assert_array_equal, own.actor, other.actor)
+    x, action = np.ones((3, 4), np.float32), np.zeros((3, 2), np.float32)
+    assert (own.critic(x, action) != other.critic(x, action)).all()
+    jax.tree.map(np.testing.assert_array_equal, other.critic.params, other.target)
+
+
+def loop_of(env, learner, **changes) -> list:
+    """The learners that a short loop shows, with its control steps."""
+    plan = Plan(calls=5, updates=5, batch=BatchSpec(16), first=20, uniform=False, critic_updates=3)
+    shown, width = [], env.single_observation_space.shape[0]
+    off_policy(
+        env, learner, Normalizer.identity(width), dataclasses.replace(plan, **changes), 0, 50, jax.random.key(3), 0,
+        lambda steps, learner: shown.append((steps, jax.tree.map(np.array, learner))),
+    )  # fmt: skip
+    return shown
+
+
+def tiny_sac() -> SAC:
+    """As what is fine-tuned in these tests, so that programs are compiled once for both."""
+    return SAC.create(PLAIN.agent.sac(), jnp.zeros((1, 4)), jnp.zeros((1, 2)), jax.random.key(0))
+
+
+def same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), a, b)))
+
+
+def test_critics_warm_up_alone_once_and_then_all_learn():
+    env, learner = make_task_env(POINT, 2), tiny_sac()
+    steps, shown = zip(*loop_of(env, learner, updates=0))
+    assert steps == (10, 20, 30, 40, 50)
+    assert all(same(new, learner) for new in shown[:2])  # nothing is learned before step 20
+    for new in shown[2:]:
+        assert same((new.actor, new.alpha), (learner.actor, learner.alpha))  # bit by bit, the optimisers' state too
+        assert same(new, shown[2])  # The warm-up happens once.
+    assert not same(shown[2].critic, learner.critic) and not same(shown[2].target, learner.target)
+    assert shown[2].critic.opt_state[0].count == 3
+    _, both = zip(*loop_of(make_task_env(POINT, 2), learner))
+    assert [int(new.critic.opt_state[0].count) for new in both] == [0, 0, 8, 13, 18]
+    assert [int(new.actor.opt_state[0].count) for new in both] == [0, 0, 5, 10, 15]
+
+
+def test_the_loop_acts_at_random_only_where_it_is_told_to():
+    def actions(**changes):
+        env, taken = make_task_env(POINT, 2), []
+        step = env.step
+        env.step = lambda action: taken.append(action) or step(action)
+        loop_of(env, tiny_sac(), **changes)
+        return np.array(taken)
+
+    policy, uniform = actions(), actions(uniform=True)
+    assert (policy[:10] != uniform[:10]).all() and np.abs(uniform).max() <= 1
+    again = actions(uniform=True)
+    np.testing.assert_array_equal(uniform, again)
+
+
+def test_the_replay_holds_what_happened_in_the_learners_units(monkeypatch):
+    rows = []
+    monkeypatch.setattr(Replay, "add", lambda self, row: rows.append(row))
+    env = make_task_env(NEAR, 2)
+    step, rewards = env.step, []
+
+    def spy(action):
+        result = step(action)
+        rewards.append(result[1])
+        return result
+
+    env.step = spy
+    off_policy(
+        env, tiny_sac(), Normalizer.identity(4),
+        Plan(calls=5, updates=1, batch=BatchSpec(4), first=10_000, uniform=True, reward_scale=7.0),
+        0, 240, jax.random.key(0), 0, lambda steps, learner: None,
+    )  # fmt: skip
+    assert np.ptp(rewards) > 0
+    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    np.testing.assert_allclose(stacked["reward"], 7 * np.stack(rewards))
+    ends = stacked["truncated"][:, 0]
+    assert np.flatnonzero(ends).tolist() == [49, 99] and not stacked["terminated"].any()
+    follows = (stacked["next_obs"][:-1] == stacked["obs"][1:]).all(axis=(1, 2))
+    np.testing.assert_array_equal(follows, ~ends[:-1])  # What was reached is kept, also where a reset follows.
+
+
+def test_a_learner_that_is_not_finite_stops_the_loop(monkeypatch):
+    monkeypatch.setattr(GoalTask, "score", lambda self, moment: np.full(2, np.nan))
+    with pytest.raises(TrainingDiverged, match="Adaptation diverged at step 30: a parameter is not finite"):
+        loop_of(make_task_env(POINT, 2), tiny_sac())
+
+
+def test_a_reward_that_is_not_finite_is_no_result():
+    with pytest.raises(UserError, match="has the return nan: expected finite rewards"):
+        RUN["z_search"](guided(dataclasses.replace(RIGHT, reward=lambda physics, action: physics[:, 0] * np.nan)))
+
+
+def test_adapting_leaves_the_agent_as_it_is(run, start):
+    agent = load_checkpoint(run).agent
+    before, curves = jax.tree.map(np.array, agent), []
+    for _ in range(2):
+        setting = start(run)
+        setting.agent = agent
+        for method in ("finetune", "hierarchical", "scratch"):
+            RUN[method](setting)
+        curves.append(setting.curve)
+    assert same(agent, before) and curves[0] == curves[1]
+
+
+def test_the_reward_scale_brings_rewards_to_the_intrinsic_size(run, start):
+    setting = start(run)
+    env = setting.make_env(1)
+    intrinsic = np.abs(setting.agent.intrinsic_reward(setting.data)).mean()
+    for score in (4.0, -4.0):  # per episode of 50 steps
+        assert _reward_scale(setting, Found(None, score), env) == pytest.approx(intrinsic / (4 / 50), rel=1e-5)
+    assert _reward_scale(setting, Found(None, 1e-9), env) == 100.0
+    assert _reward_scale(setting, Found(None, 1e9), env) == pytest.approx(0.01)
+    assert _reward_scale(setting, Found(None, 0.0), env) == 1.0  # A skill that earns nothing tells nothing.
+    setting.data = None
+    assert _reward_scale(setting, Found(None, 4.0), env) == 1.0
+
+
+def test_finetuning_learns_from_scaled_rewards_and_scratch_from_plain_ones(run, start, learning):
+    setting = start(run, RIGHT)
+    RUN["finetune"](setting)
+    assert learning["plan"].reward_scale == setting.notes["reward_scale"] != 1.0
+    RUN["scratch"](start(run, RIGHT))
+    assert learning["plan"].reward_scale == 1.0 and learning["plan"].uniform and learning["start"] == 0
+
+
+# --- what learners see
+
+
+def test_goals_and_observations_are_normalised_by_how_the_past_has_spread_them(run, start):
+    setting = start(run)
+    mean, std = np.asarray(setting.encode.mean), np.asarray(setting.encode.std)
+    assert mean.shape == std.shape == (4,)
+    np.testing.assert_allclose(mean[:2], setting.data.obs.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(std[:2], setting.data.obs.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(std[2:], 3 / np.sqrt(3), rtol=0.2)  # goals are uniform in [-3, 3]
+    assert (np.abs(mean[2:]) < 0.6).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(Task):
+    def features(self, physics, context, clock):
+        return physics[:, :1]
+
+
+def test_features_are_spread_over_all_of_the_past_and_not_its_beginning(run):
+    """The rows of a past are in order of time, and far places come late."""
+    count = 5 * verb.FEATURE_DRAWS
+    x = np.linspace(0, 10, count)
+    rows = {"obs": np.zeros((count, 2)), "physics": np.stack([x, x], axis=1)}
+    task = Watched("watched", "point", ("point",), reward=RIGHT.reward, episode_steps=50, feature_names=("x",))
+    spread = verb._spread(load_checkpoint(run), rows, task)
+    assert spread.mean[2] == pytest.approx(5, abs=0.01) and spread.std[2] == pytest.approx(10 / np.sqrt(12), rel=0.01)
+    np.testing.assert_allclose(spread.std[:2], 1e-3)  # What never varied is not blown up without bound.
+
+
+def test_without_a_past_observations_are_as_the_agent_knows_them_and_features_as_they_are(run):
+    loaded = load_checkpoint(run)
+    agent = loaded.agent.replace(normalizer=Normalizer(jnp.float32([1, 2]), jnp.float32([3, 4])))
+    spread = verb._spread(loaded._replace(agent=agent), None, POINT)
+    np.testing.assert_array_equal(spread.mean, [1, 2, 0, 0])
+    np.testing.assert_array_equal(spread.std, [3, 4, 1, 1])
+
+
+def test_motor_learners_see_the_agents_own_normalisation_and_the_runs_of_features(run, start, learning):
+    setting = start(run)
+    setting.agent = setting.agent.replace(normalizer=Normalizer(jnp.float32([1, 2]), jnp.float32([3, 4])))
+    for method in ("finetune", "scratch"):
+        RUN[method](setting)
+        encode = learning["encode"]
+        np.testing.assert_array_equal(encode.mean, [1, 2, *setting.encode.mean[2:]])
+        np.testing.assert_array_equal(encode.std, [3, 4, *setting.encode.std[2:]])
+        kernel = learning["learner"].actor.params["Dense_0"]["kernel"]
+        assert kernel.shape == (4, 16) and (np.asarray(kernel[2:]) == 0).all() == (method == "finetune")
+
+
+# --- results
+
+
+@pytest.fixture(scope="module")
+def ladder(run):
+    """(result, folder) of every method with two seeds."""
+    return adapt(run, "point_near", seeds=(0, 1), config=SMALL, quiet=True), run / "adapt" / "point_near"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def strict(path: Path) -> dict:
+    """JSON as others read it, without NaN."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def forbid(monkeypatch, allowed=()) -> list:
+    """Nothing but `allowed` may run; what did is in the list."""
+    ran = []
+    for method, original in list(RUN.items()):
+
+        def spy(setting, method=method, original=original):
+            ran.append((method, setting.seed))
+            assert (method, setting.seed) in allowed
+            return original(setting)
+
+        monkeypatch.setitem(RUN, method, spy)
+    return ran
+
+
+def test_the_ladder_says_what_each_method_brought(ladder):
+    result, folder = ladder
+    assert strict(folder / "ladder.json") == json.loads(json.dumps(result))
+    assert (result["task"], result["env"], result["pretrain_steps"]) == ("point_near", "point", 80)
+    assert result["steps"] == 600 and result["expert"] is None and not result["notes"]
+    assert list(result["methods"]) == list(METHODS)
+    assert set(result["floors"]) == {"random", "zero action"} and result["versions"]["jax"]
+    for method, entry in result["methods"].items():
+        cells = [strict(folder / f"{method}-{seed}.json") for seed in (0, 1)]
+        assert entry["seeds"] == [0, 1]
+        assert entry["final_per_seed"] == [np.mean(cell["curve"][-1][1]) for cell in cells]
+        assert entry["final"]["value"] == pytest.approx(np.mean(entry["final_per_seed"]))
+        assert entry["curves"] == [[[steps, np.mean(r)] for steps, r in cell["curve"]] for cell in cells]
+        assert (entry["over_scratch"] is None) == (method == "scratch") and entry["normalised"] is None
+    areas = [result["methods"][method]["area_per_seed"] for method in ("finetune", "scratch")]
+    assert result["methods"]["finetune"]["over_scratch"]["value"] == pytest.approx(np.mean(np.subtract(*areas)))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [f"{method}-{seed}.json" for method in METHODS for seed in (0, 1)] + ["ladder.json", "ladder.png"]
+    )
+
+
+def test_the_picture_is_not_empty(ladder):
+    image = imread(ladder[1] / "ladder.png")
+    assert image.shape[0] > 400 and image.shape[1] > 800
+    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 50
+
+
+def test_other_seeds_give_other_results(ladder):
+    for method, entry in ladder[0]["methods"].items():
+        cells = [strict(ladder[1] / f"{method}-{seed}.json") for seed in (0, 1)]
+        assert cells[0]["curve"] != cells[1]["curve"], method
+        assert len(set(entry["final_per_seed"])) == 2, method
+
+
+def test_a_second_call_does_nothing_but_compare(ladder, run, monkeypatch):
+    before = contents(ladder[1])
+    ran = forbid(monkeypatch)
+    assert adapt(run, "point_near", seeds=(0, 1), config=SMALL, quiet=True) == ladder[0]
+    assert not ran and contents(ladder[1]) == before
+
+
+def test_what_is_missing_is_done_again_alone_and_alike(ladder, run, monkeypatch):
+    missing = {("finetune", 1), ("hierarchical", 0)}
+    before = {cell: strict(ladder[1] / f"{cell[0]}-{cell[1]}.json") for cell in missing}
+    for method, seed in missing:
+        (ladder[1] / f"{method}-{seed}.json").unlink()
+    ran = forbid(monkeypatch, missing)
+    assert adapt(run, "point_near", seeds=(0, 1), config=SMALL, quiet=True) == ladder[0]
+    assert sorted(ran) == sorted(missing)
+    for method, seed in missing:
+        after = strict(ladder[1] / f"{method}-{seed}.json")
+        assert after | {"seconds": 0} == before[method, seed] | {"seconds": 0}
+
+
+def prompted(run: Path, tmp_path: Path, **options) -> dict:
+    """A prompt with two seeds: quickly done, and its folder is this test's own."""
+    given = {"methods": ["zero_shot"], "seeds": [0, 1], "config": SMALL, "out": tmp_path / "out", "quiet": True}
+    return adapt(run, "point_near", **(given | options))
+
+
+def test_seeds_and_methods_of_later_calls_are_added(run, tmp_path, monkeypatch):
+    prompted(run, tmp_path, seeds=[3])
+    ran = forbid(monkeypatch, [("zero_shot", 0), ("zero_shot", 1), ("z_search", 3)])
+    prompted(run, tmp_path, seeds=[0, 0, 1, 3])
+    result = prompted(run, tmp_path, seeds=iter([3]), methods=iter(["z_search", "z_search"]))
+    assert ran == [("zero_shot", 0), ("zero_shot", 1), ("z_search", 3)]
+    assert {name: entry["seeds"] for name, entry in result["methods"].items()} == {
+        "zero_shot": [0, 1, 3],
+        "z_search": [3],
+    }
+    assert result["methods"]["z_search"]["over_scratch"] is None
+    alone = strict(tmp_path / "out" / "point_near" / "ladder.json")["methods"]["z_search"]["final"]
+    assert alone["low"] is None and alone["value"] == result["methods"]["z_search"]["final_per_seed"][0]
+
+
+def assert_refused(run: Path, tmp_path: Path, message: str, **options) -> None:
+    before = contents(tmp_path)
+    with pytest.raises(UserError) as refusal:
+        prompted(run, tmp_path, **options)
+    sentence = str(refusal.value)
+    assert message in sentence and sentence.endswith(".") and ". " not in sentence and "\n" not in sentence
+    assert contents(tmp_path) == before
+
+
+def test_results_of_other_settings_are_not_mixed_also_by_other_seeds_or_methods(run, tmp_path):
+    prompted(run, tmp_path)
+    longer = dataclasses.replace(SMALL, steps=800)
+    for options in ({}, {"seeds": [7]}, {"methods": ["scratch"]}):
+        message = "zero_shot-0.json holds another result: config.steps is 600 there and 800 here; choose another --out"
+        assert_refused(run, tmp_path, message, config=longer, **options)
+
+
+def test_another_agent_is_not_taken_for_the_one_that_was_adapted(run, onehot_run, tmp_path):
+    prompted(run, tmp_path)
+    assert_refused(onehot_run, tmp_path, "pretrain.agent.z.kind is 'sphere' there and 'onehot' here")
+    twin = urlrl.pretrain(dataclasses.replace(PLAIN, seed=1), tmp_path / "twin", quiet=True)
+    assert_refused(twin, tmp_path, "pretrain.seed is 0 there and 1 here")
+    longer = urlrl.pretrain(dataclasses.replace(PLAIN, steps=120), copy_of(run, tmp_path), quiet=True)
+    assert_refused(longer, tmp_path, "pretrain_steps is 80 there and 120 here")
+    assert prompted(longer, tmp_path, step=80)["methods"]["zero_shot"]["seeds"] == [0, 1]  # The same agent, elsewhere.
+
+
+def test_settings_of_other_methods_may_differ(run, tmp_path):
+    """A prompt does not depend on the controller's learning rate; the controller does."""
+    short = dataclasses.replace(SMALL, steps=100, eval_every=100)
+    other = dataclasses.replace(short, high_level=dataclasses.replace(short.high_level, updates=1))
+    prompted(run, tmp_path, config=short, seeds=[0])
+    prompted(run, tmp_path, config=other, seeds=[0], methods=["zero_shot", "hierarchical"])
+    assert_refused(run, tmp_path, "hierarchical-0.json holds another result: config.high_level.updates", config=short)
+
+
+GOOD = {"method": "zero_shot", "seed": 1, "same": {}, "curve": [[0, [1.0]]], "notes": {}, "seconds": 0.1}
+DAMAGED = {
+    "cut off": '{"format": "urlrl-adapt-1", "method": "zero_',
+    "empty": "",
+    "no JSON object": "[1, 2]",
+    "another format": json.dumps({"format": "urlrl-run-1", **GOOD}),
+    "no format": json.dumps(GOOD),
+    "an unknown field": json.dumps({"format": "urlrl-adapt-1", **GOOD, "colour": 1}),
+    "a missing field": json.dumps({"format": "urlrl-adapt-1"} | {k: v for k, v in GOOD.items() if k != "curve"}),
+    "another seed": json.dumps({"format": "urlrl-adapt-1", **GOOD, "seed": 0}),
+    "another method": json.dumps({"format": "urlrl-adapt-1", **GOOD, "method": "scratch"}),
+    "settings that are none": json.dumps({"format": "urlrl-adapt-1", **GOOD, "same": [1]}),
+    "no curve": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": []}),
+    "a number for a curve": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": 3}),
+    "no returns": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, []]]}),
+    "words for returns": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, ["a"]]]}),
+    "returns that are not finite": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, [float("nan")]]]}),
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_or_foreign_result_is_named_and_left_alone(run, tmp_path, kind):
+    path = tmp_path / "out" / "point_near" / "zero_shot-1.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DAMAGED[kind] if isinstance(DAMAGED[kind], bytes) else DAMAGED[kind].encode())
+    assert_refused(run, tmp_path, f"{path} cannot be read as a result: ")
+
+
+def test_files_that_are_no_results_are_left_alone(run, tmp_path):
+    folder = tmp_path / "out" / "point_near"
+    folder.mkdir(parents=True)
+    for name in (
+        "finetune-0-backup.json",
+        "finetune-x.json",
+        "finetune-00.json",
+        "notes-1.json",
+        "zero_shot-1.json.bak",
+    ):
+        (folder / name).write_text("mine")
+    assert list(prompted(run, tmp_path)["methods"]) == ["zero_shot"]
+    assert (folder / "finetune-0-backup.json").read_text() == "mine"
+
+
+# A user's module with tasks.
+TASK = """
+from urlrl.envs.tasks import Task
+
+def x(physics, action):
+    return physics[:, 0]
+
+right = Task("right", "point", ("point",), reward=x, episode_steps=50, expert=100.0, stand_still=0.0)
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "my_tasks.py").write_text(TASK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    import sys
+
+    sys.modules.pop("my_tasks", None)
+
+
+def test_a_users_task_and_a_method_that_cannot_be_asked_leaves_the_others(run, mine, capsys):
+    """Without its past a reward cannot be prompted; a search needs none."""
+    alone = copy_of(run, mine)
+    for path in (alone / "replay").iterdir():
+        path.unlink()
+    result = adapt(
+        alone, "my_tasks:right", ["zero_shot", "z_search"], seeds=[0, 1], config=SMALL, out=mine / "out", quiet=True
+    )
+    note = "zero_shot: There are no transitions of the run to label: expected its replay folder."
+    assert result["notes"] == [note] and capsys.readouterr().err == f"{note}\n"
+    assert list(result["methods"]) == ["z_search"] and result["task"] == "right"
+    entry = strict(mine / "out" / "my_tasks.right" / "ladder.json")["methods"]["z_search"]
+    assert entry["normalised"] == pytest.approx(entry["final"]["value"] / 100)
+    assert result["floors"]["standing still"] == {"mean": 0.0}
+    with pytest.raises(UserError, match="^zero_shot: There are no transitions"):
+        adapt(alone, "my_tasks:right", ["zero_shot"], config=SMALL, out=mine / "other", quiet=True)
+    assert not (mine / "other").exists()
+
+
+def test_floors_are_random_and_zero_actions_from_the_same_starts():
+    task = dataclasses.replace(RIGHT, stand_still=3.0)
+    floors = verb.measure_floors(task)
+    assert floors == verb.measure_floors(task)
+    assert floors["zero action"]["episodes"] == 50 and floors["standing still"] == {"mean": 3.0}
+    env = make_task_env(task, 50)
+    obs, _ = env.reset(seed=verb.env_seed(0, "floors"))
+    assert floors["zero action"]["mean"] == pytest.approx(50 * obs[:, 0].mean(), rel=1e-4)  # It stays where it started.
+    assert floors["zero action"]["standard_error"] == pytest.approx(50 * obs[:, 0].std(ddof=1) / np.sqrt(50), rel=1e-4)
+
+
+def test_environments_are_closed(run, tmp_path, monkeypatch):
+    made, closed = [], []
+    original = verb.make_task_env
+
+    def make(*args, **kwargs):
+        env = original(*args, **kwargs)
+        made.append(env)
+        env.close = lambda: closed.append(env)
+        return env
+
+    monkeypatch.setattr(verb, "make_task_env", make)
+    prompted(run, tmp_path, seeds=[0], methods=["zero_shot", "z_search"])
+    assert len(made) == 4 and closed and {id(env) for env in made} == {id(env) for env in closed}
+
+
+def cell(method: str, seed: int, curve: list) -> Cell:
+    return Cell(method, seed, {}, [(steps, [value]) for steps, value in curve], {}, 0.0)
+
+
+def test_differences_from_scratch_are_paired_by_seed():
+    """By hand, with a budget of 10. Areas of fine-tuning: 5, 6, 9; from scratch: 1 and 2 for seeds 2 and 0."""
+    cells = [
+        *(cell("finetune", seed, [(0, value), (10, value)]) for seed, value in ((0, 5.0), (1, 6.0), (2, 9.0))),
+        cell("scratch", 0, [(0, 0.0), (10, 4.0)]),
+        cell("scratch", 2, [(0, 1.0), (10, 1.0)]),
+    ]
+    found = summarise(cells, 10, expert=20.0)
+    assert found["finetune"]["over_scratch"]["value"] == pytest.approx(((5 - 2) + (9 - 1)) / 2)
+    assert found["finetune"]["area_per_seed"] == [5, 6, 9] and found["scratch"]["area_per_seed"] == [2, 1]
+    assert found["scratch"]["over_scratch"] is None and found["scratch"]["normalised"] == pytest.approx(2.5 / 20)
+    assert list(found) == ["finetune", "scratch"]
+
+
+def test_estimates_as_text():
+    assert ladder_module.estimate({"value": 4.25, "low": 3.94, "high": 4.61}) == "4.2 [3.9, 4.6]"
+    assert ladder_module.estimate({"value": 4.25, "low": None, "high": None}, 2) == "4.25"
+    assert ladder_module.estimate(None) == ""
+
+
+def test_a_remaining_time_is_never_negative(run, monkeypatch):
+    """The last phase of a method may end beyond its budget."""
+    said = []
+    monkeypatch.setattr(Notes, "update", lambda self, line: said.append(line))
+    monkeypatch.setattr(verb, "time", SimpleNamespace(monotonic=iter((0, 5000, 5001)).__next__))
+    monkeypatch.setitem(RUN, "zero_shot", lambda s: (s.progress(700, 1.0), s.curve.append((700, [1.0]))))
+    verb.run_cell(run, load_checkpoint(run), POINT, SMALL, "zero_shot", 0, {}, Notes(), 0.5)
+    assert said == [" 50%  zero_shot seed 0  700/600 steps  return 1.0  ETA 0:00"]
+
+
+# --- the command line
+
+
+# What was typed behind `urlrl adapt` -> what the sentence says. RUN is a run, OUT a folder that must not appear.
+MISTAKES = {
+    "": "`urlrl adapt` needs a run and a task: expected urlrl adapt RUN --task TASK.",
+    "RUN": "needs a run and a task",
+    "--task point_goal": "needs a run and a task",
+    "RUN --task": "Option '--task' has no value",
+    "RUN --task point_gaol": "Unknown task 'point_gaol': did you mean 'point_goal'?",
+    "RUN --task half_cheetah_goal": "is for agents pretrained on half_cheetah: this one knows 'point'.",
+    "RUN --task nowhere:task": "Cannot import the task 'nowhere:task'",
+    "RUN --task math:pi": "Task 'math:pi' is a float: expected a urlrl.envs.tasks.Task.",
+    "RUN --task point_goal --method finetun": "Unknown method 'finetun': did you mean 'finetune'?",
+    "RUN --task point_goal --seeds 3..1": "Option '--seeds' is '3..1': expected whole numbers, as in 0..4 or 0,3.",
+    "RUN --task point_goal --seeds x": "Option '--seeds' is 'x': expected whole numbers",
+    "RUN --task point_goal --seeds 0,,1": "Option '--seeds' is '0,,1': expected whole numbers",
+    "RUN --task point_goal --seeds -1": "Option '--seeds' is '-1': expected whole numbers",
+    "RUN --task point_goal --seeds 4294967296": "seed is 4294967296: expected a number of at least 0 and at most",
+    "RUN --task point_goal --steps -5": "steps is -5: expected a number of at least 1.",
+    "RUN --task point_goal --steps 0": "steps is 0: expected a number of at least 1.",
+    "RUN --task point_goal --steps 1e5": "Option '--steps' is '1e5': expected a whole number.",
+    "RUN --task point_goal --steps 100": "eval_every is 10000: expected at most steps = 100.",
+    "RUN --task point_goal --eval-every 0": "eval_every is 0: expected a number of at least 1.",
+    "RUN --task point_goal --eval-episodes 0": "eval_episodes is 0: expected a number of at least 1.",
+    "RUN --task point_goal --num-envs 0": "num_envs is 0: expected a number of at least 1.",
+    "RUN --task point_goal --off-policy.interval 0": "off_policy.interval is 0: expected a number of at least 1.",
+    "RUN --task point_goal --off-policy.warmup -1": "off_policy.warmup is -1: expected a number of at least 0.",
+    "RUN --task point_goal --off-policy.replay-capacity 5": "expected at least a transition of each of num_envs = 8.",
+    "RUN --task point_goal --off-policy.critic old": "Option '--off-policy.critic' is 'old': expected one of own",
+    "RUN --task point_goal --high-level.episodes 0": "high_level.episodes is 0: expected a number of at least 1.",
+    "RUN --task point_goal --high-level.sac.lr 0": "lr is 0.0: expected a number above 0.",
+    "RUN --task point_goal --search.rounds 0": "search.rounds is 0: expected a number of at least 1.",
+    "RUN --task point_goal --search.finetune-share 1.5": "search.finetune_share is 1.5: expected a number",
+    "RUN --task point_goal --stepps 5": "Unknown option '--stepps': did you mean '--steps'?",
+    "RUN --task point_goal stray": "Unexpected argument 'stray'",
+    "RUN --task point_goal --step 7": "has no checkpoint at step 7: found those at 80.",
+    "RUN --task point_goal --suite urlb-v1/walker": "A suite fixes tasks and settings",
+    "nowhere --task point_goal": "nowhere is not a run: it has no config.json.",
+    "nowhere --suite urlb-v1/walker": "nowhere is not a run: it has no config.json.",
+    "RUN --suite urlb-v1/walkr": "Unknown suite 'urlb-v1/walkr': did you mean 'urlb-v1/walker'?",
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(typed, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("RUN", str(run)) for word in typed.split()]
+    with pytest.raises(SystemExit) as stop:
+        main(["adapt", *words, "--out", str(tmp_path / "out"), "--quiet"])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and not said.out
+    assert said.err.startswith("urlrl: ") and said.err.count("\n") == 1, said.err
+    assert MISTAKES[typed] in said.err.replace(str(run), "RUN")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_adapts_and_says_where_the_picture_is(run, tmp_path, capsys):
+    options = "--steps 100 --eval-every 50 --eval-episodes 2 --num-envs 2 --samples 50 --seeds 0,2 --method zero_shot"
+    main(["adapt", str(run), "--task", "point_goal", *options.split(), "--out", str(tmp_path / "out"), "--quiet"])
+    said = capsys.readouterr().out
+    path = tmp_path / "out" / "point_goal" / "ladder.png"
+    assert said.rstrip().endswith(str(path)) and path.exists()
+    assert "pretrained for 80 steps without reward on point, then 100 steps in the task" in said
+    assert "zero-shot prompt" in said and "0, 2" in said and "(random)" in said and "(zero action)" in said
+
+
+def test_help_lists_methods_and_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["adapt", "--help"])
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and not said.err
+    assert all(word in said.out for word in (*METHODS, "--suite", "--search.population", "--off-policy.warmup"))
+
+
+def test_all_tasks_are_listed(capsys):
+    main(["tasks"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert set(lines) == set(TASKS)
+    for name, make in TASKS.items():
+        task = make()
+        assert task.env in lines[name] and all(env in lines[name] for env in task.runs_on)
+    assert isinstance(TASKS["point_goal"](), GoalTask)
+
+
+# --- learning
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    config = dataclasses.replace(urlrl.preset("metra", "point-quick"), steps=8_000, eval_every=0)
+    return urlrl.pretrain(config, tmp_path_factory.mktemp("trained") / "run", quiet=True)
+
+
+def test_a_pretrained_agent_is_prompted_with_goals(trained, tmp_path):
+    """Of 49 steps the way takes some; the random policy passes a goal by chance."""
+    result = adapt(trained, "point_goal", ["zero_shot"], seeds=[0, 1], out=tmp_path, quiet=True)
+    assert min(result["methods"]["zero_shot"]["final_per_seed"]) > 10
+    assert result["floors"]["random"]["mean"] < 5
+
+
+@pytest.mark.slow
+def test_hierarchy_and_finetuning_improve_on_a_pretrained_agent(trained, tmp_path):
+    config = AdaptConfig(steps=20_000, eval_every=2_500)
+    result = adapt(
+        trained, "point_goal", ["hierarchical", "finetune"], seeds=[0, 1], config=config, out=tmp_path, quiet=True
+    )
+    for curve in result["methods"]["hierarchical"]["curves"]:
+        assert curve[0][1] < 5 and curve[-1][1] > 10
+    for curve in result["methods"]["finetune"]["curves"]:
+        assert curve[-1][1] > curve[0][1] + 5

@@ -1,0 +1,181 @@
+"""Statistics over seeds, against numbers computed by hand and SciPy; each has a wrong variant that must be caught."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from urlrl.evaluation.stats import Estimate, area, iqm, iqm_interval, mean_interval
+
+# --- interquartile mean
+
+# By hand: a quarter of n values is cut off at either end; the value at a cut counts by the share that is left of it.
+IQMS = {
+    (7,): 7.0,
+    (1, 5): 3.0,
+    (0, 6, 100): (0.25 * 0 + 6 + 0.25 * 100) / 1.5,  # 0.75 of the outer ones is cut off
+    (1, 2, 4, 100): 3.0,
+    (0, 1, 2, 10, 100): (0.75 * 1 + 2 + 0.75 * 10) / 2.5,
+    (1, 2, 3, 4, 5, 6, 7, 1000): 4.5,
+    (-50, 1, 2, 3, 3, 9, 11, 1000): (2 + 3 + 3 + 9) / 4,
+}
+
+
+def check_iqm(function):
+    for values, expected in IQMS.items():
+        for order in (values, values[::-1], np.roll(values, 2)):
+            assert function(np.array(order)) == pytest.approx(expected), values
+
+
+def test_iqm_equals_the_hand_computation():
+    check_iqm(iqm)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.median,
+        np.mean,
+        lambda x: stats.trim_mean(x, 0.25),  # cuts off whole values: for n = 5 one of 1.25
+        lambda x: np.mean(x[(np.percentile(x, 25) <= x) & (x <= np.percentile(x, 75))]),
+        lambda x: np.mean(x[len(x) // 4 : -(len(x) // 4) or None]),  # forgets to sort
+    ],
+    ids=["median", "mean", "whole values", "by percentiles", "unsorted"],
+)
+def test_what_is_no_iqm_is_caught(wrong):
+    with pytest.raises(AssertionError):
+        check_iqm(wrong)
+
+
+@pytest.mark.parametrize("n", [4, 8, 12, 40])
+def test_iqm_is_the_trimmed_mean_where_a_quarter_is_a_whole_number(n):
+    values = np.random.default_rng(n).standard_normal(n)
+    assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25))
+
+
+def test_iqm_takes_any_shape_and_whole_numbers():
+    assert iqm(np.array([[1, 2], [100, 4]])) == 3.0
+
+
+# --- bootstrap
+
+
+def test_the_interval_of_one_value_each_is_missing_and_the_text_leaves_it_out():
+    found = iqm_interval([np.array([3.0]), np.array([5.0])])
+    assert found.value == 4.0 and np.isnan(found.low) and np.isnan(found.high)
+    assert found.text(1) == "4.0" and Estimate(4.25, 4.0, 4.5).text(1) == "4.2 [4.0, 4.5]"
+
+
+def test_an_estimate_is_strict_json_and_back():
+    for found in (Estimate(1.0, 0.5, 1.5), Estimate(2.0)):
+        assert Estimate.from_json(found.to_json()).text(2) == found.text(2)
+    assert Estimate(2.0).to_json() == {"value": 2.0, "low": None, "high": None}
+
+
+def test_the_bootstrap_draws_within_each_task():
+    """Between tasks that differ greatly but whose seeds agree there is nothing uncertain."""
+    same = [np.full(3, 0.0), np.full(3, 10.0), np.full(3, 1000.0)]
+    assert iqm_interval(same) == Estimate(*[iqm(np.concatenate(same))] * 3)
+    pooled = iqm_interval([np.concatenate(same)])  # The wrong variant: one stratum.
+    assert pooled.high - pooled.low > 100
+
+
+def test_the_bootstrap_of_two_values_is_exact():
+    """IQM of two values is their mean: each of {0, 0}, {0, 1}, {1, 0}, {1, 1} is drawn with probability 1/4."""
+    assert iqm_interval([np.array([0.0, 1.0])]) == Estimate(0.5, 0.0, 1.0)
+
+
+def test_the_bootstrap_is_repeatable_and_covers():
+    """Of 95 % intervals for 40 normal values nearly all hold the true centre, and none is absurdly wide."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(5.0, 1.0, (60, 4, 10))
+    found = [iqm_interval(list(sample)) for sample in samples]
+    assert found[0] == iqm_interval(list(samples[0]))
+    assert np.mean([low <= 5.0 <= high for _, low, high in found]) >= 0.85
+    assert max(high - low for _, low, high in found) < 1.5
+    assert all(low < value < high for value, low, high in found)
+
+
+# --- Student
+
+
+def check_student(function):
+    """Of 1, 2, 3, 6: mean 3, sum of squares 4 + 1 + 0 + 9, deviation sqrt(14 / 3), t of 3 degrees 3.182446."""
+    value, low, high = function(np.array([1.0, 2.0, 3.0, 6.0]))
+    half = 3.182446305284263 * np.sqrt(14 / 3) / 2
+    assert (value, low, high) == pytest.approx((3.0, 3 - half, 3 + half))
+
+
+def normal(values):
+    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def population(values):
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def test_students_interval_equals_the_hand_computation():
+    check_student(mean_interval)
+    found = mean_interval(np.array([1.0, 2.0, 3.0, 6.0]))
+    assert found[1:] == pytest.approx(stats.ttest_1samp([1, 2, 3, 6], 0).confidence_interval(0.95))
+
+
+@pytest.mark.parametrize("wrong", [normal, population])
+def test_too_narrow_intervals_are_caught(wrong):
+    with pytest.raises(AssertionError):
+        check_student(wrong)
+
+
+def test_one_difference_has_no_interval():
+    assert np.isnan(mean_interval(np.array([2.0])).low) and mean_interval(np.array([2.0])).text(0) == "2"
+
+
+# --- area under a curve
+
+# (steps, returns, budget) -> mean over the budget, by hand
+AREAS = [
+    (([0, 10], [0, 10], 10), 5.0),
+    (([0], [7], 10), 7.0),  # A prompt: known at once.
+    (([0, 4, 10], [0, 8, 8], 10), (16 + 48) / 10),
+    (([0, 5], [2, 4], 10), (15 + 20) / 10),  # constant behind the last point
+    (([4, 10], [6, 12], 10), (24 + 54) / 10),  # and before the first
+    (([0, 20], [0, 20], 10), 5.0),  # what lies beyond the budget counts for the slope alone
+    (([0, 10, 30], [0, 10, 1000], 10), 5.0),
+    (([0, 5, 5, 10], [0, 0, 10, 10], 10), (25 + 50) / 10),  # Two points of one step: the last one counts.
+    (([0, 5, 5, 10], [10, 0, 10, 10], 10), 10.0),
+    (([0, 0, 10], [100, 0, 10], 10), 5.0),
+    (([12], [3], 10), 3.0),
+]
+
+
+def check_area(function):
+    for (steps, returns, budget), expected in AREAS:
+        assert function(np.array(steps), np.array(returns), budget) == pytest.approx(expected), (steps, returns)
+
+
+def test_area_equals_the_hand_computation():
+    check_area(area)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda steps, returns, budget: np.mean(returns),
+        lambda steps, returns, budget: np.trapezoid(returns, steps) / budget,
+        lambda steps, returns, budget: np.trapezoid(np.interp(np.arange(budget + 1), steps, returns)) / (budget + 1),
+        lambda steps, returns, budget: area(np.r_[steps, budget], np.r_[returns, 0], budget),
+    ],
+    ids=["mean of points", "no ends", "one too many", "0 behind the last point"],
+)
+def test_what_is_no_area_is_caught(wrong):
+    with pytest.raises(AssertionError):
+        check_area(wrong)
+
+
+def test_area_agrees_with_a_fine_grid():
+    rng = np.random.default_rng(1)
+    steps, returns = np.sort(rng.choice(np.arange(1, 90), 12, replace=False)), rng.standard_normal(12)
+    middles = (np.arange(200_000) + 0.5) / 2_000
+    assert area(steps, returns, 100) == pytest.approx(np.interp(middles, steps, returns).mean(), abs=1e-6)
