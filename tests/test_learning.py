@@ -47,6 +47,10 @@ def test_half_cheetah_quick_runs_both_ways(tmp_path):
     assert coverage["agent"] >= 60 > coverage["random"]
     assert coverage["min"][0] < -12 and coverage["max"][0] > 12
     assert goals["agent"]["final_distance"] <= 0.8 * goals["random"]["final_distance"]
+    for reward in ("vx", "-vx"):  # Told in words, it runs that way: 200 steps at 1 m/s and more.
+        assert urlrl.prompt(run, reward)["return"]["mean"] > 200
+    ladder = urlrl.adapt(run, "half_cheetah_goal", ["zero_shot"], seeds=range(5), quiet=True)
+    assert ladder["methods"]["zero_shot"]["final"]["value"] > 1.3 * ladder["floors"]["zero action"]["mean"]
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def dense_layers(model: Model) -> tuple[Layer, ...]:
     """The layers of an `MLP`, or those that lead to the mode of a `TanhPolicy`, as arrays."""
     module, params = model.module, jax.tree.map(np.asarray, model.params)
     dense = [Layer(**params[f"Dense_{i}"], activation="linear") for i in range(module.depth + 1)]
-    last = "tanh" if isinstance(module, TanhPolicy) else "linear"
+    last: Any = "tanh" if isinstance(module, TanhPolicy) else "linear"
     hidden: Any = {nn.relu: "relu", nn.tanh: "tanh"}[module.activation]
     return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
 
