@@ -1,6 +1,9 @@
-"""Stable-Baselines3's PPO on the skills of a bundle, and on the raw actions of the same task (extra `bench`).
+"""Stable-Baselines3 on the skills of a bundle, and on the raw actions of the same task (extra `bench`).
 
 python scripts/skill_env_sb3.py bundles/half_cheetah --out docs/results/skill-env-sb3
+python scripts/skill_env_sb3.py bundles/half_cheetah --learners off_policy --k 10 --out ...-off-policy
+
+On-policy is PPO for both. Off-policy is DQN on skills, which must be indices, and SAC on raw actions.
 """
 
 import json
@@ -10,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import gymnasium
 import numpy as np
@@ -17,7 +21,8 @@ import torch
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tyro.conf import Positional
@@ -33,8 +38,19 @@ ROLLOUT_STEPS = 400
 PPO_OPTIONS = {"gae_lambda": 0.95, "n_epochs": 10, "ent_coef": 0.01, "batch_size": 64}
 LR = {"skills": 1e-3, "raw": 3e-4}  # skills: 25 times fewer minibatches
 GAMMA = {"skills": 0.9, "raw": 0.99}  # per decision: of 25 control steps, and of one
+OFF_POLICY = {  # a gradient step per decision of a skill, and per 8 raw actions
+    "skills": {
+        "learning_rate": 5e-4, "learning_starts": 200, "batch_size": 128, "gradient_steps": 8,
+        "target_update_interval": 500, "exploration_fraction": 0.5, "exploration_final_eps": 0.1,
+        "policy_kwargs": {"net_arch": [128, 128]},
+    },
+    "raw": {"learning_starts": 4_000, "batch_size": 256, "gradient_steps": 1},
+}  # fmt: skip
 COLORS = {"skills": "#2266ac", "raw": "#b3343a"}
-LABELS = {"skills": "PPO on SkillEnv", "raw": "PPO on raw actions"}
+LABELS = {
+    "on_policy": {"skills": "PPO on SkillEnv", "raw": "PPO on raw actions"},
+    "off_policy": {"skills": "DQN on SkillEnv", "raw": "SAC on raw actions"},
+}
 EVALUATION_SEED = 1_000_000  # evaluation episode i of seed s starts from 1,000,000 (s + 1) + i
 
 
@@ -44,6 +60,7 @@ class Options:
 
     bundle: Positional[str]  # folder or hub id
     out: Path  # writes OUT.json and OUT.png
+    learners: Literal["on_policy", "off_policy"] = "on_policy"
     task: str = "half_cheetah_goal"
     k: int = 25  # control steps per skill
     steps: int = 200_000  # control steps of each run; evaluations are not counted
@@ -81,6 +98,14 @@ class Evaluator(BaseCallback):
         self.curve.append((self.taken, total.tolist()))
 
 
+def make_model(kind: str, on_policy: bool, env: VecNormalize, n_steps: int, seed: int) -> BaseAlgorithm:
+    both = {"env": env, "gamma": GAMMA[kind], "seed": seed, "device": "cpu"}
+    if on_policy:
+        return PPO("MlpPolicy", n_steps=n_steps, learning_rate=LR[kind], **both, **PPO_OPTIONS)
+    learner = DQN if kind == "skills" else SAC
+    return learner("MlpPolicy", train_freq=1, **both, **OFF_POLICY[kind])
+
+
 def train(kind: str, seed: int, policy: SkillPolicy, options: Options) -> dict:
     """The curve of one agent with one seed."""
 
@@ -90,11 +115,11 @@ def train(kind: str, seed: int, policy: SkillPolicy, options: Options) -> dict:
 
     start = time.perf_counter()
     evaluator = Evaluator(DummyVecEnv([make] * options.eval_episodes), options, seed)
-    env = VecNormalize(DummyVecEnv([make] * COPIES), gamma=GAMMA[kind])
-    n_steps = ROLLOUT_STEPS // options.k if kind == "skills" else ROLLOUT_STEPS
-    rates = {"learning_rate": LR[kind], "gamma": GAMMA[kind]}
-    model = PPO("MlpPolicy", env, n_steps=n_steps, seed=seed, device="cpu", **rates, **PPO_OPTIONS)
-    model.learn(options.steps, callback=evaluator)
+    on_policy = options.learners == "on_policy"
+    env = VecNormalize(DummyVecEnv([make] * COPIES), gamma=GAMMA[kind], norm_reward=on_policy)
+    per_decision = options.k if kind == "skills" else 1
+    model = make_model(kind, on_policy, env, ROLLOUT_STEPS // per_decision, seed)
+    model.learn(options.steps // per_decision + COPIES, callback=evaluator)
     env.close()
     evaluator.env.close()
     steps, returns = zip(*evaluator.curve)
@@ -105,7 +130,7 @@ def train(kind: str, seed: int, policy: SkillPolicy, options: Options) -> dict:
     }  # fmt: skip
 
 
-def draw(runs: list[dict], path: Path) -> None:
+def draw(runs: list[dict], labels: dict[str, str], path: Path) -> None:
     """The mean over seeds with its 95 % Student-t interval, and each seed thin."""
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
@@ -116,7 +141,7 @@ def draw(runs: list[dict], path: Path) -> None:
         mean, low, high = zip(*(mean_interval(column) for column in lines.T))
         axes.plot(steps, lines.T, color=color, linewidth=0.6, alpha=0.4)
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
-        axes.plot(steps, mean, color=color, linewidth=2, label=f"{LABELS[kind]} ({len(lines)} seeds)")
+        axes.plot(steps, mean, color=color, linewidth=2, label=f"{labels[kind]} ({len(lines)} seeds)")
     axes.set(xlabel="control steps in the task", ylabel="return", xlim=(0, steps[-1]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -128,15 +153,16 @@ def main(options: Options) -> None:
     policy = SkillPolicy.from_pretrained(options.bundle)
     runs = []
     for seed in range(options.seeds):
-        for kind in LABELS:
+        for kind in COLORS:
             runs.append(train(kind, seed, policy, options))
             print("{kind} {seed}: area {area:.1f}, final return {final:.1f}, {seconds} s".format(**runs[-1]))
-    areas = {kind: np.array([run["area"] for run in runs if run["kind"] == kind]) for kind in LABELS}
+    areas = {kind: np.array([run["area"] for run in runs if run["kind"] == kind]) for kind in COLORS}
     difference = mean_interval(areas["skills"] - areas["raw"])
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "versions": {name: version(name) for name in ("urlrl", "stable-baselines3", "torch", "gymnasium", "mujoco")},
         "options": asdict(options) | {"out": options.out.name},
+        "off_policy": OFF_POLICY,
         "ppo": PPO_OPTIONS | {"lr": LR, "gamma": GAMMA, "copies": COPIES, "rollout_control_steps": ROLLOUT_STEPS},
         "bundle": policy.config["provenance"],
         "area_difference": [float(x) if np.isfinite(x) else None for x in difference],
@@ -144,7 +170,7 @@ def main(options: Options) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(runs, options.out.with_suffix(".png"))
+    draw(runs, LABELS[options.learners], options.out.with_suffix(".png"))
     for seed, (skills, raw) in enumerate(zip(areas["skills"], areas["raw"])):
         print(f"seed {seed}: area {skills:.1f} on skills, {raw:.1f} on raw actions, difference {skills - raw:+.1f}")
     print(f"mean difference and 95 % interval: {difference.text(1)}")

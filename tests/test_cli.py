@@ -96,6 +96,12 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_lists_of_numbers_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "metra", "--snapshots", "100", "x"])
+    assert capsys.readouterr().err == "urlrl: Option '--snapshots' is 'x': expected whole numbers.\n"
+
+
 def test_usage(capsys):
     for argv in ([], ["--help"], ["-h"]):
         main(argv)

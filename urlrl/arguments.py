@@ -12,6 +12,7 @@ from tyro.conf import Positional, Suppress
 
 from urlrl.errors import UserError
 
+MANY = 1_000  # numbers of a list
 # Type of an option -> what a value of it is.
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 
@@ -49,6 +50,13 @@ def check_arguments(argv: list[str], options_class: Any) -> None:
         elif not (expected := _in_words(options[name])):
             while tokens and not tokens[0].startswith("--"):
                 tokens.pop(0)
+        elif typing.get_origin(options[name]) is tuple:
+            values = [value] if is_whole else []
+            while tokens and not tokens[0].startswith("--"):
+                values.append(tokens.pop(0))
+            for value in values or [""]:
+                if not _fits(value, typing.get_args(options[name])[0]):
+                    raise UserError(f"Option '{name}' is '{value}': expected {expected}.")
         else:
             if not is_whole:
                 value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else ""
@@ -81,6 +89,8 @@ def take_flag(options: list[str], name: str) -> bool:
 
 def _in_words(hint: Any) -> str:
     """What an option of this type takes; empty for a type that is not in WORDS."""
+    if typing.get_origin(hint) is tuple:
+        return f"{WORDS[typing.get_args(hint)[0]].removeprefix('a ')}s"
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     words = [WORDS.get(part, "") for part in _parts(hint)]
@@ -123,6 +133,13 @@ def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
     return options
 
 
+def number(option: str, text: str) -> int:
+    """A whole number. Raises UserError for anything else."""
+    if not text.isdecimal():
+        raise UserError(f"Option '{option}' is '{text}': expected a whole number.")
+    return int(text)
+
+
 def number_list(option: str, text: str) -> list[int]:
     """'0..4' -> [0, 1, 2, 3, 4]; '0,3' -> [0, 3]; '2' -> [2]. Raises UserError for anything else."""
     numbers: list[int] = []
@@ -130,5 +147,7 @@ def number_list(option: str, text: str) -> list[int]:
         first, dots, last = part.partition("..")
         if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
             raise UserError(f"Option '{option}' is '{text}': expected whole numbers, as in 0..4 or 0,3.")
+        if dots and int(last) - int(first) >= MANY:
+            raise UserError(f"Option '{option}' is '{text}': expected at most {MANY} numbers.")
         numbers += range(int(first), int(last if dots else first) + 1)
     return numbers

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from urlrl.arguments import asks_for_help, check_arguments, number_list, parse, take, take_flag
+from urlrl.arguments import asks_for_help, check_arguments, number, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
 
@@ -212,18 +212,21 @@ def _adapt(argv: list[str]) -> None:
         )
         tyro.cli(AdaptConfig, args=options, prog="urlrl adapt", description="")
     run = options.pop(0) if options and not options[0].startswith("-") else None
-    task, method = take(options, "--task"), take(options, "--method") or "all"
+    task, method = take(options, "--task"), take(options, "--method")
     seeds, step, out = take(options, "--seeds") or "0..4", take(options, "--step"), take(options, "--out")
     suite, quiet = take(options, "--suite"), take_flag(options, "--quiet")
-    if run and suite and not (task or options):
+    if run and suite and not (task or method or step or options):
         from urlrl.verbs.suite import score_suite
 
         _print_suite(score_suite(run, suite, seeds=number_list("--seeds", seeds), out=out, quiet=quiet))
         return
     if suite:
-        raise UserError("A suite fixes tasks and settings: expected urlrl adapt RUN --suite SUITE without others.")
+        raise UserError(
+            "A suite fixes tasks, methods and settings: expected urlrl adapt RUN --suite SUITE [--seeds 0..4]."
+        )
     if run is None or task is None:
         raise UserError("`urlrl adapt` needs a run and a task: expected urlrl adapt RUN --task TASK.")
+    method = method or "all"
     if method != "all" and method not in METHODS:
         raise unknown("method", method, [*METHODS, "all"])
     check_arguments(options, AdaptConfig)
@@ -236,7 +239,7 @@ def _adapt(argv: list[str]) -> None:
         list(METHODS) if method == "all" else [method],
         seeds=number_list("--seeds", seeds),
         config=config,
-        step=None if step is None else number_list("--step", step)[0],
+        step=None if step is None else number("--step", step),
         out=out,
         quiet=quiet,
     )

@@ -42,8 +42,8 @@ class OffPolicyConfig:
     interval: int = 8  # environment steps per gradient step
     batch: int = 256  # transitions per gradient step
     replay_capacity: int = 1_000_000  # transitions kept
-    random: int = 4_000  # from scratch: steps of uniform actions before the first update
-    warmup: int = 4_000  # fine-tuning: steps by the pretrained actor before the first update
+    random: int = 4_000  # from scratch: steps of uniform actions before the first update, a quarter at most
+    warmup: int = 4_000  # fine-tuning: steps by the pretrained actor before the first update, a quarter at most
     warmup_updates: int = 1_000  # fine-tuning: gradient steps of the critics alone, then
     critic: Literal["own", "fresh"] = "own"  # fine-tuning starts from the agent's critics, or from untrained ones
 
@@ -78,7 +78,7 @@ class AdaptConfig:
     """How a pretrained agent meets a task. `steps` counts control steps of the environment, search included."""
 
     steps: int = 200_000  # of each method and seed
-    eval_every: int = 10_000  # control steps between evaluations, which are not counted
+    eval_every: int = 10_000  # control steps between evaluations, which are not counted; the end has one too
     eval_episodes: int = 32  # deterministic ones, from the same starts for every method
     num_envs: int = 8  # environments stepped together
     samples: int = 5_120  # labelled transitions of the run's own data that a zero-shot prompt may see
@@ -89,8 +89,6 @@ class AdaptConfig:
     def __post_init__(self):
         for name in ("steps", "eval_every", "eval_episodes", "num_envs", "samples"):
             check(name, getattr(self, name), 1)
-        if self.eval_every > self.steps:
-            raise UserError(f"eval_every is {self.eval_every}: expected at most steps = {self.steps}.")
         if self.off_policy.replay_capacity < self.num_envs:
             raise UserError(
                 f"off_policy.replay_capacity is {self.off_policy.replay_capacity}: expected at least a transition of "

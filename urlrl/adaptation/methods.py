@@ -251,7 +251,7 @@ def finetune(setting: Setting) -> None:
     learner = learner.insert_inputs(setting.obs_dim, setting.encode.mean.shape[0] - setting.obs_dim)
     if config.critic == "fresh":
         learner = learner.fresh_critic(setting.key("critic"))
-    plan = _control_plan(setting, spent + config.warmup, uniform=False, critic_updates=config.warmup_updates)
+    plan = _control_plan(setting, spent, config.warmup, uniform=False, critic_updates=config.warmup_updates)
     plan = replace(plan, reward_scale=_reward_scale(setting, found, evaluation))
     setting.notes["reward_scale"] = plan.reward_scale
     _learn_control(setting, learner, plan, spent, evaluation)
@@ -279,13 +279,14 @@ def scratch(setting: Setting) -> None:
     x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
     action = jnp.zeros((1, env.single_action_space.shape[0]), jnp.float32)
     learner = type(learner).create(learner.config, x, action, setting.key("create"))
-    plan = _control_plan(setting, setting.config.off_policy.random, uniform=True)
+    plan = _control_plan(setting, 0, setting.config.off_policy.random, uniform=True)
     _learn_control(setting, learner, plan, 0, env)
 
 
-def _control_plan(setting: Setting, first: int, uniform: bool, critic_updates: int = 0) -> Plan:
+def _control_plan(setting: Setting, spent: int, wait: int, uniform: bool, critic_updates: int = 0) -> Plan:
     config, n = setting.config.off_policy, setting.config.num_envs
     calls = 25
+    first = spent + min(wait, setting.config.steps // 4)
     capacity = min(config.replay_capacity, setting.config.steps + calls * n)
     return Plan(
         calls, max(1, calls * n // config.interval), BatchSpec(config.batch), first, uniform, critic_updates, capacity
