@@ -194,3 +194,11 @@ def test_a_snapshot_at_no_step_is_refused(capsys):
         main(["pretrain", "metra", "--snapshots", "0", "--dry-run"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "urlrl: snapshots is 0: expected a number of at least 1.\n"
+
+
+def test_a_snapshot_asked_for_too_late_is_said(tmp_path, capsys):
+    config = dataclasses.replace(PLAIN, steps=80)
+    urlrl.pretrain(config, tmp_path / "run", quiet=True)
+    urlrl.pretrain(dataclasses.replace(config, steps=160, snapshots=(40, 120)), tmp_path / "run", quiet=True)
+    assert "snapshots at [40] come too late" in capsys.readouterr().err
+    assert list(RunFolder(tmp_path / "run").checkpoints.snapshots()) == [120]

@@ -60,6 +60,9 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
         loop = Host(config, agent, env)
         saver = Saver(run, config, loop)
         saver.restore(progress)
+        made = run.checkpoints.snapshots()
+        if late := [step for step in config.snapshots if step <= saver.saved_step and step not in made]:
+            progress.note(f"The run is at step {loop.step:,}: snapshots at {late} come too late and are not made.")
         # Only now, so that what fails to start leaves no trace in the folder.
         if saver.saved_step < 0:
             run.claim(to_json(config), versions(), command or "", from_step=None)
