@@ -32,6 +32,13 @@ def transition_fields(spec: EnvSpec, z_dim: int) -> Fields:
     return fields
 
 
+def relabelled(rows: Rows, reward: np.ndarray) -> Transition:
+    """Stored rows as transitions that earned `reward` (n,)."""
+    discount = 1 - rows["terminated"].astype(np.float32)
+    kept = {name: rows[name] for name in ("obs", "action", "next_obs", "z")}
+    return Transition(**kept, reward=reward.astype(np.float32), discount=discount)
+
+
 @partial(jax.jit, static_argnums=(1, 2))
 def sample_slots(key: jax.Array, num_batches: int, size: int, filled: jax.Array) -> jax.Array:
     """(num_batches, size) slots, uniform with replacement over the filled part of a ring. Pure: the host replay and

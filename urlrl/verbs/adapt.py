@@ -15,6 +15,7 @@ from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
 from urlrl.adaptation.methods import RUN, Setting, episode_returns
 from urlrl.config import MAX_SEED, RESUMABLE_FIELDS, to_json
+from urlrl.data.replay import relabelled
 from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.files import write_atomically
@@ -190,14 +191,7 @@ def _labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
     clock = np.ones(len(rows["obs"]), np.int64)
     moment = Moment(rows["physics"], rows["action"], rows["next_physics"], context, clock)
     reward = np.zeros(len(rows["obs"])) if context.shape[1] else task.score(moment)
-    return Transition(
-        obs=rows["obs"],
-        action=rows["action"],
-        reward=reward.astype(np.float32),
-        discount=1 - rows["terminated"].astype(np.float32),
-        next_obs=rows["next_obs"],
-        z=rows["z"],
-    )
+    return relabelled(rows, reward)
 
 
 def _spread(loaded: Loaded, rows: dict[str, np.ndarray] | None, task: Task) -> Normalizer:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from urlrl.config import MAX_SEED
+from urlrl.data.replay import relabelled
 from urlrl.envs.features import Feature, evaluate, features
 from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
@@ -132,7 +133,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
         return expression(dict(zip(expression.names, evaluate(chosen, physics, action))))
 
     labels = reward(rows["next_physics"], rows["action"].astype(np.float64))
-    task, fit = prompting.read_reward(asked.loaded.agent, _transitions(rows, labels), asked.seed)
+    task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.seed)
     episodes = _watch(asked, task, prompting.play_random(asked.env, asked.seed))
     measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward)
     along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes))
@@ -180,23 +181,12 @@ def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
     if rows is None:  # A run may go without its transitions.
         seen = Transition(*(column[random.mask].astype(np.float32) for column in random.steps))
     else:
-        seen = _transitions(rows, rows["reward"])
+        seen = relabelled(rows, rows["reward"])
     return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")), random)
 
 
 def _watch(asked: Asked, task: Any, random: Trajectory) -> Episodes:
     return Episodes(prompting.play(asked.env, asked.loaded.agent, task, asked.seed), random)
-
-
-def _transitions(rows: dict[str, np.ndarray], reward: np.ndarray) -> Transition:
-    return Transition(
-        obs=rows["obs"],
-        action=rows["action"],
-        reward=reward.astype(np.float32),
-        discount=1 - rows["terminated"].astype(np.float32),
-        next_obs=rows["next_obs"],
-        z=rows["z"],
-    )
 
 
 # What is written.
