@@ -132,7 +132,7 @@ class Metra(struct.PyTreeNode):
         return self.sac.actor(self._policy_input(self.normalizer(obs), z)).sample(key, temperature)
 
     def intrinsic_reward(self, batch: Transition) -> jax.Array:
-        """r = dphi^T z, (B,); within [-1, 1] per unit of |z| where the constraint holds."""
+        """r = dphi^T z, (B,); where the constraint holds, at most |direction(z)|, times sqrt(d) if it is averaged."""
         return self._reward(self._normalized(batch))
 
     def update(self, batch: Transition, key: jax.Array) -> tuple["Metra", Metrics]:

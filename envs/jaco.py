@@ -2,7 +2,7 @@
 
 Both are dm_control.manipulation's `Reach` with the target at one corner of the table. In URLB's (55-d observations)
 it is a Duplo brick that the hand can push; in ExORL's (42-d) a fixed point that is not observed, with a wider box of
-starts. Numbers of the two are not interchangeable (sheet: URLB's custom jaco.py, 2.1 and 2.5). Observations are those
+starts. Numbers of the two are not interchangeable (URLB's custom_dmc_tasks/jaco.py and ExORL's). Observations are those
 of dm_control's `PERFECT_FEATURES`, in its order, bit for bit: joint torques pass through sign(x) log(1 + |x|).
 
 A reset takes dm_control's own inverse kinematics on one shared simulation; lanes are stepped in native threads.
@@ -200,7 +200,7 @@ class JacoEnv(HostVectorEnv):
 
 
 class _Reader:
-    """What is observed of one simulation: sheet 2.1's layout, (55,) or (42,)."""
+    """What is observed of one simulation: URLB's and ExORL's layout, (55,) or (42,)."""
 
     def __init__(self, simulation: Simulation):
         model, task = simulation.model, simulation.task

@@ -1,4 +1,4 @@
-"""METRA's `ant` and `half_cheetah` (sheet: seohongpark/METRA envs/mujoco) on today's MuJoCo and Gymnasium's models.
+"""METRA's `ant` and `half_cheetah` (github.com/seohongpark/METRA, envs/mujoco) on Gymnasium's models of today.
 
 Observations are all of qpos (with the root's position) and qvel; no contact forces, no early termination, 200 steps.
 A reset adds U(-0.1, 0.1) to the model's default qpos and 0.1 N(0, 1) to a zero qvel.

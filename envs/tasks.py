@@ -69,7 +69,13 @@ class Task:
     def score(self, moment: Moment) -> np.ndarray:
         """The reward of one control step, (n,)."""
         assert self.reward is not None, self.name
-        return self.reward(moment.physics, moment.action)
+        reward = np.asarray(self.reward(moment.physics, moment.action))
+        if reward.shape != moment.clock.shape or not np.isfinite(reward).all():
+            raise UserError(
+                f"Task '{self.name}' gave rewards of shape {reward.shape}, or some that are not finite: expected "
+                f"{moment.clock.shape} finite numbers, one for each row of physics."
+            )
+        return reward
 
 
 @dataclass(frozen=True)
@@ -223,7 +229,7 @@ def make_task_env(task: Task, num_envs: int = 1, *, root_position: bool = False)
     return TaskEnv(env, task)
 
 
-# Tasks by name: METRA's (sheet: section 4.3 of the METRA and CSF code's protocol), URLB's, and one for first steps.
+# Tasks by name: METRA's (as CSF's released code has them), URLB's, and one for first steps.
 # Quadruped and humanoid: METRA steps these two frames per decision, so an episode of 200 decisions is 400 control steps
 # here, an option of 25 is 50, and a control step pays one half: returns keep their scale, at most 199.
 _LOCOMOTION = {

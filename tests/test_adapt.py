@@ -525,8 +525,17 @@ def test_a_learner_that_is_not_finite_stops_the_loop(monkeypatch):
 
 
 def test_a_reward_that_is_not_finite_is_no_result():
-    with pytest.raises(UserError, match="has the return nan: expected finite rewards"):
-        RUN["z_search"](guided(dataclasses.replace(RIGHT, reward=lambda physics, action: physics[:, 0] * np.nan)))
+    for wrong in (lambda physics, action: physics[:, 0] * np.nan, lambda physics, action: physics[:, :1]):
+        with pytest.raises(UserError, match="gave rewards of shape .* or some that are not finite: expected"):
+            RUN["z_search"](guided(dataclasses.replace(RIGHT, reward=wrong)))
+
+
+def test_a_reward_that_never_varied_tells_no_skill(run, start):
+    setting = start(run)
+    setting.data = setting.data._replace(reward=np.full_like(setting.data.reward, 2))
+    setting.make_env = lambda n: make_task_env(RIGHT, n)
+    with pytest.raises(UnsupportedPrompt, match="The reward is 2 in all of"):
+        RUN["zero_shot"](setting)
 
 
 def test_adapting_leaves_the_agent_as_it_is(run, start):
@@ -913,9 +922,9 @@ def test_a_remaining_time_is_never_negative(run, monkeypatch):
 
 # What was typed behind `urlrl adapt` -> what the sentence says. RUN is a run, OUT a folder that must not appear.
 MISTAKES = {
-    "": "`urlrl adapt` needs a run and a task: expected urlrl adapt RUN --task TASK.",
-    "RUN": "needs a run and a task",
-    "--task point_goal": "needs a run and a task",
+    "": "`urlrl adapt` needs a run, first, and a task: expected urlrl adapt RUN --task TASK.",
+    "RUN": "needs a run, first, and a task",
+    "--task point_goal": "needs a run, first, and a task",
     "RUN --task": "Option '--task' has no value",
     "RUN --task point_gaol": "Unknown task 'point_gaol': did you mean 'point_goal'?",
     "RUN --task half_cheetah_goal": "is for agents pretrained on half_cheetah: this one knows 'point'.",

@@ -33,6 +33,7 @@ ALLOWED = {
         "config",
         "learners",
         "data",
+        "envs",
         "evaluation",
         "skills",
         "adaptation",

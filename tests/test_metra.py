@@ -18,7 +18,7 @@ from urlrl.errors import UnsupportedPrompt
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
 from urlrl.learners.sac import SACConfig
-from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt, Transition
+from urlrl.types import DemoPrompt, GoalPrompt, Transition
 
 OBS, ACT, BATCH, LR, SLACK = 5, 2, 8, 0.05, 1e-3
 SGD = optax.sgd(LR)
@@ -787,12 +787,13 @@ def test_demo_prompt_check_finds(wrong):
         check_demo_prompt(wrong)
 
 
-def test_a_reward_prompt_is_refused_by_name():
+def test_another_prompt_is_refused_by_name():
+    class TextPrompt(NamedTuple):
+        text: str
+
     agent, batch = make_agent(), make_batch(SMALL)
-    with pytest.raises(
-        UnsupportedPrompt, match=r"^METRA cannot follow a RewardPrompt: expected a GoalPrompt or a Demo"
-    ):
-        agent.read(RewardPrompt(batch), batch, jax.random.key(0))
+    with pytest.raises(UnsupportedPrompt, match=r"^METRA cannot follow a TextPrompt: expected a GoalPrompt, Reward"):
+        agent.read(TextPrompt("run"), batch, jax.random.key(0))
 
 
 def test_published_constants():

@@ -1,4 +1,4 @@
-"""The command line: `urlrl pretrain | evaluate | report | presets | doctor`."""
+"""The command line, `urlrl VERB`."""
 
 import dataclasses
 import json
@@ -128,6 +128,7 @@ class ReportOptions:
     """One self-contained page: trajectories, curves, latents, goals, videos, config."""
 
     run: Positional[Path]  # folder of the run
+    step: int | None = None  # which checkpoint; the newest by default
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -196,7 +197,7 @@ def _report(argv: list[str]) -> None:
     options = parse(ReportOptions, argv, "report")
     from urlrl.verbs.report import report
 
-    print(report(options.run))
+    print(report(options.run, step=options.step))
 
 
 def _adapt(argv: list[str]) -> None:
@@ -225,7 +226,7 @@ def _adapt(argv: list[str]) -> None:
             "A suite fixes tasks, methods and settings: expected urlrl adapt RUN --suite SUITE [--seeds 0..4]."
         )
     if run is None or task is None:
-        raise UserError("`urlrl adapt` needs a run and a task: expected urlrl adapt RUN --task TASK.")
+        raise UserError("`urlrl adapt` needs a run, first, and a task: expected urlrl adapt RUN --task TASK.")
     method = method or "all"
     if method != "all" and method not in METHODS:
         raise unknown("method", method, [*METHODS, "all"])
@@ -304,10 +305,10 @@ def _print_suite(result: dict[str, Any]) -> None:
     table = Table("pretraining steps", "", *tasks, "all", box=None, pad_edge=False)
     for snapshot, methods in result["scores"].items():
         for method, score in methods.items():
-            means = [sum(values) / len(values) for values in score["normalised"].values()]
-            table.add_row(
-                f"{snapshot:,}", LABELS[method], *(f"{mean:.2f}" for mean in means), estimate(score["iqm"], 2)
-            )
+            shares = [score["normalised"].get(task) for task in tasks]
+            means = ["" if share is None else f"{sum(share) / len(share):.2f}" for share in shares]
+            steps = "" if method == "scratch" else f"{snapshot:,}"
+            table.add_row(steps, LABELS[method], *means, estimate(score["iqm"], 2))
     for name in ("random", "zero action", "standing still"):
         floors = [result["floors"][task].get(name, {}).get("mean") for task in tasks]
         if None not in floors:

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 agent=MetraConfig(width=256, lr=1e-3), env="ant", updates=50, steps=1_500_000, eval_every=100_000
             ),
             "tuned for two CPU cores, docs/results",
-            "7 minutes on two CPU cores",
+            "6 to 11 minutes on two CPU cores",
         ),
         "point-quick": Preset(
             PretrainConfig(

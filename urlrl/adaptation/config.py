@@ -81,7 +81,7 @@ class AdaptConfig:
     eval_every: int = 10_000  # control steps between evaluations, which are not counted; the end has one too
     eval_episodes: int = 32  # deterministic ones, from the same starts for every method
     num_envs: int = 8  # environments stepped together
-    samples: int = 5_120  # labelled transitions of the run's own data that a zero-shot prompt may see
+    samples: int = 5_120  # of the run's own past: what a zero-shot prompt sees, and whose spread normalises inputs
     high_level: HighLevelConfig = HighLevelConfig()
     off_policy: OffPolicyConfig = OffPolicyConfig()
     search: SearchConfig = SearchConfig()

@@ -153,6 +153,11 @@ def zero_shot(setting: Setting) -> None:
 def _skill_of_reward(setting: Setting) -> np.ndarray:
     if setting.data is None:
         raise UnsupportedPrompt("There are no transitions of the run to label: expected its replay folder.")
+    if not np.ptp(setting.data.reward):
+        raise UnsupportedPrompt(
+            f"The reward is {setting.data.reward[0]:g} in all of {len(setting.data.reward):,} transitions of the run: "
+            "expected one that varies there."
+        )
     task = setting.agent.read(RewardPrompt(setting.data), setting.data, setting.key("read"))
     return np.asarray(setting.agent.aim(task, setting.data.obs[0]))
 

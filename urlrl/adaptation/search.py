@@ -55,8 +55,9 @@ def _cem(config: SearchConfig, space: SkillSpace, key: jax.Array, attempt: Try) 
     skills = space.sample(first_key, config.population)
     for i in range(config.rounds):
         returns = attempt(np.asarray(skills))
-        elites = skills[np.argsort(-returns, kind="stable")[: config.elites]]
+        count = min(config.elites, max(1, len(skills) // 2))  # A small budget makes a small population.
+        elites = skills[np.argsort(-returns, kind="stable")[:count]]
         mean, std = jnp.mean(elites, axis=0), jnp.std(elites, axis=0)
-        yield Found(np.asarray(space.project(mean)), float(np.sort(returns)[-config.elites :].mean()))
+        yield Found(np.asarray(space.project(mean)), float(np.sort(returns)[-count:].mean()))
         noise = jax.random.normal(jax.random.fold_in(key, np.int32(i)), (config.population, space.dim))
         skills = space.project(mean[None] + std[None] * noise)

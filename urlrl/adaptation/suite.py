@@ -6,14 +6,9 @@ import numpy as np
 
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.ladder import Cell
+from urlrl.envs.tasks import URLB_TASKS
 from urlrl.errors import unknown
 from urlrl.evaluation.stats import iqm_interval
-
-_URLB = {
-    "walker": ("walker_stand", "walker_walk", "walker_run", "walker_flip"),
-    "quadruped": ("quadruped_stand", "quadruped_walk", "quadruped_run", "quadruped_jump"),
-    "jaco": tuple(f"jaco_brick_reach_{corner}" for corner in ("top_left", "top_right", "bottom_left", "bottom_right")),
-}
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ URLB = {
         methods=("zero_shot", "finetune", "scratch"),
         config=AdaptConfig(steps=100_000, eval_every=10_000, eval_episodes=10),
     )
-    for domain, tasks in _URLB.items()
+    for domain, tasks in URLB_TASKS.items()
 }
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from scipy.special import stdtrit
 
 from urlrl.errors import UserError
 from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import Policy, pursue, rollout, uniform
+from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, RewardPrompt, Trajectory, Transition
 
@@ -92,8 +92,8 @@ def returns(rewards: np.ndarray, gamma: float = 1.0) -> np.ndarray:
 
 def interval(values: np.ndarray) -> dict[str, float]:
     """Mean of (n,) values, n >= 2, and its 95 % interval by Student's t."""
-    half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
-    return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
+    mean, low, high = mean_interval(values)
+    return {"mean": mean, "low": low, "high": high}
 
 
 def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) -> dict[str, Any]:

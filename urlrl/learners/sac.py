@@ -26,7 +26,7 @@ from urlrl.types import Array, Metrics
 class SACConfig:
     width: int = 1024  # units of both hidden layers
     lr: float = 1e-4  # Adam, all of actor, critics and temperature
-    gamma: float = 0.99  # discount per control step
+    gamma: float = 0.99  # discount per decision
     tau: float = 0.005  # target networks: share of the online network per update
     alpha: float = 0.01  # initial entropy temperature
     learn_alpha: bool = True  # False: alpha stays as it is

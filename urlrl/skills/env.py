@@ -12,7 +12,7 @@ from urlrl.skills.policy import SkillError, SkillPolicy
 
 # observations (n, obs), skills (n, d) -> actions (n, act)
 Act = Callable[[np.ndarray, np.ndarray], Any]
-Z_SCALE = 1.5  # a choice in [-1, 1]^d times this is a skill without a fixed length (sheet: as for DADS and CIC)
+Z_SCALE = 1.5  # a choice in [-1, 1]^d times this is a skill without a fixed length (CSF's code: for DADS and CIC)
 
 
 class SkillEnv(gymnasium.Wrapper):

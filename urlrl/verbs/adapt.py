@@ -63,6 +63,7 @@ def adapt(
         TrainingDiverged: a learner is no longer finite; what was done before is kept.
     """  # fmt: skip
     methods, seeds = list(methods), list(seeds)
+    methods = list(methods)
     for method in methods:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
@@ -75,6 +76,12 @@ def adapt(
         raise UserError(
             f"Environment '{loaded.config.env}' does not show its physics: expected one that can be rewarded."
         )
+    if (
+        config.search.kind == "cem"
+        and loaded.config.agent.z.kind == "onehot"
+        and {"z_search", "finetune"} & set(methods)
+    ):
+        raise UserError("search.kind is 'cem': expected 'halving' for one-hot skills, which have no neighbours.")
     ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
     same = settings(task, loaded, config)
     asked = list(dict.fromkeys(product(methods, seeds)))
@@ -132,7 +139,7 @@ def _compare(
     """What the cells say together: written to ladder.json, drawn to ladder.png."""
     from urlrl.adaptation.plot import draw  # Imports matplotlib.
 
-    floors = measure_floors(task, loaded.config.root_position)
+    floors = measure_floors(task)
     result = {
         "task": task.name,
         "env": loaded.config.env,
@@ -151,10 +158,10 @@ def _compare(
     return result
 
 
-def measure_floors(task: Task, root_position: bool = False) -> dict[str, dict[str, float]]:
+def measure_floors(task: Task) -> dict[str, dict[str, float]]:
     """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and that of
     standing still, where a task is known to pay it."""
-    with closing(make_task_env(task, FLOOR_EPISODES, root_position=root_position)) as env:
+    with closing(make_task_env(task, FLOOR_EPISODES)) as env:
         shape, rng = (FLOOR_EPISODES, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
         acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "random": lambda obs: rng.uniform(-1, 1, shape),

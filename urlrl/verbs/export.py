@@ -1,9 +1,7 @@
 """A run's skills as files that another controller loads."""
 
-import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, check_choice
@@ -15,7 +13,7 @@ from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError
 from urlrl.streams import stream
 from urlrl.training.run import RunFolder
-from urlrl.verbs.runs import load_checkpoint, make_run_env
+from urlrl.verbs.runs import load_checkpoint, make_run_env, saved_evaluation
 
 
 def export(run: Path | str, out: Path | str, *, step: int | None = None, format: str = "bundle", seed: int = 0) -> Path:
@@ -51,16 +49,7 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
         with closing(make_run_env(config, coverage.EPISODES)) as env:
             trajectory = coverage.scored_episodes(env, agent, seed)
             policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
-        policy.card = make_card(policy, _evaluation(RunFolder(run).path, step))
+        policy.card = make_card(policy, saved_evaluation(run, step))
         return FORMATS[format](policy, probes, out)
     except SkillError as error:
         raise UserError(str(error)) from error
-
-
-def _evaluation(run: Path, step: int) -> dict[str, Any] | None:
-    """What `evaluate` measured of this checkpoint, if it did."""
-    try:
-        evaluation = json.loads((run / "evaluation.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return evaluation if evaluation["step"] == step else None

@@ -1,6 +1,5 @@
 """The page of a run."""
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, Trajectory
 from urlrl.verbs.evaluate import evaluate
-from urlrl.verbs.runs import load_checkpoint, make_run_env
+from urlrl.verbs.runs import load_checkpoint, make_run_env, saved_evaluation
 
 
 def report(run: Path | str, *, step: int | None = None) -> Path:
@@ -32,12 +31,7 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
     enable_compilation_cache()
     folder = RunFolder(run)
     agent, config, spec, step, _ = load_checkpoint(run, step)
-    try:
-        evaluation = json.loads((folder.path / "evaluation.json").read_text())
-    except (OSError, ValueError):
-        evaluation = {"step": None}
-    if evaluation["step"] != step:
-        evaluation = evaluate(run, step=step)
+    evaluation = saved_evaluation(run, step) or evaluate(run, step=step)
     with closing(make_run_env(config, coverage.EPISODES)) as env:
         model = getattr(env, "model", None)
         trajectory = coverage.scored_episodes(env, agent, evaluation["seed"])

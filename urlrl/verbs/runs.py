@@ -1,5 +1,6 @@
 """What every verb starts from: a run's checkpoint, its agent and its environment."""
 
+import json
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,15 @@ def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     if rows and loaded.spec.obs_is_physics:
         rows |= {"physics": rows["obs"].astype(np.float64), "next_physics": rows["next_obs"].astype(np.float64)}
     return rows
+
+
+def saved_evaluation(run: Path | str, step: int) -> dict[str, Any] | None:
+    """What `evaluate` last wrote, if it is of this checkpoint."""
+    try:
+        evaluation = json.loads((Path(run) / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return evaluation if isinstance(evaluation, dict) and evaluation.get("step") == step else None
 
 
 def make_run_env(config: PretrainConfig, num_envs: int) -> HostEnv:
