@@ -87,8 +87,8 @@ def _skills(skills: dict[str, Any], origin: dict[str, Any]) -> str:
     rows = [(f"`{name}`", moved(skill["displacement"])) for name, skill in skills.items()]
     text = (
         f"Where the skill led within an episode, from start to end, in the environment's unit of length (mean over the "
-        f"episodes with it, deterministic, evaluation seed {origin['evaluation_seed']}). Names of directions are those "
-        f"of the skills that went farthest that way, of the skills that were tried."
+        f"episodes with it, deterministic, evaluation seed {origin['evaluation_seed']}). A direction names the skill "
+        f"that went farthest that way, of those that went nearer to it than to another; it is missing without one."
     )
     return f"{text}\n\n{_table(('skill', 'displacement'), rows)}"
 
@@ -102,11 +102,20 @@ def _scores(evaluation: dict[str, Any]) -> str:
         )
         parts.append(_table(("", "this agent", "random policy"), rows))
     if goals := evaluation.get("goals"):
-        rows = [(name, f"{goals['agent'][name]:.3f}", f"{goals['random'][name]:.3f}") for name in goals["agent"]]
+        rows = [
+            (_label(name), f"{goals['agent'][name]:.3f}", f"{goals['random'][name]:.3f}") for name in goals["agent"]
+        ]
         parts.append(f"`{goals['protocol']}`, {goals['num_goals']} goals, evaluation seed {evaluation['seed']}:")
         parts.append(_table(("", "this agent", "random policy"), rows))
     parts.append("One training seed: a score of this bundle, not of the method.")
     return "\n\n".join(parts)
+
+
+def _label(metric: str) -> str:
+    """What a goal metric is, with its unit."""
+    kind, _, radius = metric.partition("_")
+    meaning = {"hit": "goals reached", "end": "goals held at the end", "at": "share of the steps at the goal"}
+    return f"{meaning[kind]}, within {radius} m" if kind in meaning else f"{kind} goal distance, m"
 
 
 def _making(origin: dict[str, Any]) -> str:
