@@ -140,6 +140,9 @@ def metra(metra_on_point):
     return exporting.make_policy(*metra_on_point, jax.random.key(0), ORIGIN)
 
 
+KEPT: list[type] = []  # A class that is collected leaves its address, and with it JAX's compiled calls, to the next.
+
+
 @pytest.mark.parametrize("wrong", ["activation", "scaled", "latent", "normalizer"])
 def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
     """Wrong networks of an agent are found before anything is written."""
@@ -156,6 +159,7 @@ def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
                 latent = (*latent[:-1], latent[-1]._replace(kernel=-latent[-1].kernel))
             return type(super().skill_networks())(policy, latent)
 
+    KEPT.append(Wrong)
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     if wrong == "normalizer":  # What the agent uses is not what it says.
         Wrong.sample_actions = lambda self, obs, z, key, t: agent.sample_actions(obs + 1, z, key, t)
