@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from contextlib import closing
 
@@ -339,9 +340,9 @@ def test_export_writes_a_bundle_with_a_card(whole_run, tmp_path, capsys):
     assert policy.card.startswith("---\nlibrary_name: urlrl\n") and "| coverage, 1 m cells | 77 | 4 |" in policy.card
     assert "| `obs_0` |" in policy.card and str(tmp_path) not in policy.card
     snippet = re.search(r"```python\n(.*?)```", policy.card, re.DOTALL).group(1)
-    scope = {"obs": np.zeros(2)}
-    exec(snippet.replace("path/to/this/folder", str(tmp_path / "bundle")), scope)
-    assert scope["ctrl"].shape == (2,) and scope["z"].shape == (2,)
+    snippet = snippet.replace("path/to/this/folder", str(tmp_path / "bundle"))
+    code = f"import numpy as np\nobs = np.zeros(2)\n{snippet}\nassert ctrl.shape == z.shape == (2,)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_scores_of_another_checkpoint_are_left_out(whole_run, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from urlrl.adaptation.config import METHODS
+from urlrl.config import flatten
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import Estimate, area, iqm_interval, mean_interval
 from urlrl.files import write_atomically
@@ -59,7 +60,7 @@ class Ladder:
         found = [(match, path) for path in sorted(self.folder.glob("*.json")) if (match := NAME.fullmatch(path.name))]
         cells = [self._read(path, match["method"], int(match["seed"])) for match, path in found]
         for cell in cells:
-            there, here = _flat(cell.same), _flat(same)
+            there, here = flatten(cell.same), flatten(json.loads(json.dumps(same)))  # Tuples are lists in JSON.
             for name in here | there:
                 if _matters(name, cell.method) and there.get(name) != here.get(name):
                     raise UserError(
@@ -134,11 +135,3 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
 def estimate(data: dict[str, float | None] | None, digits: int = 1) -> str:
     """'4.2 [3.9, 4.6]'; without an interval where there is none, empty without data."""
     return "" if data is None else Estimate.from_json(data).text(digits)
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """JSON by dotted names; tuples are lists there."""
-    flat: dict[str, Any] = {}
-    for name, value in json.loads(json.dumps(data)).items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -248,11 +248,12 @@ def finetune(setting: Setting) -> None:
     Raises:
         UnsupportedPrompt: the agent has no learner.
     """
+    _check_learner(setting)
     config = setting.config.off_policy
     evaluation = setting.make_env(setting.config.eval_episodes)
     share = int(setting.config.search.finetune_share * setting.config.steps)
     found, spent = _search(setting, share, evaluation)
-    learner = _learner(setting, found.z)
+    learner = setting.agent.learner(found.z, setting.key("learner"))
     learner = learner.insert_inputs(setting.obs_dim, setting.encode.mean.shape[0] - setting.obs_dim)
     if config.critic == "fresh":
         learner = learner.fresh_critic(setting.key("critic"))
@@ -262,10 +263,10 @@ def finetune(setting: Setting) -> None:
     _learn_control(setting, learner, plan, spent, evaluation)
 
 
-def _learner(setting: Setting, z: np.ndarray) -> Any:
+def _check_learner(setting: Setting) -> None:
+    """Before a search is paid for."""
     if not hasattr(setting.agent, "learner"):
         raise UnsupportedPrompt(f"Agent {type(setting.agent).__name__} has no method 'learner': expected one to adapt.")
-    return setting.agent.learner(z, setting.key("learner"))
 
 
 def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
@@ -279,7 +280,9 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
 
 
 def scratch(setting: Setting) -> None:
-    learner = _learner(setting, np.asarray(setting.agent.config.z.sample(setting.key("guess"), 1))[0])
+    _check_learner(setting)
+    any_z = setting.agent.config.z.sample(setting.key("guess"), 1)[0]
+    learner = setting.agent.learner(any_z, setting.key("learner"))  # For its kind and settings alone.
     env = setting.make_env(setting.config.eval_episodes)
     x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
     action = jnp.zeros((1, env.single_action_space.shape[0]), jnp.float32)

@@ -95,6 +95,13 @@ class Normalizer(struct.PyTreeNode):
         return (jnp.asarray(obs) - mean) / (std + 1e-8)
 
 
+def _hidden(module: Any, x: Array, kernel_init: Callable) -> Array:
+    """`depth` layers of `width` within a module's compact call, named Dense_0, Dense_1, ..."""
+    for _ in range(module.depth):
+        x = module.activation(nn.Dense(module.width, kernel_init=kernel_init)(x))
+    return x
+
+
 class MLP(nn.Module):
     """`depth` hidden layers of `width`, then a linear layer of `out` units; biases start at 0."""
 
@@ -106,8 +113,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
-        for _ in range(self.depth):
-            x = self.activation(nn.Dense(self.width, kernel_init=self.kernel_init)(x))
+        x = _hidden(self, x, self.kernel_init)
         return nn.Dense(self.out, kernel_init=self.kernel_init)(x)
 
 
@@ -188,8 +194,7 @@ class CategoricalPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Categorical:
-        for _ in range(self.depth):
-            x = self.activation(nn.Dense(self.width, kernel_init=xavier_uniform)(x))
+        x = _hidden(self, x, xavier_uniform)
         return Categorical(nn.Dense(self.action_dim, kernel_init=small_normal)(x))
 
 
@@ -203,8 +208,7 @@ class TanhPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> TanhNormal:
-        for _ in range(self.depth):
-            x = self.activation(nn.Dense(self.width, kernel_init=xavier_uniform)(x))
+        x = _hidden(self, x, xavier_uniform)
         mean = nn.Dense(self.action_dim, kernel_init=small_normal)(x)
         log_std = nn.Dense(self.action_dim, kernel_init=small_normal)(x)
         return TanhNormal(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))

@@ -63,25 +63,10 @@ def adapt(
         TrainingDiverged: a learner is no longer finite; what was done before is kept.
     """  # fmt: skip
     methods, seeds = list(methods), list(seeds)
-    methods = list(methods)
-    for method in methods:
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
-    for seed in seeds:
-        check("seed", seed, 0, MAX_SEED)
+    check_seeds(seeds)
     enable_compilation_cache()
     config, found, loaded = config or AdaptConfig(), find_task(task), load_checkpoint(run, step)
-    check_runs_on(found, loaded.config.env)
-    if not loaded.spec.physics:
-        raise UserError(
-            f"Environment '{loaded.config.env}' does not show its physics: expected one that can be rewarded."
-        )
-    if (
-        config.search.kind == "cem"
-        and loaded.config.agent.z.kind == "onehot"
-        and {"z_search", "finetune"} & set(methods)
-    ):
-        raise UserError("search.kind is 'cem': expected 'halving' for one-hot skills, which have no neighbours.")
+    _check_fits(found, loaded, methods, config)
     ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
     same = settings(task, loaded, config)
     asked = list(dict.fromkeys(product(methods, seeds)))
@@ -94,22 +79,50 @@ def adapt(
     )
     with closing(progress):
         for i, (method, seed) in enumerate(todo):
-            try:
-                ladder.add(run_cell(run, loaded, found, config, method, seed, same, progress, i / len(todo)))
-            except UnsupportedPrompt as error:  # The other methods can still be compared.
-                if f"{method}: {error}" not in notes:
-                    notes.append(f"{method}: {error}")
-                    progress.note(notes[-1])
+            try_cell(ladder, run, loaded, found, config, method, seed, same, progress, notes, i / len(todo))
         cells = ladder.cells(same)
         if not cells:
             raise UserError(" ".join(notes) or "There are no results: expected at least one method and one seed.")
         return _compare(ladder.folder, cells, found, loaded, config, notes)
 
 
+def check_seeds(seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        check("seed", seed, 0, MAX_SEED)
+
+
+def _check_fits(task: Task, loaded: Loaded, methods: Iterable[str], config: AdaptConfig) -> None:
+    """Refuse before the first cell what a later one would stumble over."""
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+    check_runs_on(task, loaded.config.env)
+    if not loaded.spec.physics:
+        raise UserError(
+            f"Environment '{loaded.config.env}' does not show its physics: expected one that can be rewarded."
+        )
+    searches = any("search" in METHODS[method] for method in methods)
+    if searches and config.search.kind == "cem" and loaded.config.agent.z.kind == "onehot":
+        raise UserError("search.kind is 'cem': expected 'halving' for one-hot skills, which have no neighbours.")
+
+
 def settings(task: str, loaded: Loaded, config: AdaptConfig) -> dict[str, Any]:
     """What results that are compared have in common: the task, the agent as it was pretrained, how it is adapted."""
     pretrain = {name: value for name, value in to_json(loaded.config).items() if name not in RESUMABLE_FIELDS}
     return {"task": task, "pretrain": pretrain, "pretrain_steps": loaded.step, "config": to_json(config)}
+
+
+def try_cell(
+    ladder: Ladder, run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int,
+    same: dict[str, Any], progress: Progress, notes: list[str], done: float,
+) -> None:  # fmt: skip
+    """`run_cell` into the ladder; where the agent cannot be asked, a note: the other methods can still be compared."""
+    try:
+        ladder.add(run_cell(run, loaded, task, config, method, seed, same, progress, done))
+    except UnsupportedPrompt as error:
+        if (note := f"{method}: {error}") not in notes:
+            notes.append(note)
+            progress.note(note)
 
 
 def run_cell(

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from urlrl.adaptation.ladder import Cell, Ladder
-from urlrl.adaptation.suite import aggregate, find_suite
-from urlrl.config import MAX_SEED, to_json
-from urlrl.envs.tasks import check_runs_on, find_task
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.adaptation.suite import Suite, aggregate, find_suite
+from urlrl.config import to_json
+from urlrl.envs.tasks import Task, check_runs_on, find_task
+from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
-from urlrl.training.log import make_progress
+from urlrl.training.log import Progress, make_progress
 from urlrl.training.run import RunFolder
-from urlrl.verbs.adapt import measure_floors, run_cell, settings
-from urlrl.verbs.runs import load_checkpoint
+from urlrl.verbs.adapt import check_seeds, measure_floors, settings, try_cell
+from urlrl.verbs.runs import Loaded, load_checkpoint
 
 
 def score_suite(
@@ -40,55 +40,32 @@ def score_suite(
     Raises:
         UserError: no such suite, a run of another environment, or one without a snapshot that the protocol asks for.
     """  # fmt: skip
-    for seed in seeds:
-        check("seed", seed, 0, MAX_SEED)
+    check_seeds(seeds)
     enable_compilation_cache()
     protocol, folder = find_suite(suite), Path(out or Path(run) / "suites") / suite
     tasks = {name: find_task(name) for name in protocol.tasks}
-    snapshots = RunFolder(run).checkpoints.snapshots()
-    env = RunFolder(run).manifest()["config"]["env"]
-    for task in tasks.values():
-        check_runs_on(task, env)
-    if missing := [str(step) for step in protocol.snapshots if step not in snapshots]:
-        raise UserError(
-            f"{run} has no snapshot at {', '.join(missing)} steps: expected a run that was pretrained with "
-            f"--snapshots {' '.join(map(str, protocol.snapshots))}."
-        )
-    jobs = [(method, seed, name) for method in protocol.methods for seed in dict.fromkeys(seeds) for name in tasks]
+    experts = {name: float(task.expert) for name, task in tasks.items() if task.expert}
+    snapshots = _check_run(run, protocol, tasks)
     progress, notes = make_progress(quiet), list[str]()
-    cells: dict[int, dict[str, dict[str, list[Cell]]]] = {}
+    scores: dict[int, dict[str, Any]] = {}
     with closing(progress):
         for i, snapshot in enumerate(protocol.snapshots):
             loaded = load_checkpoint(run, snapshots[snapshot])
-            for j, (method, seed, name) in enumerate(jobs):
-                alone = method == "scratch"  # Knows nothing of the agent: once is enough.
-                if alone and i:
-                    continue
-                ladder = Ladder(folder / ("scratch" if alone else str(snapshot)) / name)
-                same = settings(name, loaded, protocol.config)
-                if (method, seed) not in ladder.done(same):
-                    done = (i + j / len(jobs)) / len(protocol.snapshots)
-                    try:
-                        cell = run_cell(run, loaded, tasks[name], protocol.config, method, seed, same, progress, done)
-                        ladder.add(cell)
-                    except UnsupportedPrompt as error:
-                        if f"{method}: {error}" not in notes:
-                            notes.append(f"{method}: {error}")
-                            progress.note(notes[-1])
-                mine = [cell for cell in ladder.cells(same) if cell.method == method]
-                cells.setdefault(snapshot, {}).setdefault(method, {})[name] = mine
+            methods = [method for method in protocol.methods if method != "scratch" or not i]  # It has no snapshot.
+            scores[snapshot] = {}
+            for j, method in enumerate(methods):
+                place = folder / ("scratch" if method == "scratch" else str(snapshot))
+                done = (i + j / len(methods)) / len(protocol.snapshots)
+                cells = _score_method(run, loaded, protocol, tasks, method, seeds, place, progress, notes, done)
+                if any(cells.values()):
+                    scores[snapshot][method] = aggregate(cells, experts)
         progress.say("Measuring the floors.")
         floors = {name: measure_floors(task) for name, task in tasks.items()}
-    experts = {name: float(task.expert) for name, task in tasks.items() if task.expert}
-    scores = {
-        snapshot: {method: aggregate(by_task, experts) for method, by_task in methods.items() if any(by_task.values())}
-        for snapshot, methods in cells.items()
-    }
     if not any(scores.values()):
         raise UserError(" ".join(notes) or "There are no results: expected at least one seed.")
     result = {
         "suite": suite,
-        "env": env,
+        "env": loaded.config.env,
         "protocol": to_json(protocol),
         "experts": experts,
         "floors": floors,
@@ -98,3 +75,33 @@ def score_suite(
     }
     write_atomically(folder.with_name(f"{folder.name}.json"), json.dumps(result, indent=1).encode())
     return result
+
+
+def _check_run(run: Path | str, protocol: Suite, tasks: dict[str, Task]) -> dict[int, int]:
+    """Requested snapshot -> step of the checkpoint that it is; refuses a run that the protocol cannot score."""
+    env = RunFolder(run).manifest()["config"]["env"]
+    for task in tasks.values():
+        check_runs_on(task, env)
+    snapshots = RunFolder(run).checkpoints.snapshots()
+    if missing := [str(step) for step in protocol.snapshots if step not in snapshots]:
+        raise UserError(
+            f"{run} has no snapshot at {', '.join(missing)} steps: expected a run that was pretrained with "
+            f"--snapshots {' '.join(map(str, protocol.snapshots))}."
+        )
+    return snapshots
+
+
+def _score_method(
+    run: Path | str, loaded: Loaded, protocol: Suite, tasks: dict[str, Task], method: str, seeds: Sequence[int],
+    place: Path, progress: Progress, notes: list[str], done: float,
+) -> dict[str, list[Cell]]:  # fmt: skip
+    """The cells of a method by task, those of earlier calls included; what is missing is run."""
+    cells = {}
+    for name, task in tasks.items():
+        ladder, same = Ladder(place / name), settings(name, loaded, protocol.config)
+        there = ladder.done(same)
+        for seed in dict.fromkeys(seeds):
+            if (method, seed) not in there:
+                try_cell(ladder, run, loaded, task, protocol.config, method, seed, same, progress, notes, done)
+        cells[name] = [cell for cell in ladder.cells(same) if cell.method == method]
+    return cells
