@@ -7,7 +7,14 @@ from urlrl.loading import load_object
 from urlrl.types import BatchSpec
 
 # name -> where the class is; imported when asked for. Its config is the class attribute `Config`.
-AGENTS = {"metra": "urlrl.agents.metra:Metra"}
+AGENTS = {
+    "metra": "urlrl.agents.metra:Metra",
+    "hilp": "urlrl.agents.hilp:HILP",
+    "sf": "urlrl.agents.sf:SF",
+    "fb": "urlrl.agents.fb:FB",
+    "rnd": "urlrl.agents.rnd:RND",
+    "uniform": "urlrl.agents.uniform:Uniform",
+}
 
 
 def find_agent(name: str) -> tuple[type, type]:

@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check, check_choice
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
-from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar, dense_layers
+from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar, dense_layers, insert_inputs
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.types import (
     Array,
@@ -49,6 +49,7 @@ REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean}
 class MetraConfig:
     z: SkillSpace = SkillSpace("sphere", 2)  # prior over skills; phi maps into the same dimension
     batch: BatchSpec = BatchSpec()  # what a gradient step sees
+    phi_only: int = 0  # leading entries of the observation that the policy does not see: the root's, to collect data
     width: int = 1024  # units of both hidden layers, of every network
     lr: float = 1e-4  # Adam, of every network, lambda and alpha
     constraint_reduction: Literal["sum", "mean"] = "sum"  # q over the latent dimensions: the paper's, the code's
@@ -62,6 +63,7 @@ class MetraConfig:
 
     def __post_init__(self):
         self.sac()  # It refuses what it cannot work with.
+        check("phi_only", self.phi_only, 0)
         check_choice("constraint_reduction", self.constraint_reduction, REDUCTIONS)
         check("slack", self.slack, 0)
         check("dual_init", self.dual_init, 0, open_low=True)
@@ -118,7 +120,7 @@ class Metra(struct.PyTreeNode):
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
             dual=PositiveScalar.create(config.dual_init, config.lr),
-            sac=SAC.create(config.sac(), jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32), action, sac_key),
+            sac=SAC.create(config.sac(), jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32), action, sac_key),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
@@ -172,7 +174,7 @@ class Metra(struct.PyTreeNode):
         return batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
 
     def _policy_input(self, obs: Array, z: Array) -> jax.Array:
-        return jnp.concatenate([obs, z], axis=-1)
+        return jnp.concatenate([obs[..., self.config.phi_only :], z], axis=-1)
 
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along | Maximise:
         """A goal is a point of latent space; a demonstration is the direction in which it went; a reward is the
@@ -222,7 +224,17 @@ class Metra(struct.PyTreeNode):
     def learner(self, z: Array, key: jax.Array) -> SAC:
         """SAC on normalised observations whose actor is the policy under z (d,), and its critics METRA's under z."""
         del key
-        return self.sac.hold_input(self.normalizer.mean.shape[0], z)
+        learner = self.sac.hold_input(_seen(self.config, self.normalizer.mean), z)
+        return learner.insert_inputs(0, self.config.phi_only) if self.config.phi_only else learner
 
     def skill_networks(self) -> SkillNetworks:
-        return SkillNetworks(policy=dense_layers(self.sac.actor), latent=dense_layers(self.phi))
+        actor = self.sac.actor.replace(params=insert_inputs(self.sac.actor.params, 0, self.config.phi_only))
+        return SkillNetworks(policy=dense_layers(actor), latent=dense_layers(self.phi))
+
+
+def _seen(config: MetraConfig, obs: Array) -> int:
+    """How many entries of an observation the policy sees."""
+    seen = obs.shape[-1] - config.phi_only
+    if seen < 1:
+        raise UserError(f"phi_only is {config.phi_only}: expected fewer than the {obs.shape[-1]} of an observation.")
+    return seen

@@ -1,5 +1,5 @@
-"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `gym:<id>`, or a user's
-`module:function`."""
+"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed]`,
+`gym:<id>`, or a user's `module:function`."""
 
 from collections.abc import Callable
 
@@ -31,11 +31,18 @@ def _half_cheetah_hurdle(**options) -> HostEnv:
     return LocomotionEnv(HALF_CHEETAH_HURDLE, **options)
 
 
+def _point_mass_maze(**options) -> HostEnv:
+    from urlrl.envs.point_mass import PointMassMazeEnv
+
+    return PointMassMazeEnv(**options)
+
+
 ENVS: dict[str, Callable[..., HostEnv]] = {
     "ant": _ant,
     "half_cheetah": _half_cheetah,
     "half_cheetah_hurdle": _half_cheetah_hurdle,
     "point": _point,
+    "point_mass_maze": _point_mass_maze,
 }
 
 
@@ -43,8 +50,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     """`num_envs` copies of an environment, stepped together.
 
     Args:
-        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `gym:<id>`, or `module:function` where
-            the function takes nothing and returns a `gymnasium.Env`.
+        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed]`, `gym:<id>`, or
+            `module:function` where the function takes nothing and returns a `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
             and METRA's phi can only cover what it sees).
@@ -65,10 +72,13 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.jaco import JacoEnv
 
         return JacoEnv(rest, num_envs, episode_steps=episode_steps)
+    if kind == "maze":
+        from urlrl.envs.maze import MazeEnv
+
+        return MazeEnv(rest, num_envs, episode_steps=episode_steps)
     if kind == "gym" or rest:
         from urlrl.envs.gym import GymEnv, find_maker
 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    raise unknown(
-        "environment", name, [*ENVS, "dmc:<domain>_<task>", "jaco:<kind>_<corner>", "gym:<id>", "module:function"]
-    )
+    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>[_fixed]", "gym:<id>", "module:function")
+    raise unknown("environment", name, [*ENVS, *schemes])

@@ -27,7 +27,7 @@ _SUITE = {
     "humanoid": ("stand", "walk", "run", "run_pure_state"),
 }
 NAMES = (
-    "ant", "half_cheetah", "half_cheetah_hurdle", "point",
+    "ant", "half_cheetah", "half_cheetah_hurdle", "point", "point_mass_maze",
     *(f"dmc:{domain}_{task}" for domain, tasks in _SUITE.items() for task in tasks),
 )  # fmt: skip
 
@@ -76,8 +76,8 @@ def features(env_name: str) -> dict[str, Feature]:
     """
     if env_name not in NAMES:
         raise UserError(f"Environment '{env_name}' has no named features: expected one of {', '.join(NAMES)}.")
-    if env_name == "point":
-        return _features(_point() | _effort(), None)
+    if env_name in _POINTS:
+        return _features(_POINTS[env_name]() | _effort(), None)
     model = _model(env_name)
     torso = model.body("torso").id
     free = model.jnt_type[model.body_jntadr[torso]] == mujoco.mjtJoint.mjJNT_FREE
@@ -111,6 +111,19 @@ def _point() -> _Rows:
         "vy": ("velocity along y: the action", "m/s", lambda m: m.action[:, 1]),
         "speed": ("length of the velocity", "m/s", lambda m: np.hypot(m.action[:, 0], m.action[:, 1])),
     }
+
+
+def _point_mass() -> _Rows:
+    return {
+        "x": ("position along x", "m", partial(_column, 0)),
+        "y": ("position along y", "m", partial(_column, 1)),
+        "vx": ("velocity along x", "m/s", partial(_column, 2)),
+        "vy": ("velocity along y", "m/s", partial(_column, 3)),
+        "speed": ("length of the velocity", "m/s", lambda m: np.hypot(m.physics[:, 2], m.physics[:, 3])),
+    }
+
+
+_POINTS = {"point": _point, "point_mass_maze": _point_mass}  # those whose physics rows say all without a model
 
 
 def _effort() -> _Rows:

@@ -229,7 +229,7 @@ def make_task_env(task: Task, num_envs: int = 1, *, root_position: bool = False)
     return TaskEnv(env, task)
 
 
-# Tasks by name: METRA's (as CSF's released code has them), URLB's, and one for first steps.
+# Tasks by name: METRA's (as CSF's released code has them), URLB's and ExORL's, and one for first steps.
 # Quadruped and humanoid: METRA steps these two frames per decision, so an episode of 200 decisions is 400 control steps
 # here, an option of 25 is 50, and a control step pays one half: returns keep their scale, at most 199.
 _LOCOMOTION = {
@@ -267,18 +267,35 @@ def _urlb(name: str) -> Task:
     return urlb_task(name)
 
 
-_MOVES = {"walker": ("stand", "walk", "run", "flip"), "quadruped": ("stand", "walk", "run", "jump")}
 _CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
-URLB_TASKS = {
-    "walker": tuple(f"walker_{move}" for move in _MOVES["walker"]),
-    "quadruped": tuple(f"quadruped_{move}" for move in _MOVES["quadruped"]),
-    "jaco": tuple(f"jaco_brick_reach_{corner}" for corner in _CORNERS),
+
+
+def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{start}_{end}" for end in ends)
+
+
+# The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
+ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
+    "walker": _each("walker", ("stand", "walk", "run", "flip")),
+    "cheetah": _each("cheetah", ("run", "run_backward", "walk", "walk_backward")),
+    "quadruped": _each("quadruped", ("stand", "walk", "run", "jump")),
+    "jaco": _each("jaco_site_reach", _CORNERS),  # ExORL's version: 42-d observations
+    "point_mass_maze": _each("point_mass_maze_reach", _CORNERS),
 }
-_SITE_TASKS = tuple(f"jaco_site_reach_{corner}" for corner in _CORNERS)  # ExORL's version: 42-d observations
+URLB_TASKS = {
+    "walker": ZERO_SHOT_TASKS["walker"],
+    "quadruped": ZERO_SHOT_TASKS["quadruped"],
+    "jaco": _each("jaco_brick_reach", _CORNERS),
+}
 
 TASKS: dict[str, Callable[[], Task]] = {
     **{name: partial(_LOCOMOTION.__getitem__, name) for name in _LOCOMOTION},
-    **{name: partial(_urlb, name) for names in (*URLB_TASKS.values(), _SITE_TASKS) for name in names},
+    **{
+        name: partial(_urlb, name)
+        for table in (URLB_TASKS, ZERO_SHOT_TASKS)
+        for names in table.values()
+        for name in names
+    },
 }
 
 

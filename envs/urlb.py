@@ -1,20 +1,23 @@
-"""The tasks of URLB (https://arxiv.org/abs/2110.15191): rewards computed from physics rows alone.
+"""The tasks of URLB (https://arxiv.org/abs/2110.15191) and of the zero-shot benchmarks on ExORL's domains
+(https://arxiv.org/abs/2201.13425): rewards computed from physics rows and actions alone.
 
 Every reward is a product of ramps of where the body is and how it moves after the step, so stored states are scored
-without a simulator (`urlrl.envs.kinematics`), as ExORL's relabelling does. The walker's stand, walk and run and the
-quadruped's walk and run are the suite's own; flip, stand and jump are URLB's additions, with the same dynamics. The
-Jaco tasks come in URLB's version (`jaco_brick_*`, the target is a brick that can be pushed) and in ExORL's
-(`jaco_site_*`, a fixed point); their returns are not comparable.
+without a simulator (`urlrl.envs.kinematics`), as ExORL's relabelling does. The walker's stand, walk and run, the
+quadruped's walk and run and the cheetah's run are the suite's own; flip, stand and jump are URLB's additions, the
+cheetah's other tasks those of zero-shot benchmarks, all with the same dynamics. The Jaco tasks come in URLB's version
+(`jaco_brick_*`, the target is a brick that can be pushed) and in ExORL's (`jaco_site_*`, a fixed point); their returns
+are not comparable. The maze is our own (`urlrl.envs.point_mass`), and its rewards alone read the action.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import numpy as np
 
 from urlrl.envs.kinematics import Kinematics, Pose, by_rows
+from urlrl.envs.point_mass import TARGETS
 from urlrl.envs.tasks import URLB_TASKS, Task
 from urlrl.errors import unknown
 
@@ -46,8 +49,19 @@ def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np
     return tolerance(np.linalg.norm(hand - np.asarray(target), axis=-1), 0, 0.05, 0.05)
 
 
+def maze_reward(position: np.ndarray, action: np.ndarray, target: tuple[float, float]) -> np.ndarray:
+    """Of positions (*B, 2) in m and actions (*B, 2): 1 within 1.5 cm, 0.1 at 3 cm, less a fifth at full throttle.
+
+    The distance is in 3-D, but mass and target are both 1 cm above the ground. The action is what led to the position,
+    not what a simulator holds that was set to a stored state: that is 0, which would give every row the full factor.
+    """
+    near = tolerance(np.hypot(position[..., 0] - target[0], position[..., 1] - target[1]), 0, 0.015, 0.015)
+    control = tolerance(np.asarray(action, np.float64), 0, 0, 1, 0, "quadratic").mean(axis=-1)
+    return near * (4 + control) / 5
+
+
 def _ramp(x: np.ndarray, full: float) -> np.ndarray:
-    """From 0 at x = 0 to 1 at `full`."""
+    """From 0 at x = 0 to 1 at `full`, which may be negative."""
     return np.clip(x / full, 0, 1)
 
 
@@ -78,16 +92,26 @@ def quadruped_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
     return _upright(pose, torso) * _QUADRUPED[move](pose, torso)
 
 
+_CHEETAH = {"run": 10.0, "run_backward": -10.0, "walk": 2.0, "walk_backward": -2.0}  # m/s from which the reward is 1
+
+
+def cheetah_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+    """(n,): how fast it moves, in any posture."""
+    del torso
+    return _ramp(pose.com_velocity()[:, 0], _CHEETAH[move])
+
+
 def _upright(pose: Pose, torso: int) -> np.ndarray:
     return (1 + pose.orientation(torso)[:, 2, 2]) / 2
 
 
 @cache
-def _body(domain: str, task: str) -> tuple[Kinematics, int]:
+def _body(domain: str) -> tuple[Kinematics, int]:
     """Of a domain of the suite, with the number of its torso."""
-    from urlrl.envs.dmc import suite
+    from urlrl.envs.dmc import silenced, suite
 
-    model: mujoco.MjModel = suite.load(domain, task).physics.model.ptr
+    with silenced("'settotalmass' is deprecated"):
+        model: mujoco.MjModel = suite.load(domain, _SUITE[domain].hosts[0]).physics.model.ptr
     return Kinematics(model), model.body("torso").id
 
 
@@ -104,9 +128,8 @@ def _arm(name: str) -> tuple[Kinematics, tuple[int, np.ndarray], int | None, tup
 
 
 def _suite_reward(domain: str, move: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
-    kinematics, torso = _body(domain, "walk")
-    reward = walker_reward if domain == "walker" else quadruped_reward
-    return by_rows(lambda rows: reward(move, kinematics(rows), torso), physics)
+    kinematics, torso = _body(domain)
+    return by_rows(lambda rows: _SUITE[domain].reward(move, kinematics(rows), torso), physics)
 
 
 def _reach(name: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -117,6 +140,10 @@ def _reach(name: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
         return reach_reward(pose.point(*hand), target if brick is None else pose.position(brick))
 
     return by_rows(reward, physics)
+
+
+def _reach_in_maze(corner: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+    return maze_reward(physics[..., :2], action, TARGETS[corner])
 
 
 # Returns of the supervised agents that URLB divides by, as its first author posted them (issue 1 of its repository).
@@ -142,8 +169,9 @@ def _floors(zero: tuple, random: tuple, stand_still: float | None = None) -> dic
 
 # Measured with dm_control 1.0.50 and MuJoCo 3.17.0: action 0 in every step, uniform random actions, and (by formula)
 # standing upright without moving. Episodes: walker 50; quadruped 400 and 100; Jaco with the brick 20, with the site the
-# same 200 for all four. Means hide two kinds of episodes: 24 % of the quadruped's happen to land on their feet and the
-# others return next to nothing; a few of the site's start with the hand at the target.
+# same 200 for all four; cheetah 100; maze 400. Means hide two kinds of episodes: 24 % of the quadruped's happen to land
+# on their feet and the others return next to nothing; a few of the site's start with the hand at the target, and of the
+# maze's with the mass at that of the room they start in, which neither policy leaves.
 FLOORS: dict[str, dict[str, Floor]] = {
     "walker_stand": _floors((135, 8), (134, 2), 1000),
     "walker_walk": _floors((23, 1), (32,), 167),
@@ -161,42 +189,71 @@ FLOORS: dict[str, dict[str, Floor]] = {
     "jaco_site_reach_top_right": _floors((2.0, 1.3), (11.6, 1.9)),
     "jaco_site_reach_bottom_left": _floors((10.9, 2.9), (17.5, 2.9)),
     "jaco_site_reach_bottom_right": _floors((5.2, 1.8), (7.7, 1.5)),
+    "cheetah_run": _floors((0.12, 0.01), (4.0, 0.1), 0),
+    "cheetah_run_backward": _floors((0.07, 0.01), (19.8, 0.2), 0),
+    "cheetah_walk": _floors((0.59, 0.03), (20.2, 0.6), 0),
+    "cheetah_walk_backward": _floors((0.35, 0.02), (99.2, 1.1), 0),
+    "point_mass_maze_reach_top_left": _floors((17.6, 5.8), (16.4, 3.3)),
+    "point_mass_maze_reach_top_right": _floors((0, 0), (0, 0)),
+    "point_mass_maze_reach_bottom_left": _floors((0, 0), (0, 0)),
+    "point_mass_maze_reach_bottom_right": _floors((0, 0), (0, 0)),
 }
 
-_SUITE = {  # domain -> the suite's tasks with its dynamics, and control steps that a controller holds a skill
-    "walker": (("walk", "stand", "run"), 25),
-    "quadruped": (("run", "walk"), 50),  # As METRA's goal task: a quarter as long as its episode of 400.
+
+class _Domain(NamedTuple):
+    """Of the suite."""
+
+    hosts: tuple[str, ...]  # the suite's tasks with its dynamics; the first acts the others out
+    option_steps: int  # control steps that a controller holds a skill
+    reward: Callable[[str, Pose, int], np.ndarray]
+
+
+_SUITE = {
+    "walker": _Domain(("walk", "stand", "run"), 25, walker_reward),
+    # Options as METRA's goal task: a quarter as long as its episode of 400.
+    "quadruped": _Domain(("run", "walk"), 50, quadruped_reward),
+    "cheetah": _Domain(("run",), 25, cheetah_reward),
+}
+
+
+def _suite_task(domain: str, move: str) -> dict[str, Any]:
+    envs = tuple(f"dmc:{domain}_{host}" for host in _SUITE[domain].hosts)
+    reward = partial(_suite_reward, domain, move)
+    return {"env": envs[0], "runs_on": envs, "reward": reward, "option_steps": _SUITE[domain].option_steps}
+
+
+def _jaco_task(kind: str, corner: str) -> dict[str, Any]:
+    envs = tuple(f"jaco:{kind}_{task.partition('_reach_')[2]}" for task in URLB_TASKS["jaco"])
+    return {"env": f"jaco:{kind}_{corner}", "runs_on": envs, "reward": partial(_reach, f"{kind}_{corner}")}
+
+
+def _maze_task(corner: str) -> dict[str, Any]:
+    return {"env": "point_mass_maze", "runs_on": ("point_mass_maze",), "reward": partial(_reach_in_maze, corner)}
+
+
+_KINDS: dict[str, Callable[[str], dict[str, Any]]] = {  # what a task's name starts with -> of the rest, its fields
+    **{f"{domain}_": partial(_suite_task, domain) for domain in _SUITE},
+    **{f"jaco_{kind}_reach_": partial(_jaco_task, kind) for kind in ("brick", "site")},
+    "point_mass_maze_reach_": _maze_task,
 }
 
 
 def urlb_task(name: str) -> Task:
-    """A task of `urlrl.envs.tasks.URLB_TASKS`, or ExORL's version `jaco_site_reach_<corner>`.
+    """A task of `urlrl.envs.tasks.URLB_TASKS` or `ZERO_SHOT_TASKS`.
 
-    Its reward takes physics (*B, physics_dim) as the environment's `physics` returns them, and any action.
+    Its reward takes physics (*B, physics_dim) as the environment's `physics` returns them, and actions (*B, act) in
+    [-1, 1]: any, but for the maze.
 
     Raises:
         UserError: no such task.
     """
     if name not in FLOORS:
         raise unknown("URLB task", name, FLOORS)
-    domain, _, rest = name.partition("_")
-    if domain in _SUITE:
-        hosts, option_steps = _SUITE[domain]
-        envs = [f"dmc:{domain}_{host}" for host in hosts]
-        reward = partial(_suite_reward, domain, rest)
-        own = envs[0]
-    else:
-        kind, _, corner = rest.partition("_reach_")
-        envs = [f"jaco:{kind}_{task.partition('_reach_')[2]}" for task in URLB_TASKS["jaco"]]
-        own, option_steps = f"jaco:{kind}_{corner}", 25
-        reward = partial(_reach, f"{kind}_{corner}")
+    start = next(start for start in _KINDS if name.startswith(start))
     still = FLOORS[name].get("stand_still")
     return Task(
         name,
-        own,
-        tuple(envs),
-        reward=reward,
         expert=EXPERTS.get(name),
         stand_still=still.mean if still else None,
-        option_steps=option_steps,
+        **_KINDS[start](name.removeprefix(start)),
     )

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.runtime import enable_compilation_cache
-from urlrl.training.host import _learn
+from urlrl.training.loop import learn
 from urlrl.types import Transition
 
 OBS, ACTION, Z, BATCH = 29, 8, 2, 256  # METRA's ant
@@ -61,12 +61,12 @@ class Learner:
     def run(self) -> None:
         self.calls += 1
         self.agent, _, self.finite = jax.block_until_ready(
-            _learn(self.agent, self.batches, jax.random.fold_in(self.key, self.calls))
+            learn(self.agent, self.batches, jax.random.fold_in(self.key, self.calls))
         )
 
     def xla_flops(self) -> float:
         """XLA's count for one update: it counts a scan's body once. Elementwise work is included."""
-        return _learn.lower(self.agent, self.batches, self.key).cost_analysis()["flops"]
+        return learn.lower(self.agent, self.batches, self.key).cost_analysis()["flops"]
 
 
 def gemm_chain(width: int, products: int) -> Contender:

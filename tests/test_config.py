@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from urlrl.agents.metra import MetraConfig
-from urlrl.config import PretrainConfig, flatten, pretrain_config_from_json, to_json
+from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, check
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
@@ -19,7 +19,7 @@ ALL = [(agent, name) for agent, presets in PRESETS.items() for name in presets]
 @pytest.mark.parametrize(("agent", "name"), ALL)
 def test_every_preset_survives_json(agent, name):
     config = preset(agent, name)
-    assert pretrain_config_from_json(json.loads(json.dumps(to_json(config))), MetraConfig) == config
+    assert run_config_from_json(json.loads(json.dumps(to_json(config))), MetraConfig) == config
     assert PRESETS[agent][name].source and PRESETS[agent][name].cost
 
 
@@ -46,7 +46,7 @@ def test_every_preset_survives_json(agent, name):
 )
 def test_bad_values_get_one_sentence(change, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.").replace("(", r"\(")):
-        pretrain_config_from_json(change, MetraConfig)
+        run_config_from_json(change, MetraConfig)
 
 
 NAN, INF = float("nan"), float("inf")

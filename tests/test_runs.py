@@ -134,12 +134,12 @@ def test_nan_never_reaches_a_checkpoint(tmp_path, monkeypatch):
         return agent.replace(phi=agent.phi.replace(params=jax.tree.map(lambda x: x * bad, agent.phi.params))), metrics
 
     monkeypatch.setattr(Metra, "update", poisoned)
-    host._learn.clear_cache()
+    loop.learn.clear_cache()
     try:
         with pytest.raises(TrainingDiverged, match="Training diverged at step"):
             urlrl.pretrain(TINY, run, quiet=True)
     finally:
-        host._learn.clear_cache()
+        loop.learn.clear_cache()
     agent, _ = urlrl.load(run)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent))
 
@@ -171,10 +171,10 @@ def test_a_logger_that_fails_does_not_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_each_function_compiles_once(tmp_path):
-    for function in (host._begin, host._act, host._learn):
+    for function in (host._begin, host._act, loop.learn):
         function.clear_cache()
     urlrl.pretrain(dataclasses.replace(TINY, steps=120), tmp_path / "run", quiet=True)
-    for function in (host._begin, host._act, host._learn):
+    for function in (host._begin, host._act, loop.learn):
         assert function._cache_size() == 1, function
 
 

@@ -12,6 +12,8 @@ from urlrl.envs.locomotion import HALF_CHEETAH, HALF_CHEETAH_HURDLE, load_model
 from urlrl.envs.tasks import (
     HURDLES,
     TASKS,
+    URLB_TASKS,
+    ZERO_SHOT_TASKS,
     GoalTask,
     HurdleTask,
     Moment,
@@ -359,3 +361,19 @@ def test_every_table_entry_is_what_its_key_says():
         assert task.episode_steps % task.option_steps == 0
         assert len(task.feature_names) == (task.position if isinstance(task, GoalTask) else 2)
     assert isinstance(HURDLE, HurdleTask) and replace(HURDLE, name="x").feature_names == HURDLE.feature_names
+
+
+def test_the_tasks_of_zero_shot_benchmarks_are_grouped_by_domain():
+    corners = ("top_left", "top_right", "bottom_left", "bottom_right")
+    assert {domain: set(names) for domain, names in ZERO_SHOT_TASKS.items()} == {
+        "walker": {"walker_stand", "walker_walk", "walker_run", "walker_flip"},
+        "cheetah": {"cheetah_run", "cheetah_run_backward", "cheetah_walk", "cheetah_walk_backward"},
+        "quadruped": {"quadruped_stand", "quadruped_walk", "quadruped_run", "quadruped_jump"},
+        "jaco": {f"jaco_site_reach_{corner}" for corner in corners},
+        "point_mass_maze": {f"point_mass_maze_reach_{corner}" for corner in corners},
+    }
+    for names in (*ZERO_SHOT_TASKS.values(), *URLB_TASKS.values()):
+        tasks = [find_task(name) for name in names]
+        assert len({task.name for task in tasks}) == 4 and set(names) <= set(TASKS)
+        assert set.intersection(*(set(task.runs_on) for task in tasks))  # One agent can be asked for all of them.
+        assert all(task.reward is not None and not task.feature_names for task in tasks)

@@ -10,10 +10,11 @@ from dm_control.utils import rewards
 from urlrl.envs import make_env
 from urlrl.envs.features import evaluate, features
 from urlrl.envs.jaco import NAMES, JacoEnv, composer, make_simulation
-from urlrl.envs.tasks import TASKS, URLB_TASKS, find_task, make_task_env
+from urlrl.envs.tasks import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task, make_task_env
 from urlrl.envs.urlb import EXPERTS, FLOORS, reach_reward, tolerance, urlb_task
 from urlrl.errors import UserError
 
+NEW = ("cheetah_walk_backward", "point_mass_maze_reach_top_left")
 SITE_TASKS = tuple(name for name in TASKS if name.startswith("jaco_site"))
 
 
@@ -35,9 +36,9 @@ def roll(name, num_envs, policy="zero", seed=0, num_steps=None):
     return [np.stack(part) for part in zip(*rows)]
 
 
-def returns(task, physics):
+def returns(task, physics, action=None):
     """(n,): of whole episodes."""
-    return find_task(task).reward(physics, None).sum(axis=0)
+    return find_task(task).reward(physics, action).sum(axis=0)
 
 
 def standard_error(x):
@@ -67,6 +68,7 @@ def row_of(env_name, **qpos_or_qvel):
     [
         ("dmc:walker_stand", 24, 6, 18, 1000, 0.025), ("dmc:quadruped_walk", 78, 12, 57, 1000, 0.02),
         ("dmc:cheetah_run", 17, 6, 18, 1000, 0.01), ("dmc:cartpole_swingup", 5, 1, 4, 1000, 0.01),
+        ("point_mass_maze", 4, 2, 4, 1000, 0.02),
         ("jaco:brick_top_left", 55, 9, 31, 250, 0.04), ("jaco:site_top_left", 42, 9, 18, 250, 0.04),
     ],
 )  # fmt: skip
@@ -77,16 +79,17 @@ def test_e1_spaces_and_lengths(name, obs, act, physics, steps, dt):
 
 
 def test_every_task_builds():
-    assert set(FLOORS) == {name for names in URLB_TASKS.values() for name in names} | set(SITE_TASKS)
+    urlb = {name for names in URLB_TASKS.values() for name in names}
+    assert set(FLOORS) == urlb | {name for names in ZERO_SHOT_TASKS.values() for name in names}
     for name in FLOORS:
         task = find_task(name)
         assert task.name == name and task.env in task.runs_on
-        assert task.expert == EXPERTS.get(name) and (task.expert is None) == (name in SITE_TASKS)
+        assert task.expert == EXPERTS.get(name) and (task.expert is None) == (name not in urlb)
     with pytest.raises(UserError, match="Unknown URLB task 'walker_fly': did you mean 'walker_flip'"):
         urlb_task("walker_fly")
 
 
-@pytest.mark.parametrize("name", ["walker_flip", "quadruped_jump", "jaco_brick_reach_bottom_left", SITE_TASKS[1]])
+@pytest.mark.parametrize("name", ["walker_flip", "quadruped_jump", "jaco_brick_reach_bottom_left", SITE_TASKS[1], *NEW])
 def test_a_task_is_scored_in_its_environment(name):
     env = make_task_env(find_task(name), 2)
     env.reset(seed=0)
@@ -164,6 +167,7 @@ def test_e4_a_quadruped_that_stands_still():
     [
         ("dmc:walker_stand", "walker_stand"), ("dmc:walker_walk", "walker_walk"), ("dmc:walker_run", "walker_run"),
         ("dmc:quadruped_walk", "quadruped_walk"), ("dmc:quadruped_run", "quadruped_run"),
+        ("dmc:cheetah_run", "cheetah_run"),
         ("jaco:brick_top_left", "jaco_brick_reach_top_left"), ("jaco:site_top_left", "jaco_site_reach_top_left"),
     ],
 )  # fmt: skip
@@ -192,12 +196,86 @@ def test_urlbs_own_tasks_by_mujocos_subtree_quantities(task, env):
     np.testing.assert_allclose(find_task(task).reward(physics, None).ravel(), expected, atol=1e-12, rtol=0)
 
 
+# The cheetah: run is the suite's, the other directions and speeds are made of the same tolerance
+
+
+SPEEDS = {"cheetah_run": 10.0, "cheetah_run_backward": -10.0, "cheetah_walk": 2.0, "cheetah_walk_backward": -2.0}  # m/s
+
+
+@cache
+def cheetah_rows():
+    """States of random episodes and of a body thrown about, (n, 18), and the velocity of its centre of mass (n,)."""
+    physics = roll("dmc:cheetah_run", 4, "random", num_steps=40)[0].reshape(-1, 18)
+    rows = np.concatenate([physics, 4 * np.random.default_rng(0).normal(size=(200, 18))])
+    model = model_of("dmc:cheetah_run")
+    data, speed = mujoco.MjData(model), []
+    for row in rows:
+        data.qpos[:], data.qvel[:] = row[:9], row[9:]
+        mujoco.mj_forward(model, data)
+        speed.append(data.sensor("torso_subtreelinvel").data[0])
+    return rows, np.array(speed)
+
+
+def are_the_cheetahs(reward):
+    """Of a function of a task's name and physics rows."""
+    rows, speed = cheetah_rows()
+    for name, full in SPEEDS.items():
+        along, full = np.sign(full) * speed, abs(full)
+        expected = rewards.tolerance(along, (full, np.inf), margin=full, value_at_margin=0, sigmoid="linear")
+        assert 0 < (expected == 0).mean() < 0.9 and len(np.unique(expected)) > 50
+        if not np.allclose(reward(name, rows), expected, atol=1e-12, rtol=0):
+            return False
+    return True
+
+
+def cheetah_reward_of(velocity):
+    return lambda name, rows: np.clip(velocity(rows) / SPEEDS[name], 0, 1)
+
+
+WRONG_CHEETAHS = {
+    "the root joint's velocity": cheetah_reward_of(lambda rows: rows[:, 9]),
+    "backward is forward": lambda name, rows: find_task(name.removesuffix("_backward")).reward(rows, None),
+    "half at half speed": lambda name, rows: (1 + find_task(name).reward(rows, None)) / 2,
+    "speed in any direction": lambda name, rows: np.clip(np.abs(cheetah_rows()[1] / SPEEDS[name]), 0, 1),
+    "runs at a walk": lambda name, rows: find_task(name.replace("run", "walk")).reward(rows, None),
+}
+
+
+def test_the_cheetahs_rewards_are_tolerances_of_the_whole_bodys_velocity():
+    assert are_the_cheetahs(lambda name, rows: find_task(name).reward(rows, None))
+    assert are_the_cheetahs(cheetah_reward_of(lambda rows: cheetah_rows()[1]))
+
+
+@pytest.mark.parametrize("wrong", WRONG_CHEETAHS)
+def test_a_wrong_reward_of_the_cheetah_is_found(wrong):
+    assert not are_the_cheetahs(WRONG_CHEETAHS[wrong])
+
+
+def test_a_cheetah_that_moves_as_a_whole():
+    speeds = np.array([-12.0, -10.0, -5.0, -1.0, 0.0, 0.5, 2.0, 9.0, 20.0])
+    rows = np.stack([row_of("dmc:cheetah_run", rootx_vel=v, rootz_vel=3.0) for v in speeds])
+    expected = {
+        "cheetah_run": [0, 0, 0, 0, 0, 0.05, 0.2, 0.9, 1],
+        "cheetah_run_backward": [1, 1, 0.5, 0.1, 0, 0, 0, 0, 0],
+        "cheetah_walk": [0, 0, 0, 0, 0, 0.25, 1, 1, 1],
+        "cheetah_walk_backward": [1, 1, 1, 0.5, 0, 0, 0, 0, 0],
+    }
+    for name, rewards_ in expected.items():
+        assert find_task(name).reward(rows, None) == pytest.approx(rewards_, abs=1e-12)
+        assert find_task(name).stand_still == 0
+
+
+def test_the_cheetah_weighs_14_kg():
+    """Its model says so by an attribute that MuJoCo is about to drop; the velocities of the rewards hang on it."""
+    assert model_of("dmc:cheetah_run").body_subtreemass[1] == pytest.approx(14)
+
+
 # E5, E7: what policies that know nothing return
 
 
-def check_floors(tasks, policy, physics):
+def check_floors(tasks, policy, physics, action=None):
     for task in tasks:
-        found, floor = returns(task, physics), FLOORS[task][policy]
+        found, floor = returns(task, physics, action), FLOORS[task][policy]
         own = standard_error(found)
         error = np.hypot(own, own if floor.error is None else floor.error)
         assert abs(found.mean() - floor.mean) <= 3 * error + 0.5, (task, policy, found.mean(), floor)
@@ -229,6 +307,12 @@ def test_e5_zero_action_floors_of_jaco(task):
     assert (returns(task, physics) < 0.05).all()
 
 
+@pytest.mark.parametrize("policy", ["zero", "random"])
+@pytest.mark.parametrize("domain, env", [("cheetah", "dmc:cheetah_run"), ("point_mass_maze", "point_mass_maze")])
+def test_e5_floors_of_the_cheetah_and_the_maze(domain, env, policy):
+    check_floors(ZERO_SHOT_TASKS[domain], policy, *roll(env, 12, policy)[:2])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy, quadrupeds", [("zero", 400), ("random", 100)])
 def test_e5_floors_in_full(policy, quadrupeds):
@@ -237,6 +321,8 @@ def test_e5_floors_in_full(policy, quadrupeds):
     for task in URLB_TASKS["jaco"]:
         check_floors([task], policy, roll(find_task(task).env, 20, policy)[0])
     check_floors(SITE_TASKS, policy, roll("jaco:site_top_left", 100, policy)[0])
+    check_floors(ZERO_SHOT_TASKS["cheetah"], policy, *roll("dmc:cheetah_run", 100, policy, seed=1)[:2])
+    check_floors(ZERO_SHOT_TASKS["point_mass_maze"], policy, *roll("point_mass_maze", 400, policy, seed=1)[:2])
 
 
 def test_e7_cheetah_with_random_actions():

@@ -28,6 +28,8 @@ urlrl: unsupervised reinforcement learning in JAX
                              the ladder: prompt, search, hierarchy, fine-tuning, from scratch, on one axis of steps
   urlrl export runs/x --out bundles/x
                              skills for another controller: a bundle that NumPy runs, ONNX or StableHLO
+  urlrl data convert PATH --out data/x
+                             datasets of runs, ExORL, OGBench, D4RL, Minari: `urlrl data` lists what can be done
   urlrl tasks                the tasks, and the environments whose agents can be asked for them
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
@@ -45,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         "report": _report,
         "adapt": _adapt,
         "export": _export,
+        "data": _data,
         "tasks": _tasks,
         "presets": _presets,
         "doctor": _doctor,
@@ -77,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 def _pretrain(argv: list[str]) -> None:
     """Everything an option can change comes from a preset, or from the agent's own defaults."""
     from urlrl.agents import find_agent
-    from urlrl.config import PretrainConfig, to_json
+    from urlrl.config import OfflineConfig, PretrainConfig, to_json
     from urlrl.presets import preset
 
     options = list(argv)
@@ -85,8 +88,12 @@ def _pretrain(argv: list[str]) -> None:
     preset_name, out = take(options, "--preset"), take(options, "--out")
     dry_run, quiet = take_flag(options, "--dry-run"), take_flag(options, "--quiet")
     _, agent_config = find_agent(agent)
-    default = preset(agent, preset_name) if preset_name else PretrainConfig(agent=agent_config(), agent_name=agent)
-    options_class = PretrainConfig[agent_config]  # type: ignore[valid-type]
+    offline = any(option.split("=")[0] == "--data" for option in options)
+    kind = OfflineConfig if offline else PretrainConfig
+    default = preset(agent, preset_name) if preset_name else kind(agent=agent_config(), agent_name=agent)
+    if offline and not isinstance(default, OfflineConfig):
+        raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
+    options_class = type(default)[agent_config]  # type: ignore[index]
     if not asks_for_help(options):
         check_arguments(options, options_class)
     else:
@@ -96,7 +103,10 @@ def _pretrain(argv: list[str]) -> None:
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
     config = tyro.cli(options_class, args=options, default=default, prog="urlrl pretrain", description="")
-    folder = Path(out or f"runs/{agent.replace(':', '.')}-{preset_name or config.env.replace(':', '.')}-{config.seed}")
+    if isinstance(config, OfflineConfig) and not config.data:
+        raise UserError(f"Agent '{agent}' learns from a dataset here: expected --data DIR (urlrl data convert).")
+    where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
+    folder = Path(out or f"runs/{agent.replace(':', '.')}-{where}-{config.seed}")
     if dry_run:
         print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
         return
@@ -246,6 +256,12 @@ def _adapt(argv: list[str]) -> None:
     )
     _print_ladder(result)
     print(Path(out or Path(run) / "adapt") / task.replace(":", ".") / "ladder.png")
+
+
+def _data(argv: list[str]) -> None:
+    from urlrl.verbs.data_cli import main as data
+
+    data(argv)
 
 
 def _tasks(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import Suppress
 from urlrl.errors import UserError, check, check_choice, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
-RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data")
+RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 
@@ -63,6 +63,40 @@ class PretrainConfig(Generic[AgentConfig]):
             )
 
 
+@dataclass(frozen=True)
+class OfflineConfig(Generic[AgentConfig]):
+    """A pretraining run on a dataset. `steps` and what else counts time count gradient steps."""
+
+    agent: AgentConfig  # the agent's own config
+    agent_name: Suppress[str] = "fb"  # a key of AGENTS or module:Class
+    data: str = ""  # folder of the dataset: `urlrl data convert` makes one
+    data_id: Suppress[str] = ""  # hash of its content
+    env: str = ""  # what evaluations act in; empty is the environment that the dataset names
+    normalizer: Literal["fit", "off"] = "off"  # mean and standard deviation of the data's observations | none
+    updates: int = 500  # gradient steps of one compiled call
+    steps: int = 1_000_000  # the run's length, rounded up to whole calls
+    seed: int = 0  # of everything random in the run
+    eval_every: int = 0  # gradient steps between coverage evaluations; 0 is never
+    checkpoint_minutes: float = 2.0  # between checkpoints; 0 is after every call
+    snapshots: tuple[int, ...] = ()  # gradient steps; the first checkpoint at or after each is kept for good
+
+    # The environment is taken as it is: what the dataset shows is what an agent can act on.
+    episode_steps = None
+    root_position = False
+
+    def __post_init__(self):
+        for field in ("updates", "steps"):
+            check(field, getattr(self, field), 1)
+        for field in ("eval_every", "checkpoint_minutes"):
+            check(field, getattr(self, field), 0)
+        for snapshot in self.snapshots:
+            check("snapshots", snapshot, 1)
+        check("seed", self.seed, 0, MAX_SEED)
+
+
+RunConfig: typing.TypeAlias = PretrainConfig | OfflineConfig
+
+
 def to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
@@ -88,9 +122,9 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         raise UserError(f"{where} is incomplete: {error}.") from error
 
 
-def pretrain_config_from_json(data: dict[str, Any], agent_config: type) -> PretrainConfig:
+def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
     agent = from_json(agent_config, data.get("agent", {}), "config.agent")
-    return from_json(PretrainConfig, {**data, "agent": agent})
+    return from_json(OfflineConfig if "data" in data else PretrainConfig, {**data, "agent": agent})
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:

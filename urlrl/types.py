@@ -25,6 +25,8 @@ class Transition(NamedTuple):
     discount: Any  # (*B,), in {0, 1}
     next_obs: Any  # (*B, obs)
     z: Any  # (*B, z): the skill that acted
+    goal: Any = None  # (*B, obs): a state to reach, where `BatchSpec.goals` asks for one
+    goal_steps: Any = None  # (*B,), int32: steps from obs to goal in its episode; 0: obs is the goal; -1: any state
 
 
 class Trajectory(NamedTuple):
@@ -63,9 +65,17 @@ class BatchSpec:
 
     size: int = 256  # transitions per gradient step
     timeout_as_terminal: bool = False  # True: a time limit ends the future, as METRA's and CSD's released code has it
+    skills: bool = True  # the agent learns from the skill that acted; False: it draws its own, so any data will do
+    goals: bool = False  # give each transition a goal: a later state of its episode, or any state
+    goal_gamma: float = 0.99  # a later state is k ~ Geom(1 - goal_gamma) >= 1 steps ahead, at most the episode's last
+    goal_random: float = 0.375  # share of goals that are any state of the data
+    goal_current: float = 0.0  # share of goals that are obs itself
 
     def __post_init__(self):
         check("size", self.size, 1)
+        check("goal_gamma", self.goal_gamma, 0, 1)
+        check("goal_random", self.goal_random, 0, 1)
+        check("goal_current", self.goal_current, 0, 1 - self.goal_random)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from urlrl.errors import UserError, check, check_choice
 from urlrl.types import Array, Transition
 
-Kind = Literal["sphere", "gaussian", "onehot"]
+Kind = Literal["sphere", "wide_sphere", "gaussian", "onehot", "none"]
 TINY = 1e-8  # below this norm a vector has no direction
 
 
@@ -18,12 +18,13 @@ TINY = 1e-8  # below this norm a vector has no direction
 class SkillSpace:
     """The prior over skills z and what a direction in latent space means for it."""
 
-    kind: Kind = "sphere"  # unit vectors | N(0, I) | one of `dim` indices
+    # unit vectors | vectors of length sqrt(dim) | N(0, I) | one of `dim` indices | nothing: dim is 0
+    kind: Kind = "sphere"
     dim: int = 2
 
     def __post_init__(self):
         check_choice("kind", self.kind, get_args(Kind))
-        check("dim", self.dim, 1)
+        check("dim", self.dim, *((0, 0) if self.kind == "none" else (1,)))
         if self.kind == "onehot" and self.dim == 1:
             raise UserError(
                 "dim is 1: expected at least 2 with kind 'onehot', as one skill alone has nothing to learn."
@@ -34,10 +35,12 @@ class SkillSpace:
         if self.kind == "onehot":
             return jax.nn.one_hot(jax.random.randint(key, (n,), 0, self.dim), self.dim, dtype=jnp.float32)
         z = jax.random.normal(key, (n, self.dim), jnp.float32)
-        return z / jnp.linalg.norm(z, axis=-1, keepdims=True) if self.kind == "sphere" else z
+        return z if self.kind in ("gaussian", "none") else self.project(z)
 
     def project(self, x: Array) -> jax.Array:
         """(*B, dim) -> the skill that points most along x; where x has no direction, a fixed one."""
+        if self.kind == "none":
+            return jnp.asarray(x)
         if self.kind == "onehot":
             return jax.nn.one_hot(jnp.argmax(x, axis=-1), self.dim, dtype=jnp.float32)
         norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
@@ -62,7 +65,7 @@ class SkillSpace:
     def typical_norm(self) -> float:
         """E|z| of the prior; for N(0, I) it is sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
         if self.kind != "gaussian":
-            return 1.0
+            return sqrt(self.dim) if self.kind == "wide_sphere" else 1.0
         return sqrt(2) * exp(lgamma((self.dim + 1) / 2) - lgamma(self.dim / 2))
 
 

@@ -1,5 +1,6 @@
 """Networks and their optimisers as pytrees: `Model`, `PositiveScalar`, MLPs and the tanh-normal policy head."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,13 +17,16 @@ from urlrl.types import Array, Layer
 LOG_STD_MIN, LOG_STD_MAX = float(np.log(1e-6)), 2.0
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+tiny_uniform = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
+orthogonal = nn.initializers.orthogonal()
 small_normal = nn.initializers.variance_scaling(0.01, "fan_avg", "normal")  # 0.1 of Xavier's standard deviation
 
 
 @lru_cache
-def adam(lr: float) -> optax.GradientTransformation:
-    """Adam with the usual constants; cached, so that two agents of one config are one pytree type."""
-    return optax.adam(lr)
+def adam(lr: float, clip: float = math.inf) -> optax.GradientTransformation:
+    """Adam with the usual constants, on gradients of which each entry is clipped to [-clip, clip]; cached, so that two
+    agents of one config are one pytree type."""
+    return optax.adam(lr) if clip == math.inf else optax.chain(optax.clip(clip), optax.adam(lr))
 
 
 class Model(struct.PyTreeNode):
@@ -34,9 +38,12 @@ class Model(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array) -> "Model":
+    def create(
+        cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float = math.inf
+    ) -> "Model":
+        """Adam at rate `lr`, on gradients clipped to [-clip, clip] by entry."""
         params = module.init(key, *inputs)["params"]
-        tx = adam(lr)
+        tx = adam(lr, clip)
         return cls(params=params, opt_state=tx.init(params), module=module, tx=tx)
 
     def __call__(self, *inputs: Array, params: Any = None) -> Any:
@@ -50,8 +57,20 @@ class Model(struct.PyTreeNode):
     def minimise(self, loss_fn: Callable[[Any], tuple[jax.Array, Any]]) -> tuple["Model", jax.Array, Any]:
         """One Adam step on `loss_fn(params) -> (loss, aux)`; returns the stepped model, the loss and aux."""
         (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(self.params)
+        return self.step(grads), loss, aux
+
+    def step(self, grads: Any) -> "Model":
+        """One Adam step along the gradients of `params`."""
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
-        return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state), loss, aux
+        return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state)
+
+
+def minimise_jointly(
+    models: tuple[Model, ...], loss_fn: Callable[[tuple[Any, ...]], tuple[jax.Array, Any]]
+) -> tuple[tuple[Model, ...], jax.Array, Any]:
+    """One Adam step of several models on one `loss_fn(their params) -> (loss, aux)`; returns them, the loss and aux."""
+    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(tuple(model.params for model in models))
+    return tuple(model.step(grad) for model, grad in zip(models, grads)), loss, aux
 
 
 class PositiveScalar(struct.PyTreeNode):
@@ -95,26 +114,73 @@ class Normalizer(struct.PyTreeNode):
         return (jnp.asarray(obs) - mean) / (std + 1e-8)
 
 
+class RunningMoments(struct.PyTreeNode):
+    """Mean and variance of all rows seen so far; they count for nothing (mean 0, variance 1) before the first."""
+
+    mean: jax.Array  # (*S,)
+    var: jax.Array  # (*S,)
+    count: jax.Array  # (), rows
+
+    @classmethod
+    def create(cls, shape: tuple[int, ...]) -> "RunningMoments":
+        return cls(mean=jnp.zeros(shape, jnp.float32), var=jnp.ones(shape, jnp.float32), count=jnp.float32(1e-4))
+
+    def seen(self, rows: Array) -> "RunningMoments":
+        """With rows (n, *S) too (Chan et al.'s parallel update)."""
+        n, mean, var = rows.shape[0], jnp.mean(rows, axis=0), jnp.var(rows, axis=0)
+        total, delta = self.count + n, mean - self.mean
+        squares = self.var * self.count + var * n + delta**2 * self.count * n / total
+        return self.replace(mean=self.mean + delta * n / total, var=squares / total, count=total)
+
+    @property
+    def std(self) -> jax.Array:
+        return jnp.sqrt(self.var)
+
+    def normalise(self, rows: Array) -> jax.Array:
+        """(*B, *S) in units of the standard deviation."""
+        mean, std = jnp.broadcast_to(self.mean, rows.shape), jnp.broadcast_to(self.std, rows.shape)
+        return (jnp.asarray(rows) - mean) / (std + 1e-5)
+
+
 def _hidden(module: Any, x: Array, kernel_init: Callable) -> Array:
     """`depth` layers of `width` within a module's compact call, named Dense_0, Dense_1, ..."""
     for _ in range(module.depth):
         x = module.activation(nn.Dense(module.width, kernel_init=kernel_init)(x))
+        if getattr(module, "norm", False):
+            x = nn.LayerNorm()(x)
     return x
 
 
 class MLP(nn.Module):
-    """`depth` hidden layers of `width`, then a linear layer of `out` units; biases start at 0."""
+    """`depth` hidden layers of `width`, then a linear layer of `out` units; biases start at 0. With `norm`, each hidden
+    layer is normalised after its activation."""
 
     out: int
     width: int
     depth: int = 2
     activation: Callable = nn.relu
     kernel_init: Callable = xavier_uniform
+    norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
         x = _hidden(self, x, self.kernel_init)
         return nn.Dense(self.out, kernel_init=self.kernel_init)(x)
+
+
+class Pair(nn.Module):
+    """Two copies of a module that start apart: its output with a leading axis of 2."""
+
+    module: nn.Module  # a template
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> jax.Array:
+        return jnp.stack([self.module.clone(name=f"copy_{i}", parent=self)(*inputs) for i in range(2)])
+
+
+def gelu_tanh(x: Array) -> jax.Array:
+    """GELU by its tanh formula, one function for every network so that equal modules compare equal."""
+    return nn.gelu(x, approximate=True)
 
 
 class Critics(nn.Module):
@@ -161,6 +227,51 @@ class TanhNormal(NamedTuple):
     def entropy(self) -> jax.Array:
         """(*B,): of u, before the tanh; that of a has no closed form."""
         return jnp.sum(self.log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e), axis=-1)
+
+
+class Gaussian(NamedTuple):
+    """N(mean, std^2), independently per dimension; what acts is clipped to [-1, 1]."""
+
+    mean: jax.Array  # (*B, act)
+    log_std: jax.Array  # (*B, act)
+
+    def mode(self) -> jax.Array:
+        return jnp.clip(self.mean, -1, 1)
+
+    def sample(self, key: jax.Array, temperature: Array | float = 1.0) -> jax.Array:
+        """(*B, act) in [-1, 1]; temperature scales the standard deviation, 0 is the mode."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return jnp.clip(self.mean + temperature * jnp.exp(self.log_std) * noise, -1, 1)
+
+    def log_prob(self, action: Array) -> jax.Array:
+        """(*B,), of the density that is not clipped."""
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+
+class NoisyTanh(NamedTuple):
+    """a = tanh(mean) + noise, kept inside (-1, 1): a deterministic policy and what it explores with."""
+
+    mean: jax.Array  # (*B, act), before the tanh
+    std: Array | float  # of the noise
+    clip: Array | float  # largest noise while learning
+
+    def mode(self) -> jax.Array:
+        return jnp.tanh(self.mean)
+
+    def sample(self, key: jax.Array, temperature: Array | float = 1.0) -> jax.Array:
+        """(*B, act) in (-1, 1); temperature scales the noise, 0 is the mode."""
+        return inside(self.mode() + temperature * self.std * jax.random.normal(key, self.mean.shape))
+
+    def smoothed(self, key: jax.Array) -> jax.Array:
+        """(*B, act): with clipped noise, as targets and the policy's own loss see it."""
+        noise = self.std * jax.random.normal(key, self.mean.shape)
+        return inside(self.mode() + jnp.clip(noise, -self.clip, self.clip))
+
+
+def inside(action: Array) -> jax.Array:
+    """Clipped to [-1 + 1e-6, 1 - 1e-6], with a gradient of 1 everywhere."""
+    return action + jax.lax.stop_gradient(jnp.clip(action, -1 + 1e-6, 1 - 1e-6) - action)
 
 
 class Categorical(NamedTuple):
@@ -214,6 +325,22 @@ class TanhPolicy(nn.Module):
         return TanhNormal(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
 
 
+class GaussianPolicy(nn.Module):
+    """A trunk, a linear mean that starts near 0, and a standard deviation that is the same in every state."""
+
+    action_dim: int
+    width: int
+    depth: int = 3
+    activation: Callable = nn.relu
+
+    @nn.compact
+    def __call__(self, x: Array) -> Gaussian:
+        x = _hidden(self, x, xavier_uniform)
+        mean = nn.Dense(self.action_dim, kernel_init=tiny_uniform)(x)
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
+        return Gaussian(mean, jnp.broadcast_to(jnp.clip(log_std, -5.0, 2.0), mean.shape))
+
+
 def dense_layers(model: Model) -> tuple[Layer, ...]:
     """The layers of an `MLP`, or those that lead to the mode of a `TanhPolicy`, as arrays."""
     module, params = model.module, jax.tree.map(np.asarray, model.params)
@@ -223,20 +350,24 @@ def dense_layers(model: Model) -> tuple[Layer, ...]:
     return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
 
 
-def fold_input(params: Any, start: int, values: Array) -> Any:
-    """Parameters of an `MLP` or `TanhPolicy` with inputs [start, start + len(values)) held at `values` and gone."""
-    first = params["Dense_0"]
+def fold_input(params: Any, start: int, values: Array, layer: str = "Dense_0") -> Any:
+    """Parameters of a network whose `layer` reads the input, with inputs [start, start + len(values)) held at `values`
+    and gone."""
+    first = params[layer]
     end = start + values.shape[-1]
     kernel = jnp.concatenate([first["kernel"][:start], first["kernel"][end:]])
-    return {**params, "Dense_0": {"kernel": kernel, "bias": first["bias"] + values @ first["kernel"][start:end]}}
+    return {**params, layer: {"kernel": kernel, "bias": first["bias"] + values @ first["kernel"][start:end]}}
 
 
-def insert_inputs(params: Any, start: int, num: int) -> Any:
-    """Parameters with `num` further inputs at `start` that change nothing yet: their weights are 0."""
-    first = params["Dense_0"]
-    zeros = jnp.zeros((num, first["kernel"].shape[1]), first["kernel"].dtype)
-    kernel = jnp.concatenate([first["kernel"][:start], zeros, first["kernel"][start:]])
-    return {**params, "Dense_0": {**first, "kernel": kernel}}
+def insert_inputs(params: Any, start: int, num: int, layers: tuple[str, ...] = ("Dense_0",)) -> Any:
+    """Parameters with `num` further inputs at `start`, of all the `layers` that read the input, that change nothing
+    yet: their weights are 0."""
+    for layer in layers:
+        first = params[layer]
+        zeros = jnp.zeros((num, first["kernel"].shape[1]), first["kernel"].dtype)
+        kernel = jnp.concatenate([first["kernel"][:start], zeros, first["kernel"][start:]])
+        params = {**params, layer: {**first, "kernel": kernel}}
+    return params
 
 
 def soft_update(target: Any, online: Any, tau: float) -> Any:

@@ -124,6 +124,7 @@ def _restore_part(folder: Path, like: Any) -> Any:
         state = _checkpointer().restore(folder, args=_restore_args(like))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint {folder} does not fit this run's config: {_first_line(error)}.") from error
+    state = jax.tree.map(lambda want, got: got if np.size(want) else want, like, state)
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(state)):
         if np.shape(want) != np.shape(got):
             where = jax.tree_util.keystr(path)
@@ -142,13 +143,18 @@ def _checkpointer():
 def _save_args(state: Any):
     import orbax.checkpoint as ocp
 
-    return ocp.args.StandardSave(state)
+    return ocp.args.StandardSave(_storable(state))
 
 
 def _restore_args(like: Any):
     import orbax.checkpoint as ocp
 
-    return ocp.args.StandardRestore(like)
+    return ocp.args.StandardRestore(_storable(like))
+
+
+def _storable(state: Any) -> Any:
+    """Orbax refuses arrays without elements, such as the skills of an agent that has none: zeros stand in for them."""
+    return jax.tree.map(lambda x: x if np.size(x) else np.zeros(1, np.asarray(x).dtype), state)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

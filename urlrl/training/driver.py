@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from urlrl.config import PretrainConfig
+from urlrl.config import PretrainConfig, RunConfig
 from urlrl.errors import UserError
-from urlrl.training.host import Host
 from urlrl.training.log import MetricsLog, Progress, duration
+from urlrl.training.loop import Loop
 from urlrl.training.saver import Saver
 
 INTERRUPTED = 75  # Exit code of a run that was told to stop and can be continued (EX_TEMPFAIL).
@@ -22,9 +22,9 @@ class Interrupted(UserError):
 
 
 def drive(
-    loop: Host,
+    loop: Loop,
     saver: Saver,
-    config: PretrainConfig,
+    config: RunConfig,
     evaluate: Callable[[Any, int], dict[str, float]] | None,
     progress: Progress,
 ) -> None:
@@ -70,24 +70,25 @@ def drive(
 class Speed:
     """Times of a run: what goes under `time/`, and the progress line."""
 
-    def __init__(self, loop: Host, config: PretrainConfig):
+    def __init__(self, loop: Loop, config: RunConfig):
         self.loop, self.config = loop, config
-        self.name = config.env
+        self.name = config.env or config.agent_name
+        self.acts = isinstance(config, PretrainConfig)  # Its steps are the environment's, else gradient steps.
         self.started, self.first_step = time.perf_counter(), loop.step
-        self.last, self.last_step = self.started, loop.step
+        self.last, self.last_step, self.last_updates = self.started, loop.step, loop.updates
         self.coverage: float | None = None
         self.rates: dict[str, float] = {}
 
     def measure(self) -> dict[str, float]:
         now = time.perf_counter()
-        seconds, steps = now - self.last, self.loop.step - self.last_step
+        seconds, steps, updates = now - self.last, self.loop.step - self.last_step, self.loop.updates
+        made, self.last_updates = updates - self.last_updates, updates
         self.last, self.last_step = now, self.loop.step
         parts = self.loop.timing()
-        learning = len(self.loop.replay) >= self.config.min_replay
         self.rates = {
             "time/epoch_seconds": seconds,
-            "time/env_steps_per_s": steps / seconds,
-            "time/updates_per_s": self.config.updates * learning / seconds,
+            **({"time/env_steps_per_s": steps / seconds} if self.acts else {}),
+            "time/updates_per_s": made / seconds,
             **{f"time/{name}_share": part / seconds for name, part in parts.items()},
         }
         return self.rates
@@ -98,8 +99,8 @@ class Speed:
         done, total = self.loop.step, self.config.steps
         average = (done - self.first_step) / max(self.last - self.started, 1e-9)
         parts = [
-            f"{self.name}  {done:,}/{total:,} steps",
-            f"{self.rates['time/env_steps_per_s']:,.0f} steps/s",
+            f"{self.name}  {done:,}/{total:,} {'steps' if self.acts else 'updates'}",
+            *([f"{self.rates['time/env_steps_per_s']:,.0f} steps/s"] if self.acts else []),
             f"{self.rates['time/updates_per_s']:,.0f} updates/s",
             *([] if self.coverage is None else [f"coverage {self.coverage:.0f}"]),
             f"ETA {duration(max(total - done, 0) / average)}",

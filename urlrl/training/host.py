@@ -5,7 +5,6 @@ from (seed, epoch, step), all state is in `Host.state()`: that is why a run that
 """
 
 import time
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,9 +13,9 @@ import numpy as np
 
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, transition_fields
-from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
-from urlrl.types import EnvSpec, HostEnv, Transition
+from urlrl.training.loop import example_transition, finite_metrics, learn
+from urlrl.types import HostEnv, Transition
 
 
 @jax.jit
@@ -31,20 +30,6 @@ def _act(agent, obs, carry, key, step):
     return agent.act(obs, carry, jax.random.fold_in(key, step))
 
 
-@partial(jax.jit, donate_argnums=0)
-def _learn(agent, batches, key):
-    """Updates on stacked batches (updates, batch, ...); returns the agent, mean metrics, and whether all is finite."""
-
-    def body(agent, inputs):
-        return agent.update(*inputs)
-
-    keys = jax.random.split(key, batches.reward.shape[0])
-    agent, metrics = jax.lax.scan(body, agent, (batches, keys))
-    floats = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.floating)]
-    finite = jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
-    return agent, jax.tree.map(jnp.mean, metrics), finite
-
-
 class Host:
     """A pretraining run in progress. `epoch()` advances it; `state()` and `restore()` are its whole memory."""
 
@@ -52,7 +37,7 @@ class Host:
         self.config, self.agent, self.env = config, agent, env
         self.replay = Replay(config.replay_capacity, transition_fields(env.env_spec, agent.config.z.dim))
         self.key = stream(config.seed, "epochs")
-        self.epochs = 0
+        self.epochs, self.updates = 0, 0
         self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
         self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
         self.example = example_transition(env.env_spec, agent.config.z.dim, agent.config.batch.size)
@@ -143,13 +128,10 @@ class Host:
     def _learn(self, sample_key: jax.Array, update_key: jax.Array) -> dict[str, float]:
         batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
         start = time.perf_counter()
-        self.agent, metrics, finite = _learn(self.agent, batches, update_key)
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.agent, metrics, finite = learn(self.agent, batches, update_key)
+        self.updates += self.config.updates
+        values = finite_metrics(metrics, finite, self.step)
         self.seconds["learner"] += time.perf_counter() - start
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad or not finite:
-            what = f"metric '{bad[0]}' is {values[bad[0]]}" if bad else "a parameter of the agent is not finite"
-            raise TrainingDiverged(f"Training diverged at step {self.step}: {what}; expected finite numbers.")
         return values
 
     def _seen(self, key: jax.Array) -> Transition:
@@ -157,10 +139,3 @@ class Host:
         if not len(self.replay):
             return self.example
         return jax.tree.map(lambda x: x[0], self.replay.sample(key, 1, self.agent.config.batch))
-
-
-def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:
-    """`n` transitions of zeros: the shapes of what flows."""
-    f32 = partial(np.zeros, dtype=np.float32)
-    obs, action = f32((n, spec.obs_dim)), f32((n, spec.action_dim))
-    return Transition(obs=obs, action=action, reward=f32(n), discount=f32(n), next_obs=obs, z=f32((n, z_dim)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.config import PretrainConfig, to_json
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
+from urlrl.data.dataset import Dataset
 from urlrl.data.replay import transition_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
@@ -20,19 +22,21 @@ from urlrl.training import normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host
 from urlrl.training.log import Progress, make_progress
+from urlrl.training.offline import Offline
+from urlrl.training.recorder import NoRecord, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver
 from urlrl.types import EnvSpec, HostEnv
-from urlrl.verbs.runs import create_agent, make_run_env
+from urlrl.verbs.runs import create_agent, make_run_env, run_spec
 
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
 
 
-def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, command: str | None = None) -> Path:
+def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command: str | None = None) -> Path:
     """Pretrain without reward into the folder `out`; continues a run of the same config that is there.
 
     Args:
-        config: see `urlrl.preset(agent, name)` and `dataclasses.replace`.
+        config: see `urlrl.preset(agent, name)` and `dataclasses.replace`; an `OfflineConfig` learns from a dataset.
         quiet: show no progress.
         command: what the run's config.json gives as the way to repeat it.
 
@@ -40,7 +44,7 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
         The folder.
 
     Raises:
-        UserError: bad config or environment, or the folder holds another run.
+        UserError: bad config, environment or data, or the folder holds another run.
         TrainingDiverged: non-finite numbers; the last checkpoint is whole.
         Interrupted: a signal stopped the run; it was saved and can be continued.
     """
@@ -48,32 +52,85 @@ def pretrain(config: PretrainConfig, out: Path | str, *, quiet: bool = False, co
     run = RunFolder(out)
     with ExitStack() as stack:
         stack.enter_context(run.lock())
-        run.check(to_json(config))
-        env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        _check_normalizer(config, env.env_spec)
-        _announce(config, env.env_spec, run, progress)
-        agent = create_agent(config, env.env_spec)
-        if not run.checkpoints.steps():  # A checkpoint has its own.
-            agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
-        loop = Host(config, agent, env)
-        saver = Saver(run, config, loop)
-        saver.restore(progress)
-        made = run.checkpoints.snapshots()
-        if late := [step for step in config.snapshots if step <= saver.saved_step and step not in made]:
-            progress.note(f"The run is at step {loop.step:,}: snapshots at {late} come too late and are not made.")
-        # Only now, so that what fails to start leaves no trace in the folder.
-        if saver.saved_step < 0:
-            run.claim(to_json(config), versions(), command or "", from_step=None)
-        elif loop.step < config.steps:
-            progress.say(f"Continuing {run.path} from step {loop.step:,}.")
-            run.claim(to_json(config), versions(), command or "", from_step=loop.step)
+        if isinstance(config, OfflineConfig):
+            dataset = Dataset(config.data)
+            config = _with_data(config, dataset)
+            run.check(to_json(config))
+            loop, record = _offline(config, dataset, run, progress)
+        else:
+            run.check(to_json(config))
+            env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
+            loop, record = _online(config, env, run, progress)
+        saver = Saver(run, config, loop, record)
+        _resume(run, saver, config, command, progress)
         measure = None
-        if config.eval_every and env.env_spec.position:
+        if config.eval_every and config.env and run_spec(config).position:
             measure = _coverage_metric(config, stack.enter_context(closing(make_run_env(config, coverage.EPISODES))))
         drive(loop, saver, config, measure, progress)
     return run.path
+
+
+def _resume(run: RunFolder, saver: Saver, config: RunConfig, command: str | None, progress: Progress) -> None:
+    """Continue what is there. The folder is claimed only then, so that what fails to start leaves no trace in it."""
+    saver.restore(progress)
+    step = saver.loop.step
+    made = run.checkpoints.snapshots()
+    if late := [asked for asked in config.snapshots if asked <= saver.saved_step and asked not in made]:
+        progress.note(f"The run is at step {step:,}: snapshots at {late} come too late and are not made.")
+    if saver.saved_step < 0:
+        run.claim(to_json(config), versions(), command or "", from_step=None)
+    elif step < config.steps:
+        progress.say(f"Continuing {run.path} from step {step:,}.")
+        run.claim(to_json(config), versions(), command or "", from_step=step)
+
+
+def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
+    """A run in an environment, where it begins."""
+    if config.agent.batch.goals:
+        raise UserError(
+            f"Agent '{config.agent_name}' learns from goals that lie ahead in recorded episodes: expected --data DIR."
+        )
+    _check_normalizer(config, env.env_spec)
+    _announce(config, env.env_spec, run, progress)
+    agent = create_agent(config, env.env_spec)
+    if not run.checkpoints.steps():  # A checkpoint has its own.
+        agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
+    loop = Host(config, agent, env)
+    return loop, Recorder(run, config, loop)
+
+
+def _with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
+    """The config with what the dataset says; raises UserError if they do not fit."""
+    if config.agent.batch.skills:
+        raise UserError(
+            f"Agent '{config.agent_name}' learns from the skills that acted, which a dataset does not hold: expected "
+            f"one that draws its own, such as fb."
+        )
+    config = replace(config, data_id=dataset.id, env=config.env or dataset.info.env)
+    spec, info = run_spec(config), dataset.info
+    if (spec.obs_dim, spec.action_dim) != (info.obs_dim, info.action_dim):
+        raise UserError(
+            f"{config.data} has observations of {info.obs_dim} numbers and actions of {info.action_dim}: expected "
+            f"{spec.obs_dim} and {spec.action_dim}, as environment '{config.env}' has them."
+        )
+    return config
+
+
+def _offline(
+    config: OfflineConfig, dataset: Dataset, run: RunFolder, progress: Progress
+) -> tuple[Offline, NoRecord]:
+    """A run on a dataset, where it begins."""
+    progress.say(
+        f"Pretraining {config.agent_name} on {config.data} ({len(dataset):,} transitions of {config.env or 'no'} "
+        f"environment), seed {config.seed}, {config.steps:,} updates, in {run.path}."
+    )
+    agent = create_agent(config, run_spec(config))
+    if config.normalizer == "fit" and not run.checkpoints.steps():
+        mean, std = dataset.moments()
+        agent = agent.replace(normalizer=Normalizer(mean=jnp.float32(mean), std=jnp.float32(std)))
+    return Offline(config, agent, dataset), NoRecord()
 
 
 def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:
@@ -96,7 +153,7 @@ def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
         )
 
 
-def _coverage_metric(config: PretrainConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
+def _coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
     """What is measured during training, on an environment of its own."""
     key, resets = stream(config.seed, "coverage"), env_seed(config.seed, "coverage")
 

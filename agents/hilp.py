@@ -1,0 +1,199 @@
+"""HILP: foundation policies with Hilbert representations (Park, Kreiman, Levine, 2024), goal-conditioned variant.
+
+https://arxiv.org/abs/2402.15567
+
+phi maps states so that distances are temporal distances (learners/hilbert.py); a latent-conditioned policy learns offline
+to move along every direction z of that space:
+
+    reward  r = (phi(s') - phi(s))^T z,  z uniform on the unit sphere, drawn anew for every sample of every step
+    policy  IQL on r (learners/iql.py), which never terminates
+    goal    z = (phi(g) - phi(s)) / |...|, anew at every step
+    plan    t = phi(g), then `plan_recursions` times: t = mean of the `plan_neighbours` latents w of dataset states with the
+            smallest max(|w - phi(s)|, |w - t|), a point half way; z points to t
+
+A reward is prompted through its least-squares fit on phi(s') - phi(s), a demonstration as the way that it went. HILP's
+zero-shot-RL variant is agents/sf.py.
+
+Differences from the released code: skills are drawn by keys that the update is given (for most of the code's life a jitted
+loss held one constant set of skills, and the paper's numbers were made so); goals may be an episode's last state; the four
+losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import UnsupportedPrompt, check
+from urlrl.learners.hilbert import Hilbert
+from urlrl.learners.iql import IQL, IQLConfig
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
+from urlrl.learners.nets import MLP, Normalizer, gelu_tanh
+from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+
+
+@dataclass(frozen=True)
+class HILPConfig:
+    z: SkillSpace = SkillSpace("sphere", 32)  # directions of latent space; phi maps into the same dimension
+    batch: BatchSpec = BatchSpec(size=1024, skills=False, goals=True)  # what a gradient step sees
+    width: int = 512  # units of every hidden layer
+    depth: int = 3  # hidden layers of every network
+    lr: float = 3e-4  # Adam, of every network
+    gamma: float = 0.99  # discount per control step, of the policy
+    distance_gamma: float = 0.99  # discount per control step, of phi
+    distance_expectile: float = 0.95  # of phi: towards 1 is the distance of the best that the data shows
+    expectile: float = 0.9  # of the policy's value
+    inverse_temperature: float = 10.0  # how far the policy leaves the data's; 0 is behaviour cloning
+    tau: float = 0.005  # targets: share of the online networks per update
+    plan_recursions: int = 0  # of planning toward a goal; 0 is none, the paper's HILP-Plan is 3
+    plan_neighbours: int = 50  # latents that a subgoal averages
+
+    def __post_init__(self):
+        self.iql()  # It refuses what it cannot work with.
+        for name in ("distance_gamma", "distance_expectile"):
+            check(name, getattr(self, name), 0, 1)
+        check("plan_recursions", self.plan_recursions, 0)
+        check("plan_neighbours", self.plan_neighbours, 1)
+
+    def iql(self) -> IQLConfig:
+        """The policy learner's share of this."""
+        return IQLConfig(
+            width=self.width,
+            depth=self.depth,
+            lr=self.lr,
+            gamma=self.gamma,
+            tau=self.tau,
+            expectile=self.expectile,
+            inverse_temperature=self.inverse_temperature,
+        )
+
+
+class Toward(NamedTuple):
+    """A task: a point of latent space to move to, and latents of states on the way (none where it is not planned)."""
+
+    phi_goal: jax.Array  # (d,)
+    waypoints: jax.Array  # (n, d)
+
+
+class Along(NamedTuple):
+    """A task: a direction to follow throughout, and the reward dphi^T w + offset that it is meant for."""
+
+    z: jax.Array  # (d,)
+    w: jax.Array  # (d,)
+    offset: jax.Array  # ()
+
+
+class HILP(struct.PyTreeNode):
+    hilbert: Hilbert
+    iql: IQL
+    normalizer: Normalizer
+    config: HILPConfig = struct.field(pytree_node=False)
+    Config = HILPConfig
+
+    begin, act = hold_skill_begin, hold_skill_act
+
+    @classmethod
+    def create(cls, config: HILPConfig, example: Transition, key: jax.Array) -> "HILP":
+        """`example` is one transition or a batch; only its shapes matter."""
+        phi_key, iql_key = jax.random.split(key)
+        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
+        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        encoder = MLP(config.z.dim, config.width, config.depth, activation=gelu_tanh, norm=True)
+        hilbert = Hilbert.create(
+            encoder, config.lr, phi_key, obs, gamma=config.distance_gamma, expectile=config.distance_expectile,
+            tau=config.tau,
+        )  # fmt: skip
+        x = jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32)
+        iql = IQL.create(config.iql(), x, action, iql_key)
+        return cls(hilbert=hilbert, iql=iql, normalizer=Normalizer.identity(obs.shape[-1]), config=config)
+
+    def latent(self, obs: Array) -> jax.Array:
+        """phi of raw observations, (*B, d)."""
+        return self.hilbert(self.normalizer(obs))
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """(*B, act) in [-1, 1]; temperature 0 is the mode."""
+        return self.iql.actor(_join(self.normalizer(obs), z)).sample(key, temperature)
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array:
+        """r = (phi(s') - phi(s))^T z, (B,)."""
+        return jnp.sum(self._latent_step(batch) * batch.z, axis=-1)
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["HILP", Metrics]:
+        """Draw skills, reward them, improve the policy; and improve the representation, on the same batch."""
+        z_key, iql_key = jax.random.split(key)
+        obs, next_obs, goal = (self.normalizer(x) for x in (batch.obs, batch.next_obs, batch.goal))
+        z = self.config.z.sample(z_key, obs.shape[0])
+        reward = jnp.sum((self.hilbert(next_obs) - self.hilbert(obs)) * z, axis=-1)
+        on = jnp.ones_like(reward)  # The way along z has no end.
+        iql, metrics = self.iql.update(_join(obs, z), batch.action, reward, on, _join(next_obs, z), iql_key)
+        hilbert, phi_metrics = self.hilbert.update(obs, next_obs, goal, batch.goal_steps)
+        metrics = {**metrics, **phi_metrics, "reward/intrinsic": jnp.mean(reward)}
+        return self.replace(hilbert=hilbert, iql=iql), metrics
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along:
+        """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that
+        explains it best; a demonstration the direction in which it went."""
+        del key
+        match prompt:
+            case GoalPrompt(goal):
+                latent = self.latent(goal)
+                planned = self.config.plan_recursions > 0
+                return Toward(latent, self.latent(seen.obs) if planned else jnp.zeros((0, latent.shape[-1])))
+            case DemoPrompt(obs):
+                way = self.latent(obs[-1]) - self.latent(obs[0])
+                return Along(self.config.z.project(way), way, jnp.float32(0))
+            case RewardPrompt(steps):
+                w, offset = least_squares(self._latent_step(steps), steps.reward)
+                return Along(self.config.z.project(w), w, offset)
+            case _:
+                raise UnsupportedPrompt(
+                    f"HILP cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
+                )
+
+    def aim(self, task: Toward | Along, obs: Array) -> jax.Array:
+        """The skill to use at each of these states, (*B, d)."""
+        match task:
+            case Toward(phi_goal, waypoints):
+                latent = self.latent(obs)
+                target = jnp.broadcast_to(phi_goal, latent.shape)
+                if waypoints.shape[0]:
+                    plan = jnp.vectorize(self._subgoal, excluded={2}, signature="(d),(d)->(d)")
+                    target = plan(latent, target, waypoints)
+                return self.config.z.project(target - latent)
+            case Along(z):
+                return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
+
+    def _subgoal(self, latent: jax.Array, target: jax.Array, waypoints: jax.Array) -> jax.Array:
+        """A latent (d,) that lies 1 / 2^recursions of the way from `latent` to `target`."""
+        near = _distance(waypoints, latent)
+        for _ in range(self.config.plan_recursions):
+            farther = jnp.maximum(near, _distance(waypoints, target))
+            _, best = jax.lax.top_k(-farther, min(self.config.plan_neighbours, waypoints.shape[0]))
+            target = jnp.mean(waypoints[best], axis=0)
+        return target
+
+    def predict_reward(self, task: Along, batch: Transition) -> jax.Array:
+        """dphi^T w + offset, (B,)."""
+        return self._latent_step(batch) @ task.w + task.offset
+
+    def predict_return(self, task: Along, obs: Array) -> jax.Array:
+        """The discounted return from these states, (*B,), without end: the value of the direction, in the reward's
+        units, and the offset's share."""
+        value = self.iql.value(_join(self.normalizer(obs), self.aim(task, obs)))[..., 0]
+        return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.config.gamma)
+
+    def _latent_step(self, batch: Transition) -> jax.Array:
+        """dphi of raw observations, (B, d)."""
+        return self.latent(batch.next_obs) - self.latent(batch.obs)
+
+
+def _join(obs: Array, z: Array) -> jax.Array:
+    return jnp.concatenate([obs, z], axis=-1)
+
+
+def _distance(points: jax.Array, center: jax.Array) -> jax.Array:
+    """(n,) from each of points (n, d) to `center` (d,)."""
+    return jnp.linalg.norm(points - center[None], axis=-1)

@@ -1,0 +1,248 @@
+"""SF: universal successor features on learned state features, the baselines of the FB paper and HILP's zero-shot variant.
+
+Barreto et al., 2017, https://arxiv.org/abs/1606.05312; Borsa et al., 2019, https://arxiv.org/abs/1812.07626;
+Touati, Rapin, Ollivier, 2023, https://arxiv.org/abs/2209.14935; Park, Kreiman, Levine, 2024,
+https://arxiv.org/abs/2402.15567.
+
+psi(s, a, z) is the discounted sum of the features phi(s') that the policy pi_z will meet, so psi^T z is its Q function for
+the reward phi(s')^T z. A reward is regressed on phi, and its weights are the z to use.
+
+    phi      trained by its own loss alone (learners/features.py)
+    y        phi(s') + gamma psibar_j(s', a', z),    j = argmin_i psibar_i(s', a', z)^T z,    a' ~ pi_z(s')
+    L_psi    sum_i mean (psi_i - y)^2, or with `q_loss` sum_i mean ((psi_i - y)^T z)^2
+    policy   learners/skill_actor.py on Q_i = psi_i^T z
+    z        half of them along Cov(phi)^-1 phi(s') of states in the batch, half uniform on the sphere of radius sqrt(d)
+
+`features="hilbert"` is HILP (zero-shot RL), preset `hilp-zsrl`: phi is temporal distance. `cumulant="state"` takes the
+centred phi(s') - mean as psi's features, as the released code does for every reward; "difference" takes phi(s') - phi(s),
+which is the paper's Eq. 7 and what the code uses to reach goals.
+
+Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them differ);
+a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-6 of its mean eigenvalue. The "concat"
+cumulant, pixels and the svd, latent and autoencoder features are left out.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
+from urlrl.learners.ddpg import DDPG, DDPGConfig
+from urlrl.learners.embed import ForwardMap
+from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.nets import Model, Normalizer, soft_update
+from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
+from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+
+
+@dataclass(frozen=True)
+class SFConfig:
+    z: SkillSpace = SkillSpace("wide_sphere", 50)  # task vectors; phi and psi map into the same dimension
+    batch: BatchSpec = BatchSpec(size=1024, skills=False, goals=True)  # what a gradient step sees
+    features: Literal["random", "laplacian", "contrastive", "inverse", "forward", "hilbert"] = "hilbert"
+    cumulant: Literal["state", "difference"] = "state"  # what psi sums: phi(s') | phi(s') - phi(s)
+    width: int = 1024  # units of psi's and the policy's layers
+    feature_width: int = 512  # units of phi's layers
+    lr: float = 1e-4  # Adam, of psi and the policy
+    feature_lr: float = 5e-4  # Adam, of phi
+    gamma: float = 0.98  # discount per control step
+    tau: float = 0.01  # target psi: share of the online one per update
+    q_loss: bool = False  # psi is fitted along z only
+    mix: float = 0.5  # share of z that come from states in the batch
+    noise: float = 0.2  # standard deviation of the policy's noise
+    noise_clip: float = 0.3  # its largest size while learning
+    distance_gamma: float = 0.98  # hilbert: discount of the distance
+    distance_expectile: float = 0.5  # hilbert: 0.5 is the distance of what the data does
+    max_gradient: float = math.inf  # each gradient entry of psi is clipped to it
+
+    def __post_init__(self):
+        self.ddpg()  # It refuses what it cannot work with.
+        check_wide("SF", self.z)
+        check_choice("features", self.features, FEATURES)
+        check_choice("cumulant", self.cumulant, ("state", "difference"))
+        for name in ("mix", "distance_gamma", "distance_expectile"):
+            check(name, getattr(self, name), 0, 1)
+        check("feature_width", self.feature_width, 1)
+        check("feature_lr", self.feature_lr, 0, open_low=True)
+        if self.features in WITH_GOALS and not self.batch.goals:
+            raise UserError(f"batch.goals is False: expected True, as features '{self.features}' learn from goals.")
+
+    def ddpg(self) -> DDPGConfig:
+        """What fine-tuning goes on with."""
+        return DDPGConfig(
+            width=self.width,
+            lr=self.lr,
+            gamma=self.gamma,
+            tau=self.tau,
+            noise=self.noise,
+            noise_clip=self.noise_clip,
+        )
+
+    def feature_config(self) -> FeatureConfig:
+        """The feature learner's share of this."""
+        return FeatureConfig(
+            dim=self.z.dim,
+            width=self.feature_width,
+            lr=self.feature_lr,
+            gamma=self.distance_gamma,
+            expectile=self.distance_expectile,
+        )
+
+
+class Toward(NamedTuple):
+    """A task: a point of the feature space to move to."""
+
+    phi_goal: jax.Array  # (d,)
+
+
+class SF(struct.PyTreeNode):
+    psi: Model  # obs, action, z -> (2, *B, d)
+    target: dict  # its parameters, averaged
+    phi: Any  # a learners.features.FeatureLearner
+    actor: SkillActor
+    normalizer: Normalizer
+    config: SFConfig = struct.field(pytree_node=False)
+    Config = SFConfig
+
+    begin, act = hold_skill_begin, hold_skill_act
+
+    @classmethod
+    def create(cls, config: SFConfig, example: Transition, key: jax.Array) -> "SF":
+        """`example` is one transition or a batch; only its shapes matter."""
+        psi_key, phi_key, actor_key = jax.random.split(key, 3)
+        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
+        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        z = jnp.zeros((1, config.z.dim), jnp.float32)
+        module = ForwardMap(config.z.dim, config.width)
+        psi = Model.create(module, config.lr, psi_key, obs, action, z, clip=config.max_gradient)
+        noise = (config.noise, config.noise_clip)
+        return cls(
+            psi=psi,
+            target=jax.tree.map(jnp.copy, psi.params),
+            phi=FEATURES[config.features].create(config.feature_config(), obs, action, phi_key),
+            actor=SkillActor.create(config.width, config.lr, noise, obs, action, z, actor_key),
+            normalizer=Normalizer.identity(obs.shape[-1]),
+            config=config,
+        )
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """(*B, act) in [-1, 1]; temperature 0 is the mode."""
+        return self.actor(self.normalizer(obs), z).sample(key, temperature)
+
+    def latent(self, obs: Array) -> jax.Array:
+        """phi of raw observations, (*B, d)."""
+        return self.phi(self.normalizer(obs))
+
+    def features(self, batch: Transition) -> jax.Array:
+        """What psi sums, of raw observations: (B, d)."""
+        return self._cumulant(self._normalized(batch))
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array:
+        """The reward that z stands for, (B,)."""
+        return jnp.sum(self.features(batch) * batch.z, axis=-1)
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["SF", Metrics]:
+        """Draw tasks, improve psi and phi, improve the tasks' policies."""
+        z_key, next_key, actor_key = jax.random.split(key, 3)
+        batch = self._normalized(batch)
+        z = self._tasks(batch, z_key)
+        psi, metrics = self._update_psi(batch, z, next_key)
+        phi, phi_metrics = self.phi.update(batch)
+
+        def q(action):
+            return jnp.sum(psi(batch.obs, action, z) * z[None], axis=-1)
+
+        actor, actor_loss = self.actor.improve(q, batch.obs, z, actor_key)
+        target = soft_update(self.target, psi.params, self.config.tau)
+        agent = self.replace(psi=psi, phi=phi, actor=actor, target=target)
+        return agent, {**metrics, **phi_metrics, "actor/loss": actor_loss}
+
+    def _cumulant(self, batch: Transition) -> jax.Array:
+        """Of normalised observations, (B, d)."""
+        phi = self.phi(batch.next_obs)
+        return phi if self.config.cumulant == "state" else phi - self.phi(batch.obs)
+
+    def _normalized(self, batch: Transition) -> Transition:
+        goal = batch.goal if batch.goal is None else self.normalizer(batch.goal)
+        return batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs), goal=goal)
+
+    def _tasks(self, batch: Transition, key: jax.Array) -> jax.Array:
+        """z, (B, d)."""
+        prior_key, order_key, mix_key = jax.random.split(key, 3)
+        features = self._cumulant(batch)
+        own = whitened(jax.random.permutation(order_key, features, axis=0), features)
+        prior = self.config.z.sample(prior_key, features.shape[0])
+        return mix(prior, self.config.z.project(own), self.config.mix, mix_key)
+
+    def _update_psi(self, batch: Transition, z: jax.Array, key: jax.Array) -> tuple[Model, Metrics]:
+        next_action = self.actor(batch.next_obs, z).smoothed(key)
+        next_psi = self.psi(batch.next_obs, next_action, z, params=self.target)
+        worse = jnp.argmin(jnp.sum(next_psi * z[None], axis=-1), axis=0)  # A whole vector is chosen by its Q.
+        next_psi = jnp.take_along_axis(next_psi, worse[None, :, None], axis=0)[0]
+        y = self._cumulant(batch) + self.config.gamma * batch.discount[:, None] * next_psi
+        y = jax.lax.stop_gradient(y)
+
+        def loss(params):
+            psi = self.psi(batch.obs, batch.action, z, params=params)
+            error = psi - y[None]
+            if self.config.q_loss:
+                error = jnp.sum(error * z[None], axis=-1, keepdims=True)
+            return jnp.sum(jnp.mean(error**2, axis=(1, 2))), jnp.mean(jnp.sum(psi * z[None], axis=-1))
+
+        psi, psi_loss, q = self.psi.minimise(loss)
+        return psi, {"psi/loss": psi_loss, "psi/q": q}
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Linear | Toward:
+        """A reward is its least-squares fit on the features, without intercept. A goal is the weights that single its
+        features out among those of `seen`; for the difference cumulant a point to move to. A demonstration is the
+        mean of the goals that it reached, or the way that it went."""
+        match prompt:
+            case RewardPrompt(steps):
+                w = jnp.linalg.pinv(self.features(steps), rtol=1e-5) @ steps.reward
+            case GoalPrompt(goal) if self.config.cumulant == "difference":
+                return Toward(self.latent(goal))
+            case GoalPrompt(goal):
+                w = whitened(self.latent(goal)[None], self.features(seen))[0]
+            case DemoPrompt(obs) if self.config.cumulant == "difference":
+                w = self.latent(obs[-1]) - self.latent(obs[0])
+            case DemoPrompt(obs):
+                w = jnp.mean(whitened(self.latent(obs[1:]), self.features(seen)), axis=0)
+            case _:
+                raise UnsupportedPrompt(
+                    f"SF cannot follow a {type(prompt).__name__}: expected a RewardPrompt, GoalPrompt or DemoPrompt."
+                )
+        return linear_task(self.config.z, w, key)
+
+    def aim(self, task: Linear | Toward, obs: Array) -> jax.Array:
+        """The z to use at each of these states, (*B, d)."""
+        match task:
+            case Toward(phi_goal):
+                latent = self.latent(obs)
+                return self.config.z.project(jnp.broadcast_to(phi_goal, latent.shape) - latent)
+            case Linear(z):
+                return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
+
+    def predict_reward(self, task: Linear, batch: Transition) -> jax.Array:
+        """features^T w, (B,)."""
+        return self.features(batch) @ task.w
+
+    def predict_return(self, task: Linear, obs: Array) -> jax.Array:
+        """psi(s, pi_z(s), z)^T w, (*B,), without end: the smaller of both."""
+        obs, z = self.normalizer(obs), self.aim(task, obs)
+        return jnp.min(self.psi(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
+
+    def learner(self, z: Array, key: jax.Array) -> DDPG:
+        """DDPG on normalised observations that starts as pi_z, with untrained critics."""
+        return self.actor.learner(self.config.ddpg(), z, key)
+
+
+def whitened(x: Array, features: Array) -> jax.Array:
+    """Cov^-1 x for each row of x (m, d), Cov = features^T features / n, uncentred."""
+    cov = features.T @ features / features.shape[0]
+    ridge = 1e-6 * (jnp.trace(cov) / cov.shape[0] + 1e-6)
+    return jax.scipy.linalg.solve(cov + ridge * jnp.eye(cov.shape[0]), x.T, assume_a="pos").T

@@ -1,0 +1,58 @@
+"""The random policy: uniform actions, nothing learned. It makes data, and is what others must beat."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import UnsupportedPrompt
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.nets import Normalizer
+from urlrl.types import Array, BatchSpec, Metrics, Prompt, Transition
+
+
+@dataclass(frozen=True)
+class UniformConfig:
+    z: SkillSpace = SkillSpace("none", 0)  # no skills
+    batch: BatchSpec = BatchSpec(skills=False)
+
+
+class Uniform(struct.PyTreeNode):
+    low: jax.Array  # (act,), -1
+    normalizer: Normalizer
+    config: UniformConfig = struct.field(pytree_node=False)
+    Config = UniformConfig
+
+    begin, act = hold_skill_begin, hold_skill_act
+
+    @classmethod
+    def create(cls, config: UniformConfig, example: Transition, key: jax.Array) -> "Uniform":
+        """`example` is one transition or a batch; only its shapes matter."""
+        del key
+        low = -jnp.ones(example.action.shape[-1], jnp.float32)
+        return cls(low=low, normalizer=Normalizer.identity(example.obs.shape[-1]), config=config)
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """(*B, act) uniform in [-1, 1]; temperature 0 is the mode, 0."""
+        del z
+        shape = (*obs.shape[:-1], self.low.shape[0])
+        return temperature * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array:
+        """(B,), 0."""
+        return jnp.zeros(batch.obs.shape[:-1], jnp.float32)
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["Uniform", Metrics]:
+        """Nothing is learned."""
+        del key
+        return self, {"reward/intrinsic": jnp.mean(self.intrinsic_reward(batch))}
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array):
+        """Raises UnsupportedPrompt, always."""
+        raise UnsupportedPrompt(f"The random policy cannot follow a {type(prompt).__name__}: it has no skills.")
+
+    def aim(self, task, obs: Array) -> jax.Array:
+        """(*B, 0)."""
+        del task
+        return jnp.zeros((*obs.shape[:-1], 0), jnp.float32)

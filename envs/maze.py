@@ -1,0 +1,271 @@
+"""`maze:*`: a point that moves at will among walls: all there is to learn is the way. The world is pure JAX functions.
+
+A maze is walls (H, W), true where a cell of 1 m is solid; beyond its edge all is solid. Positions are metres from its
+middle: x grows with the column, y with the row, so row 0 is the lowest, and cell (i, j) covers
+[j, j + 1) x [i, i + 1) - (W, H) / 2. Drawings have the highest row on top, as on paper.
+
+A control step is two legs, along x and then along y, and each ends MARGIN before the wall that it meets. So the point
+slides along walls and passes the corner of one wall, but not between two that touch at a corner: no leg leads there.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.tasks import Task
+from urlrl.errors import unknown
+from urlrl.types import Array, EnvSpec
+
+STEP = 0.5  # m per axis in one control step at full action: below 1 m, so no step leads over a wall
+CONTROL_DT = 0.5  # seconds
+MARGIN = 0.01  # m that a leg keeps from the face of a wall: rounding must not put the point into it
+GOAL_RADIUS = 0.5  # m: the disc of a goal at the centre of its cell touches no other cell
+
+# '#' is a wall, S the start of the `_fixed` environments, 1 to 5 the goals of the tasks.
+_DRAWINGS = {
+    "8x8": """
+        3..#.5#4
+        .#.#.##.
+        .#...#..
+        .##....#
+        ..#.#1#.
+        #.#..#2.
+        ...#.##.
+        S#......
+    """,
+    "medium": """
+        3..#..5.#..4
+        .#.#.##.#.#.
+        .#...#..#.#.
+        .###.#.##.#.
+        ...#.#....#.
+        ##.#....###.
+        ...##.#.....
+        .#....####.#
+        .####.#..#..
+        ....#.#.##.#
+        .##.#.#.....
+        S.#...##1#.2
+    """,
+    "large": """
+        3...#......#2......4
+        .##.#.####.#.#####.#
+        .#..#.#..#...#...#..
+        .#.##.#.######.#.##.
+        .#....#.#......#....
+        .####.#.#.####.####.
+        ......#.#....#....#.
+        .######.....##.##.#.
+        .#....#.#.#.....#.#.
+        .#.##.#.#.#####.#.##
+        ...#..........#.#...
+        ##.#.####.###.#.###.
+        .....#..#.#...#...#.
+        .#####.##.#.#####.#.
+        .#..........#.1.#.#5
+        S..#####.####.#....#
+    """,
+}
+_EPISODE_STEPS = {"8x8": 50, "medium": 100, "large": 200}
+
+
+class Level(NamedTuple):
+    """What `reset` starts in: arrays, so a level may come from anywhere and be batched."""
+
+    walls: Array  # (H, W), bool
+    start: Array | None = None  # (2,): x, y in metres; None is anywhere free
+
+
+class State(NamedTuple):
+    obs: jax.Array  # (2,): x, y in metres
+    walls: jax.Array  # (H, W), bool
+
+
+class Layout(NamedTuple):
+    """A maze that has a name."""
+
+    walls: np.ndarray  # (H, W), bool
+    start: np.ndarray  # (2,): x, y in metres, the centre of a cell
+    goals: np.ndarray  # (5, 2): likewise
+    episode_steps: int
+
+    @classmethod
+    def read(cls, drawing: str, episode_steps: int) -> "Layout":
+        cells = np.array([list(row) for row in reversed(drawing.split())])
+
+        def marked(mark: str) -> np.ndarray:
+            return centre(np.argwhere(cells == mark)[0], cells.shape)
+
+        goals = np.stack([marked(mark) for mark in "12345"])
+        return cls(cells == "#", marked("S"), goals, episode_steps)
+
+
+def cell(xy: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Row and column, int32 (*B,), of positions (*B, 2) in a maze of shape (H, W); NumPy's and JAX's arrays alike."""
+    xp = xy.__array_namespace__()
+    row, column = (xp.floor(xy[..., axis] + shape[1 - axis] / 2).astype(xp.int32) for axis in (1, 0))
+    return row, column
+
+
+def centre(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Positions (*B, 2) of the centres of cells (*B, 2): (row, column) to (x, y)."""
+    return cells[..., ::-1] + 0.5 - np.array(shape[::-1]) / 2
+
+
+def reset(key: jax.Array, level: Level | None = None) -> State:
+    """At the level's start or, where it has none, uniform over its free cells; without a level in `maze:8x8`."""
+    level = LEVELS["8x8"] if level is None else level
+    walls = jnp.asarray(level.walls)
+    if level.start is not None:
+        return State(jnp.asarray(level.start, jnp.float32), walls)
+    cell_key, inside_key = jax.random.split(key)
+    row, column = jnp.divmod(
+        jax.random.categorical(cell_key, jnp.where(walls, -jnp.inf, 0.0).ravel()), jnp.int32(walls.shape[1])
+    )
+    inside = jax.random.uniform(inside_key, (2,), minval=MARGIN, maxval=1 - MARGIN)
+    corner = jnp.stack([column - walls.shape[1] / 2, row - walls.shape[0] / 2])
+    return State(jnp.float32(corner) + inside, walls)
+
+
+def step(state: State, action: jax.Array) -> State:
+    """action (2,) in [-1, 1]: the velocity along x and y in m/s, held for 0.5 s."""
+    (x, y), walls = state.obs, state.walls
+    height, width = walls.shape
+    dx, dy = STEP * jnp.clip(action, -1, 1)
+    row, column = cell(state.obs, walls.shape)
+    beside = walls[row, jnp.clip(column - 1, 0)], walls[row, jnp.clip(column + 1, max=width - 1)]
+    x = _leg(x, dx, column, width, *beside)
+    row, column = cell(jnp.stack([x, y]), walls.shape)
+    beside = walls[jnp.clip(row - 1, 0), column], walls[jnp.clip(row + 1, max=height - 1), column]
+    y = _leg(y, dy, row, height, *beside)
+    return State(jnp.stack([x, y]), walls)
+
+
+def _leg(
+    start: jax.Array, move: jax.Array, index: Array, length: int, wall_below: jax.Array, wall_above: jax.Array
+) -> jax.Array:
+    """Where a move along one axis ends; it starts in cell `index` of `length`, with or without walls on either side."""
+    faces = np.arange(length) - length / 2  # Tables, as compilers may round a sum of three in another order.
+    low = jnp.where(wall_below | (index == 0), jnp.asarray(faces + MARGIN, jnp.float32)[index], -jnp.inf)
+    high = jnp.where(wall_above | (index == length - 1), jnp.asarray(faces + 1 - MARGIN, jnp.float32)[index], jnp.inf)
+    return jnp.clip(start + move, low, high)
+
+
+LAYOUTS = {name: Layout.read(drawing, _EPISODE_STEPS[name]) for name, drawing in _DRAWINGS.items()}
+# By what follows `maze:` in the name of an environment: starts are anywhere, or those of the layout.
+_MAZES = {name: (layout, Level(layout.walls)) for name, layout in LAYOUTS.items()} | {
+    f"{name}_fixed": (layout, Level(layout.walls, layout.start)) for name, layout in LAYOUTS.items()
+}
+LEVELS = {name: level for name, (_, level) in _MAZES.items()}
+
+
+def nearest_free(position: np.ndarray, walls: np.ndarray) -> np.ndarray:
+    """Positions (n, 2), where one that is in a wall or outside is moved to the centre of the nearest free cell."""
+    cells = np.stack(cell(position, walls.shape), axis=-1)
+    inside = np.clip(cells, 0, np.array(walls.shape) - 1)
+    solid = walls[tuple(inside.T)] | (inside != cells).any(axis=1)
+    centres = centre(np.argwhere(~walls), walls.shape)
+    nearest = np.linalg.norm(position[:, None] - centres, axis=-1).argmin(axis=1)
+    return np.where(solid[:, None], centres[nearest], position)
+
+
+def _spec(name: str, layout: Layout) -> EnvSpec:
+    centres = centre(np.argwhere(~layout.walls), layout.walls.shape)
+    spread = np.sqrt(centres.var(axis=0) + 1 / 12)  # Uniform within each cell.
+    height, width = layout.walls.shape
+    return EnvSpec(
+        id=f"maze:{name}", obs_dim=2, action_dim=2, episode_steps=layout.episode_steps, control_dt=CONTROL_DT,
+        position=("x", "y"), goal_box=(width / 2, height / 2), physics=(("xy", 2),), obs_is_physics=True,
+        obs_mean=tuple(centres.mean(axis=0).tolist()), obs_std=tuple(spread.tolist()), exact_resume=True,
+    )  # fmt: skip
+
+
+@jax.jit
+def _reset(seed: jax.Array, level: Level) -> jax.Array:
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed[0]), seed[1]), seed[2])
+    return reset(key, level).obs
+
+
+@jax.jit
+def step_all(xy: Array, actions: Array, walls: Array) -> jax.Array:
+    """`step` of positions and actions (n, 2) in one maze: positions (n, 2)."""
+    return jax.vmap(lambda xy, action: step(State(xy, walls), action).obs)(xy, actions)
+
+
+class MazeEnv(HostVectorEnv):
+    """`num_envs` points in the maze of a key of `LEVELS`. There is no reward: the environment returns 0."""
+
+    def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
+        if name not in _MAZES:
+            raise unknown("environment", f"maze:{name}", [f"maze:{known}" for known in _MAZES])
+        layout, level = _MAZES[name]
+        spec = _spec(name, layout)
+        super().__init__(spec if episode_steps is None else replace(spec, episode_steps=episode_steps), num_envs)
+        self.walls = layout.walls
+        self.level = jax.tree.map(jnp.asarray, level)  # On the device once, not at every call.
+        self.xy = np.zeros((num_envs, 2), np.float32)
+
+    def position(self) -> np.ndarray:
+        return self.xy.copy()
+
+    def physics(self) -> np.ndarray:
+        return self.xy.astype(np.float64)
+
+    def goal_obs(self, position: np.ndarray) -> np.ndarray:
+        """A goal in a wall is that of the nearest free cell, at its centre."""
+        return nearest_free(np.asarray(position, np.float64), self.walls).astype(np.float32)
+
+    def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
+        self.xy[lane] = _reset(np.array(seed, np.uint32), self.level)
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.xy = np.array(step_all(self.xy, actions, self.level.walls))
+        return np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+
+    def _obs(self) -> np.ndarray:
+        return self.xy.copy()
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        return {"xy": self.xy.copy()}
+
+    def _set_state(self, state: dict[str, np.ndarray]) -> None:
+        self.xy = np.array(state["xy"])
+
+
+@dataclass(frozen=True)
+class MazeGoalTask(Task):
+    """1 per control step that ends within GOAL_RADIUS of a place that is the same in every episode, else 0."""
+
+    goal_position: tuple[float, float] = (0.0, 0.0)  # x, y in metres
+
+    def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+        return np.tile(self.goal_position, (len(clock), 1))
+
+
+def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
+    """Positions (*B, 2) to (*B,): 1 where they are within `radius` m of the goal (2,), else 0."""
+    return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
+
+
+def _reward(goal: tuple[float, float], physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+    del action
+    return near(physics, np.array(goal))
+
+
+def maze_tasks() -> dict[str, MazeGoalTask]:
+    """By name, `maze_<layout>_goal_<1 to 5>`: acted out from the layout's fixed start."""
+    tasks = {}
+    for layout_name, layout in LAYOUTS.items():
+        fixed = f"maze:{layout_name}_fixed"
+        for number, (x, y) in enumerate(layout.goals.tolist(), 1):
+            name = f"maze_{layout_name}_goal_{number}"
+            tasks[name] = MazeGoalTask(
+                name, fixed, (f"maze:{layout_name}", fixed), reward=partial(_reward, (x, y)), goal_position=(x, y),
+                episode_steps=layout.episode_steps, option_steps=10,
+            )  # fmt: skip
+    return tasks

@@ -1,0 +1,176 @@
+"""D4RL's HDF5 files (https://arxiv.org/abs/2004.07219): flat arrays, one row per transition.
+
+An episode ends at a terminal, at a timeout, or where `next_observations`, if the file has them, is not the observation
+of the row after. In antmaze terminals mean that the goal is touched, which ends nothing. The state after an episode's
+last row is known from `next_observations` alone; without them an episode's last transition is left out, as a row's
+successor belongs to the next episode.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urlrl.data.dataset import DatasetInfo, Episode
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, reading
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+NAMES = Names("observations", "actions", "rewards", "infos/qpos")
+KEYS = (
+    "observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "infos/qpos", "infos/qvel",
+)  # fmt: skip
+BLOCK = 65536  # rows that are read at once
+SAME_STATE = 1e-5  # the next observation is that of the row after, up to this
+PROBE = 1000  # rows in which physics is compared with the observation
+
+
+def open_hdf5(path: Path) -> Any:
+    """An open h5py.File.
+
+    Raises:
+        UserError: it cannot be read, or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"Reading {path} needs the package h5py: pip install 'urlrl[data]'.") from error
+    with reading(path):
+        return h5py.File(path, "r")
+
+
+def is_antmaze(name: str) -> bool:
+    return "antmaze" in name.lower().replace("_", "")
+
+
+def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
+    """Episodes in the order of the file.
+
+    Raises:
+        UserError: a key is missing, arrays are of unequal lengths; or later, at rows that are wrong.
+    """
+    del spec
+    table = _Table(path)
+    for key in ("observations", "actions", "terminals"):
+        if key not in table.keys:
+            raise missing(path, key, table.keys)
+    nexts, notes = "next_observations" in table.keys, []
+    if not nexts and "timeouts" not in table.keys:
+        raise UserError(
+            f"{path} has neither 'timeouts' nor 'next_observations': expected one of them, to know where episodes end."
+        )
+    antmaze = is_antmaze(path.stem) or is_antmaze(env)
+    terminated = table.flags("terminals")
+    if antmaze:
+        terminated[:] = False
+        notes.append(f"{path}: antmaze's terminals are contacts with the goal: they end no episode and no future.")
+    ends = terminated | (table.flags("timeouts") if "timeouts" in table.keys else False)
+    ends[-1] = True
+    if nexts:
+        _add_jumps(table, ends)
+    else:
+        notes.append(f"{path} has no 'next_observations': the last transition of each episode is left out.")
+    layout, note = _physics(table, nexts)
+    notes += [note] if note else []
+    transitions = table.rows - (0 if nexts else int(ends.sum()))
+    info = DatasetInfo(env, f"{path} (D4RL)", layout)
+    return Source(
+        info, _episodes(table, ends, terminated, [f"infos/{name}" for name, _ in layout]), transitions, tuple(notes)
+    )
+
+
+def _add_jumps(table: "_Table", ends: np.ndarray) -> None:
+    """Mark the rows whose next observation is not that of the row after."""
+    for begin in range(0, table.rows - 1, BLOCK):
+        end = min(begin + BLOCK, table.rows - 1)
+        after = numeric(table.path, "next_observations", table.read("next_observations", begin, end), 2)
+        there = numeric(table.path, "observations", table.read("observations", begin + 1, end + 1), 2)
+        if after.shape != there.shape:
+            raise UserError(
+                f"{table.path}: 'next_observations' has {after.shape[1]} numbers per row: expected {there.shape[1]}, "
+                f"as 'observations' has."
+            )
+        ends[begin:end] |= ~(np.abs(after - there) <= SAME_STATE).all(axis=1)
+
+
+def _physics(table: "_Table", nexts: bool) -> tuple[tuple[tuple[str, int], ...], str]:
+    """The layout of infos/qpos and infos/qvel, and a sentence if they are left out."""
+    if not {"infos/qpos", "infos/qvel"} <= table.keys:
+        return (), ""
+    if nexts:
+        return (), f"{table.path}: infos/qpos and infos/qvel are left out, as they lack each episode's last state."
+    qvel = numeric(table.path, "infos/qvel", table.read("infos/qvel", 0, PROBE), 2)
+    qpos = numeric(table.path, "infos/qpos", table.read("infos/qpos", 0, PROBE), 2)
+    obs = numeric(table.path, "observations", table.read("observations", 0, PROBE), 2)
+    shown = obs[:, -qvel.shape[1] :]  # Observations of these environments end with the velocities, clipped in some.
+    if shown.shape != qvel.shape or not np.allclose(shown, np.clip(qvel, shown.min(), shown.max()), atol=1e-4):
+        return (), f"{table.path}: infos/qpos and infos/qvel are left out, as they are not the states of their rows."
+    return (("qpos", qpos.shape[1]), ("qvel", qvel.shape[1])), ""
+
+
+def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics: list[str]) -> Iterator[Episode]:
+    nexts = "next_observations" in table.keys
+    optional = [key for key in ("rewards", "next_observations") if key in table.keys]
+    columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
+    begin = 0
+    for end in np.flatnonzero(ends) + 1:
+        rows = {key: values.take(end - begin) for key, values in columns.items()}
+        obs = numeric(table.path, "observations", rows["observations"], 2)
+        steps = len(obs) if nexts else len(obs) - 1
+        if steps:
+            obs = np.concatenate([obs, rows["next_observations"][-1:]]) if nexts else obs
+            reward = column(table.path, "rewards", rows["rewards"])[:steps] if "rewards" in rows else np.zeros(steps)
+            states = np.concatenate([rows[key] for key in physics], axis=1) if physics else None
+            episode = Episode(obs, rows["actions"][:steps], reward, terminated[begin : begin + steps], states)
+            yield checked(episode, table.path, NAMES, int(begin))
+        begin = end
+
+
+class _Table:
+    """The arrays of an HDF5 file, and how many rows they have."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file = open_hdf5(path)
+        with reading(path):
+            self.keys: set[str] = set(self.file) | {key for key in KEYS if key in self.file}
+        self.rows = len(self.flags("terminals")) if "terminals" in self.keys else 0
+        for key in sorted(self.keys & set(KEYS)):
+            with reading(f"{path}: '{key}'"):
+                shape = self.file[key].shape
+            if not shape or shape[0] != self.rows:
+                raise UserError(f"{path}: '{key}' has shape {shape}: expected {self.rows:,} rows, as 'terminals' has.")
+
+    def flags(self, key: str) -> np.ndarray:
+        with reading(f"{self.path}: '{key}'"):
+            values = np.asarray(self.file[key][()])
+        if not values.size:
+            raise UserError(f"{self.path}: '{key}' is empty: expected at least one row.")
+        return column(self.path, key, values) != 0
+
+    def read(self, key: str, begin: int, end: int) -> np.ndarray:
+        with reading(f"{self.path}: '{key}'"):
+            values = np.asarray(self.file[key][begin:end])
+        return values
+
+
+class _Column:
+    """One array, read in blocks: its compressed chunks may be longer than an episode."""
+
+    def __init__(self, table: _Table, key: str):
+        self.table, self.key, self.row = table, key, 0  # the next row to be read from the file
+        self.held: np.ndarray | None = None
+
+    def take(self, rows: int) -> np.ndarray:
+        """The next rows."""
+        while self.held is None or len(self.held) < rows:
+            block = self.table.read(self.key, self.row, min(self.row + BLOCK, self.table.rows))
+            if not len(block):
+                raise UserError(
+                    f"{self.table.path}: '{self.key}' ends in row {self.row:,}: expected {self.table.rows:,}."
+                )
+            self.row += len(block)
+            self.held = block if self.held is None else np.concatenate([self.held, block])
+        taken, self.held = self.held[:rows], self.held[rows:]
+        return taken

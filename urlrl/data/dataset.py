@@ -1,0 +1,343 @@
+"""Unlabelled data: episodes in flat, memory-mapped columns, from which goals can be drawn.
+
+A folder `dataset.json obs.npy action.npy reward.npy terminated.npy physics.npy starts.npy`. An episode of T transitions
+has T + 1 rows, so that each state is stored once: row i and the next are the ends of a transition, whose action, reward
+and termination stand in row i; in an episode's last row these are zero and mean nothing. `physics` is the simulator's
+state of the row's own observation; it is there where the source had one.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.data.replay import Rows
+from urlrl.errors import UserError
+from urlrl.files import write_atomically
+from urlrl.types import BatchSpec, Transition
+
+FORMAT = "urlrl-dataset-1"
+MAX_ROWS = 2**31 - 1  # rows are drawn as int32
+COLUMNS = {"obs": np.float32, "action": np.float32, "reward": np.float32, "terminated": np.bool_, "physics": np.float64}
+
+
+class Episode(NamedTuple):
+    """What every reader yields: T transitions, in order of time."""
+
+    obs: np.ndarray  # (T + 1, obs)
+    action: np.ndarray  # (T, act), in [-1, 1]
+    reward: np.ndarray  # (T,): the source's own; zeros where it has none
+    terminated: np.ndarray  # (T,), bool: the future counts nothing, which is not the same as a time limit
+    physics: np.ndarray | None = None  # (T + 1, physics)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a dataset says of itself, in dataset.json."""
+
+    env: str  # a name that `make_env` knows and whose observations these are; "" where there is none
+    source: str  # what it was made of
+    physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row
+    obs_is_physics: bool = False  # the observation is the physics row, so it is not stored twice
+    episodes: int = 0
+    rows: int = 0
+    obs_dim: int = 0
+    action_dim: int = 0
+    sha256: dict[str, str] = field(default_factory=dict)  # column -> hash of its file
+    format: str = FORMAT
+
+
+class Indices(NamedTuple):
+    """Rows of a drawn batch: the transition's, its goal's, and how far that is (see `Transition.goal_steps`)."""
+
+    row: jax.Array
+    goal: jax.Array
+    goal_steps: jax.Array
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def draw(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -> Indices:
+    """(num_batches, spec.size) transitions, uniform with replacement, and a goal for each.
+
+    Pure: whoever holds the rows gathers by these numbers. `starts` (episodes + 1,) are the first rows of the episodes,
+    and the number of rows. A goal never lies in another episode unless it is one of the `goal_random`.
+    """
+    shape = (num_batches, spec.size)
+    which, ahead, kind, anywhere = jax.random.split(key, 4)
+    episodes = starts.shape[0] - 1
+    # Transition j of all is j-th among the rows that are not an episode's last.
+    before = starts - jnp.arange(episodes + 1, dtype=starts.dtype)
+    transition = jax.random.randint(which, shape, 0, before[-1], jnp.int32)
+    episode = jnp.searchsorted(before, transition, side="right").astype(jnp.int32) - 1
+    row = transition + episode
+    if not spec.goals:
+        nothing = jnp.zeros(shape, jnp.int32)
+        return Indices(row, nothing, nothing)
+    last = starts[episode + 1] - 1
+    steps = jnp.minimum(geometric(ahead, shape, spec.goal_gamma), last - row)
+    uniform = jax.random.randint(anywhere, shape, 0, starts[-1], jnp.int32)
+    u = jax.random.uniform(kind, shape)
+    is_random, is_current = u < spec.goal_random, u >= 1 - spec.goal_current
+    goal = jnp.where(is_random, uniform, jnp.where(is_current, row, row + steps))
+    goal_steps = jnp.where(goal == row, 0, jnp.where(is_random, -1, steps))
+    return Indices(row, goal, goal_steps)
+
+
+def geometric(key: jax.Array, shape: tuple[int, ...], gamma: float) -> jax.Array:
+    """k >= 1 with P(k) = (1 - gamma) gamma^(k - 1); int32, at most 2^30."""
+    if gamma == 0:
+        return jnp.ones(shape, jnp.int32)
+    if gamma == 1:
+        return jnp.full(shape, 2**30, jnp.int32)
+    u = jax.random.uniform(key, shape)  # in [0, 1)
+    return jnp.clip(jnp.ceil(jnp.log1p(-u) / jnp.log(gamma)), 1, 2**30).astype(jnp.int32)
+
+
+class Dataset:
+    """An open dataset. Columns are mapped, not loaded: what is sampled is what is read."""
+
+    def __init__(self, folder: Path | str):
+        """
+        Raises:
+            UserError: not a dataset, or a column is missing, cut short or of another shape; the message names it.
+        """
+        self.folder = Path(folder)
+        self.info = _read_info(self.folder)
+        physics_dim = sum(size for _, size in self.info.physics)
+        widths: dict[str, tuple[int, ...]] = {
+            "obs": (self.info.obs_dim,), "action": (self.info.action_dim,), "reward": (), "terminated": (),
+        }  # fmt: skip
+        if self.info.physics and not self.info.obs_is_physics:
+            widths["physics"] = (physics_dim,)
+        self.columns = {
+            name: _map(self.folder / f"{name}.npy", (self.info.rows, *width), np.dtype(COLUMNS[name]))
+            for name, width in widths.items()
+        }
+        self.starts = np.array(_map(self.folder / "starts.npy", (self.info.episodes + 1,), np.dtype(np.int64)))
+        if self.starts[0] or self.starts[-1] != self.info.rows or (np.diff(self.starts) < 2).any():
+            raise UserError(
+                f"{self.folder / 'starts.npy'} does not divide {self.info.rows:,} rows into episodes: expected numbers "
+                f"that rise from 0 to {self.info.rows:,} by 2 or more."
+            )
+        self._starts = jnp.asarray(self.starts, jnp.int32)
+
+    def __len__(self) -> int:
+        """Transitions."""
+        return self.info.rows - self.info.episodes
+
+    @property
+    def id(self) -> str:
+        """What tells this content from another's."""
+        return hashlib.sha256(json.dumps(self.info.sha256, sort_keys=True).encode()).hexdigest()[:16]
+
+    def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
+        """`num_batches` uniform batches, stacked: every field is (num_batches, spec.size, ...)."""
+        drawn = jax.tree.map(np.asarray, draw(key, self._starts, num_batches, spec))
+        batch = self.at(drawn.row)
+        if not spec.goals:
+            return batch
+        return batch._replace(goal=self.columns["obs"][drawn.goal], goal_steps=drawn.goal_steps)
+
+    def at(self, row: np.ndarray) -> Transition:
+        """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
+        column = self.columns
+        return Transition(
+            obs=column["obs"][row],
+            action=column["action"][row],
+            reward=column["reward"][row],
+            discount=1.0 - column["terminated"][row].astype(np.float32),
+            next_obs=column["obs"][row + 1],
+            z=np.zeros((*row.shape, 0), np.float32),
+        )
+
+    def transition_rows(self, index: np.ndarray) -> np.ndarray:
+        """Where the transitions of these indices in [0, len(self)) begin."""
+        return index + np.searchsorted(self.starts - np.arange(len(self.starts)), index, side="right") - 1
+
+    def rows(self, row: np.ndarray) -> Rows:
+        """The transitions that begin in these rows (n,), as a run stores them, with physics and next_physics."""
+        batch = self.at(row)
+        found = {name: getattr(batch, name) for name in ("obs", "action", "reward", "next_obs", "z")}
+        found["terminated"] = self.columns["terminated"][row]
+        if self.info.physics:
+            found |= {"physics": self.physics(row), "next_physics": self.physics(row + 1)}
+        return found
+
+    def physics(self, row: np.ndarray | slice) -> np.ndarray:
+        """The simulator's states in these rows, (*B, physics), float64. Only where `info.physics` names some."""
+        name = "obs" if self.info.obs_is_physics else "physics"
+        return np.asarray(self.columns[name][row], np.float64)
+
+    def pick(self, count: int, seed: int) -> np.ndarray:
+        """The first rows of `count` distinct transitions (or of all, if there are fewer), uniform, in order."""
+        picks = np.random.default_rng(seed).choice(len(self), min(count, len(self)), replace=False)
+        return self.transition_rows(np.sort(picks))
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the observations, (obs,) each; 1 where one never varies."""
+        count, total, squares = 0, np.zeros(self.info.obs_dim), np.zeros(self.info.obs_dim)
+        for start in range(0, self.info.rows, 2**16):
+            rows = self.columns["obs"][start : start + 2**16].astype(np.float64)
+            count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + np.square(rows).sum(axis=0)
+        std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+        return total / count, np.where(std < 1e-6, 1.0, std)
+
+    def episodes(self) -> Iterator[Episode]:
+        for begin, end in zip(self.starts, self.starts[1:]):
+            some = {name: column[begin : end - 1] for name, column in self.columns.items()}
+            physics = self.physics(slice(begin, end)) if self.info.physics else None
+            yield Episode(
+                self.columns["obs"][begin:end], some["action"], some["reward"], some["terminated"], physics
+            )
+
+
+def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[Episode]) -> Dataset:
+    """Write episodes, as they come, into a new folder; it is whole or not there.
+
+    Args:
+        info: `env`, `source`, `physics` and `obs_is_physics`; the rest is counted.
+
+    Raises:
+        UserError: the folder is there already, there are no episodes, or one does not fit the others.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} is there already: expected a new folder for a dataset.")
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        counted = _write_columns(part, info, episodes)
+        write_atomically(part / "dataset.json", json.dumps(asdict(counted), indent=1).encode())
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}: {error.strerror or error}; nothing was kept.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Dataset(folder)
+
+
+def _write_columns(part: Path, info: DatasetInfo, episodes: Iterable[Episode]) -> DatasetInfo:
+    physics = bool(info.physics) and not info.obs_is_physics
+    columns: dict[str, _Column] = {}
+    starts = [0]
+    try:
+        for number, episode in enumerate(episodes):
+            table = _table(episode, physics, number)
+            for name, values in table.items():
+                if name not in columns:
+                    columns[name] = _Column(part / f"{name}.npy", values)
+                columns[name].append(values, number)
+            starts.append(starts[-1] + len(episode.obs))
+            if starts[-1] > MAX_ROWS:
+                raise UserError(f"The data has more than {MAX_ROWS:,} states: expected fewer; convert a part of it.")
+    finally:
+        for column in columns.values():
+            column.close()
+    if not columns:
+        raise UserError(f"{info.source} holds no episodes: expected at least one.")
+    np.save(part / "starts.npy", np.array(starts, np.int64))
+    hashes = {name: _hash(part / f"{name}.npy") for name in (*columns, "starts")}
+    sizes = {f"{name}_dim": columns[name].width[0] for name in ("obs", "action")}
+    return DatasetInfo(
+        info.env, info.source, info.physics, info.obs_is_physics, len(starts) - 1, starts[-1], **sizes, sha256=hashes
+    )
+
+
+def _table(episode: Episode, physics: bool, number: int) -> dict[str, np.ndarray]:
+    """Columns of one episode, (T + 1, ...) each, in the dtypes that are stored."""
+    steps = len(episode.action)
+    if steps < 1 or len(episode.obs) != steps + 1 or (physics and episode.physics is None):
+        raise UserError(
+            f"Episode {number} has {len(episode.obs)} observations and {steps} actions"
+            f"{' and no physics' if physics and episode.physics is None else ''}: expected T actions and T + 1 "
+            f"observations{', each with its physics' if physics else ''}, T at least 1."
+        )
+    names = ["obs", "action", "reward", "terminated", *(["physics"] if physics else [])]
+    table = {}
+    for name in names:
+        values = np.asarray(getattr(episode, name)).astype(COLUMNS[name])
+        if name not in ("obs", "physics"):
+            values = np.concatenate([values, np.zeros((1, *values.shape[1:]), values.dtype)])
+        if len(values) != steps + 1:
+            raise UserError(
+                f"Episode {number} has {len(values)} rows of '{name}': expected {steps + 1}, as it has {steps} actions."
+            )
+        table[name] = values
+    return table
+
+
+class _Column:
+    """A .npy file that grows; its header, whose length leaves room for any number of rows, is written again at the
+    end."""
+
+    def __init__(self, path: Path, like: np.ndarray):
+        self.dtype, self.width, self.rows = like.dtype, like.shape[1:], 0
+        self.file = open(path, "wb")  # noqa: SIM115 - closed by `close`
+        self._header()
+
+    def append(self, values: np.ndarray, number: int) -> None:
+        if values.shape[1:] != self.width:
+            raise UserError(
+                f"Episode {number} has {Path(self.file.name).stem} of shape {values.shape[1:]}: expected {self.width}, "
+                f"as in the episodes before it."
+            )
+        self.file.write(np.ascontiguousarray(values).data)
+        self.rows += len(values)
+
+    def close(self) -> None:
+        self.file.seek(0)
+        self._header()
+        self.file.close()
+
+    def _header(self) -> None:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self.width),
+        }
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+
+def _read_info(folder: Path) -> DatasetInfo:
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a dataset: it has no dataset.json; make one with `urlrl data convert {folder} --out DIR`."
+        )
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+        if data["format"] != FORMAT:
+            raise ValueError(f"it says format {data['format']!r}, not {FORMAT!r}")
+        data["physics"] = tuple((str(name), int(size)) for name, size in data["physics"])
+        return DatasetInfo(**data)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        column = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: the dataset is not whole.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
+    if column.shape != shape or column.dtype != dtype:
+        raise UserError(
+            f"{path} holds {column.dtype} of shape {column.shape}: expected {dtype} of shape {shape}, as dataset.json "
+            f"says."
+        )
+    return np.asarray(column)  # A view of the map: memmap's own indexing costs more.
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

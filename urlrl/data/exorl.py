@@ -1,0 +1,119 @@
+"""ExORL's episodes (https://arxiv.org/abs/2201.13425): one `episode_<index>_<length>.npz` each, of length + 1 rows.
+
+Row 0 is the reset, with an action of zeros that nobody took. Row t holds the action that led to observation t, its
+reward and discount, and the simulator's state at observation t: transition t is (observation[t-1], action[t],
+reward[t], discount[t], observation[t]).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from urlrl.data.dataset import DatasetInfo, Episode
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout, reading
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+NAME = re.compile(r".*_(\d+)_(\d+)\.npz")  # the last two fields are index and length
+KEYS = ("observation", "action", "reward", "discount")
+NAMES = Names("observation", "action", "reward")
+# Folder of the archive -> an environment with the domain's dynamics and observations.
+ENVS = {
+    "walker": "dmc:walker_walk",
+    "cheetah": "dmc:cheetah_run",
+    "quadruped": "dmc:quadruped_run",
+    "cartpole": "dmc:cartpole_swingup",
+    "jaco": "jaco:site_top_left",
+    "point_mass_maze": "point_mass_maze",
+}
+
+
+def find_files(path: Path) -> list[Path]:
+    """The episodes of a folder, or of the folder `buffer` in it, by their index; [] if there are none."""
+    for folder in (path, path / "buffer"):
+        found = [file for file in folder.glob("*.npz") if NAME.fullmatch(file.name)] if folder.is_dir() else []
+        if found:
+            return sorted(found, key=lambda file: (_numbers(file)[0], file.name))
+    return []
+
+
+def guess_env(path: Path) -> str:
+    """The environment of the archive's folder `<domain>/<algorithm>/buffer`; "" if no part of the path is a domain."""
+    return next((ENVS[part] for part in reversed(path.resolve().parts) if part in ENVS), "")
+
+
+def read_exorl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
+    """Episodes in order of their index.
+
+    Raises:
+        UserError: there are none; or later, at an episode that cannot be read or does not fit.
+    """
+    files = find_files(path)
+    if not files:
+        raise UserError(f"{path} holds no episodes: expected files episode_<index>_<length>.npz, there or in buffer/.")
+    first, rewards = _load(files[0], spec)
+    layout = () if first.physics is None else physics_layout(first.physics.shape[1], spec, files[0])
+    notes = []
+    if rewards > 1:
+        notes.append(f"{path} has {rewards} rewards per transition: the first is taken.")
+    if files != sorted(files, key=lambda file: file.name):
+        notes.append(f"{path}: by name its files are in another order than by index, which is the one taken.")
+    info = DatasetInfo(env, f"{path} (ExORL)", layout)
+    return Source(info, _episodes(files, spec, bool(layout)), sum(_numbers(file)[1] for file in files), tuple(notes))
+
+
+def _episodes(files: list[Path], spec: EnvSpec | None, physics: bool) -> Iterator[Episode]:
+    for file in files:
+        episode, _ = _load(file, spec)
+        if physics and episode.physics is None:
+            raise UserError(f"{file} has no 'physics': expected it, as in the episodes before it.")
+        yield episode
+
+
+def _load(file: Path, spec: EnvSpec | None) -> tuple[Episode, int]:
+    """An episode, and how many rewards it has per transition."""
+    with reading(file), np.load(file, allow_pickle=False) as stored:
+        for key in KEYS:
+            if key not in stored.files:
+                raise missing(file, key, stored.files)
+        arrays = {key: np.asarray(stored[key]) for key in (*KEYS, "physics") if key in stored.files}
+    rows, length = len(np.atleast_1d(arrays["observation"])), _numbers(file)[1]
+    if rows != length + 1:
+        raise UserError(f"{file} has {rows:,} observations: expected {length + 1:,}, one more than its name says.")
+    for key, values in arrays.items():
+        if values.ndim == 0 or len(values) != rows:
+            raise UserError(f"{file}: '{key}' has shape {values.shape}: expected {rows:,} rows, one per observation.")
+    action, rewards = numeric(file, "action", arrays["action"], 2), np.atleast_2d(arrays["reward"].T).shape[0]
+    if action[0].any():
+        raise UserError(f"{file}: 'action' is not zero in row 0: expected the reset, to which no action led.")
+    reward = column(file, "reward", arrays["reward"])[1:]
+    terminated = column(file, "discount", arrays["discount"])[1:] == 0
+    episode = Episode(arrays["observation"], action[1:], reward, terminated, arrays.get("physics"))
+    episode = checked(episode, file, NAMES)
+    if episode.physics is not None:
+        physics_layout(episode.physics.shape[1], spec, file)
+    return episode, rewards
+
+
+def _numbers(file: Path) -> tuple[int, int]:
+    """(index, length), as the name says."""
+    match = NAME.fullmatch(file.name)
+    assert match
+    return int(match[1]), int(match[2])
+
+
+def write_exorl(folder: Path, episodes: Iterable[Episode]) -> None:
+    """Write episodes as the archive has them. Indices are padded, so that files sort by name as by index."""
+    for index, episode in enumerate(episodes):
+        steps = len(episode.action)
+        arrays = {
+            "observation": episode.obs.astype(np.float32),
+            "action": np.concatenate([np.zeros((1, episode.action.shape[1])), episode.action]).astype(np.float32),
+            "reward": np.concatenate([[0], episode.reward]).astype(np.float32)[:, None],
+            "discount": np.concatenate([[1], 1 - episode.terminated.astype(np.float32)]).astype(np.float32)[:, None],
+        }
+        if episode.physics is not None:
+            arrays["physics"] = episode.physics.astype(np.float64)
+        np.savez_compressed(folder / f"episode_{index:08d}_{steps}.npz", **arrays)  # type: ignore[arg-type]

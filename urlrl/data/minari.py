@@ -1,0 +1,246 @@
+"""Minari's datasets (https://minari.farama.org): a folder `data/` with metadata.json and main_data.hdf5, whose groups
+`episode_<k>` hold T + 1 observations and T actions. Read and written with h5py alone.
+
+Actions are mapped from the bounds of the dataset's action space onto [-1, 1], as `gym:` environments map them back.
+What this library writes also has the name of its environment in the metadata, and `infos/physics`.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urlrl.data.d4rl import open_hdf5
+from urlrl.data.dataset import DatasetInfo, Episode
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout, reading
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+NAMES = Names("observations", "actions", "rewards", "infos/physics")
+VERSION = "0.5.0"  # of Minari, the first that writes folders of this layout; later ones read them
+GYM_ID = re.compile(r"[\w.-]+(/[\w.-]+)*")  # no colon: what stands before one is a module to import
+ID = re.compile(r"([-_\w][-_\w/]*[-_\w]/)?[-_\w]+-v\d+")  # of a dataset
+
+
+def root() -> Path:
+    """Where Minari keeps its datasets."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def find_data(path: Path) -> Path | None:
+    """The folder `data/` of a dataset's folder, or of an id of Minari's own; None if there is none."""
+    folders = (path, path / "data", root() / path / "data")
+    return next((folder for folder in folders if (folder / "metadata.json").is_file()), None)
+
+
+def guess_env(path: Path) -> str:
+    """The environment that the metadata names, `gym:<id>`; "" if there is none."""
+    data = find_data(path)
+    metadata = _metadata(data) if data else {}
+    if isinstance(name := metadata.get("urlrl_env"), str):
+        return name
+    with reading(f"{data}/metadata.json: 'env_spec'"):
+        gym_id = json.loads(metadata["env_spec"])["id"] if metadata.get("env_spec") else ""
+    return f"gym:{gym_id}" if isinstance(gym_id, str) and GYM_ID.fullmatch(gym_id) else ""
+
+
+def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
+    """Episodes in order of their number. Of observations that are a Dict, the part "observation" is taken.
+
+    Raises:
+        UserError: not HDF5, observations or actions that are no flat boxes, or a missing key; or later, at an episode
+            that cannot be read or does not fit.
+    """
+    data = find_data(path)
+    if data is None:
+        raise UserError(f"{path} has no data/metadata.json: expected a dataset of Minari's, or the id of one.")
+    metadata = _metadata(data)
+    if not (data / "main_data.hdf5").is_file():
+        kind = metadata.get("data_format", "unknown")
+        raise UserError(f"{data} is stored as '{kind}': expected HDF5, the file main_data.hdf5.")
+    file = open_hdf5(data / "main_data.hdf5")
+    with reading(data / "main_data.hdf5"):
+        names = [name for name in file if re.fullmatch(r"episode_\d+", name)]
+    names.sort(key=lambda name: int(name.removeprefix("episode_")))
+    expected = metadata.get("total_episodes")
+    if not names or len(names) != expected:
+        raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {expected}.")
+    store = _Store(data, file, *_affine(data, metadata), _part(data, metadata), spec)
+    first = store.episode(names[0])
+    layout = _layout(metadata, 0 if first.physics is None else first.physics.shape[1], spec, data)
+    total = metadata.get("total_steps")
+    notes = (f"{path}: observations are a Dict, of which the part 'observation' is taken.",) if store.part else ()
+    info = DatasetInfo(env, f"{path} (Minari)", layout)
+    return Source(info, map(store.episode, names), total if isinstance(total, int) else None, notes)
+
+
+class _Store:
+    """An open file of episodes."""
+
+    def __init__(self, data: Path, file: Any, middle: np.ndarray, half: np.ndarray, part: str, spec: EnvSpec | None):
+        self.where, self.file, self.spec = data / "main_data.hdf5", file, spec
+        self.middle, self.half, self.part = middle, half, part
+
+    def episode(self, name: str) -> Episode:
+        where = f"{self.where}: {name}"
+        with reading(where):
+            group = self.file[name]
+            for key in ("observations", "actions", "rewards", "terminations"):
+                if key not in group:
+                    raise missing(where, key, set(group))
+            obs = group["observations"]
+            if self.part or not hasattr(obs, "dtype"):
+                if self.part not in obs or not self.part:
+                    raise missing(where, f"observations/{self.part or 'observation'}", set(obs))
+                obs = obs[self.part]
+            arrays = {key: np.asarray(group[key][()]) for key in ("actions", "rewards", "terminations")}
+            arrays["observations"] = np.asarray(obs[()])
+            physics = np.asarray(group["infos/physics"][()]) if "infos/physics" in group else None
+        action = numeric(where, "actions", arrays["actions"], 2)
+        if action.shape[1] != len(self.middle):
+            raise UserError(
+                f"{where}: 'actions' has {action.shape[1]} numbers per row: expected {len(self.middle)}, as the action "
+                f"space has."
+            )
+        action = ((action - self.middle) / self.half).astype(np.float32)
+        reward = column(where, "rewards", arrays["rewards"])
+        terminated = column(where, "terminations", arrays["terminations"]) != 0
+        return checked(Episode(arrays["observations"], action, reward, terminated, physics), where, NAMES)
+
+
+def _metadata(data: Path) -> dict[str, Any]:
+    path = data / "metadata.json"
+    with reading(path):
+        metadata = json.loads(path.read_text())
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} holds a {type(metadata).__name__}: expected an object.")
+    return metadata
+
+
+def _space(data: Path, metadata: dict[str, Any], key: str) -> dict[str, Any]:
+    path = data / "metadata.json"
+    if key not in metadata:
+        raise missing(path, key, metadata)
+    with reading(f"{path}: '{key}'"):
+        space = json.loads(metadata[key])
+    if not isinstance(space, dict):
+        raise UserError(f"{path}: '{key}' is {space!r}: expected the description of a space.")
+    return space
+
+
+def _is_flat(space: dict[str, Any]) -> bool:
+    shape = space.get("shape")
+    return space.get("type") == "Box" and isinstance(shape, list) and len(shape) == 1
+
+
+def _affine(data: Path, metadata: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(middle, half) of the action space, (act,) each; 0 and 1 where it has no bounds."""
+    space = _space(data, metadata, "action_space")
+    where = f"{data / 'metadata.json'}: 'action_space'"
+    if not _is_flat(space):
+        raise UserError(f"{where} is {space.get('type')} of shape {space.get('shape')}: expected a flat Box.")
+    with reading(where):
+        low, high = (np.array(space[bound], np.float64) for bound in ("low", "high"))
+    if low.shape != high.shape or low.ndim != 1 or (low >= high).any():
+        raise UserError(f"{where} has bounds that are no bounds: expected low below high.")
+    bounded = np.isfinite(low) & np.isfinite(high)
+    with np.errstate(invalid="ignore"):
+        return np.where(bounded, (high + low) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+
+
+def _part(data: Path, metadata: dict[str, Any]) -> str:
+    """Which part of the observations is taken; "" for all."""
+    space = _space(data, metadata, "observation_space")
+    kind = space.get("type")
+    parts = space.get("subspaces")
+    if kind == "Dict" and isinstance(parts, dict):
+        if "observation" not in parts:
+            raise UserError(
+                f"{data / 'metadata.json'}: observations are a Dict of {', '.join(sorted(map(str, parts)))}: expected "
+                f"a flat Box, or a Dict with the key 'observation'."
+            )
+        space = parts["observation"]
+    if not isinstance(space, dict) or not _is_flat(space):
+        found = f"{space.get('type')} of shape {space.get('shape')}" if isinstance(space, dict) else repr(space)
+        raise UserError(f"{data / 'metadata.json'}: observations are {found}: expected a flat Box.")
+    return "observation" if kind == "Dict" else ""
+
+
+def _layout(metadata: dict[str, Any], width: int, spec: EnvSpec | None, data: Path) -> tuple[tuple[str, int], ...]:
+    if not width:
+        return ()
+    if spec is not None and spec.physics:
+        return physics_layout(width, spec, data)
+    with reading(f"{data}/metadata.json: 'urlrl_physics'"):
+        layout = tuple((str(name), int(size)) for name, size in metadata.get("urlrl_physics", ()))
+    return layout if sum(size for _, size in layout) == width else (("physics", width),)
+
+
+def write_minari(folder: Path, target: Path, info: DatasetInfo, episodes: Iterable[Episode]) -> None:
+    """Write a dataset that `minari.MinariDataset(target / "data")` opens, and `minari.load_dataset` by its id where the
+    target lies in Minari's folder.
+
+    Args:
+        folder: where to write; it becomes `target` later.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("Writing Minari's format needs the package h5py: pip install 'urlrl[data]'.") from error
+    data = folder / "data"
+    data.mkdir()
+    count = steps = obs_dim = action_dim = 0
+    with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
+        for count, episode in enumerate(episodes, 1):
+            _write_episode(file.create_group(f"episode_{count - 1}"), count - 1, episode)
+            steps += len(episode.action)
+            obs_dim, action_dim = episode.obs.shape[1], episode.action.shape[1]
+    metadata = {
+        "total_episodes": count,
+        "total_steps": steps,
+        "data_format": "hdf5",
+        "observation_space": _box(obs_dim, math.inf),
+        "action_space": _box(action_dim, 1.0),
+        "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
+        "dataset_id": _dataset_id(target),
+        "minari_version": VERSION,
+        "description": f"Written by urlrl; environment '{info.env}', actions in [-1, 1]; made of {info.source}.",
+        "urlrl_env": info.env,
+        "urlrl_physics": info.physics,
+    }
+    (data / "metadata.json").write_text(json.dumps(metadata))
+
+
+def _write_episode(group: Any, number: int, episode: Episode) -> None:
+    steps = len(episode.action)
+    group.attrs["id"], group.attrs["total_steps"] = number, steps
+    truncated = np.zeros(steps, bool)
+    truncated[-1] = not episode.terminated[-1]
+    arrays = {
+        "observations": np.asarray(episode.obs, np.float32),
+        "actions": np.asarray(episode.action, np.float32),
+        "rewards": np.asarray(episode.reward, np.float64),
+        "terminations": np.asarray(episode.terminated, bool),
+        "truncations": truncated,
+    }
+    if episode.physics is not None:
+        arrays["infos/physics"] = np.asarray(episode.physics, np.float64)
+    for key, values in arrays.items():
+        group.create_dataset(key, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+
+
+def _box(size: int, bound: float) -> str:
+    space = {"type": "Box", "dtype": "float32", "shape": [size], "low": [-bound] * size, "high": [bound] * size}
+    return json.dumps(space)
+
+
+def _dataset_id(target: Path) -> str:
+    """What Minari would call a dataset in this folder."""
+    target, home = target.resolve(), root().resolve()
+    name = target.relative_to(home).as_posix() if target.is_relative_to(home) else target.name
+    return name if ID.fullmatch(name) else re.sub(r"\W", "-", target.name) + "-v0"

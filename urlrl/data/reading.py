@@ -1,0 +1,131 @@
+"""What the readers of foreign formats share: nothing that is read runs code, and whatever is wrong with a file is one
+sentence that names the file, the key and the row."""
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
+
+# What NumPy, zipfile and h5py raise at damaged files; a damaged shape asks for any amount of memory.
+UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError, MemoryError,
+    OverflowError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+class Source(NamedTuple):
+    """Data that can be read once, episode by episode."""
+
+    info: DatasetInfo  # `env`, `source`, `physics` and `obs_is_physics`; what is counted is not known yet
+    episodes: Iterator[Episode]
+    transitions: int | None  # how many there will be, at most
+    notes: tuple[str, ...] = ()  # sentences: what was decided about this source
+
+
+class Names(NamedTuple):
+    """What a source calls its arrays."""
+
+    obs: str
+    action: str
+    reward: str = ""
+    physics: str = "physics"
+
+
+@contextmanager
+def reading(file: Path | str) -> Iterator[None]:
+    """Whatever goes wrong inside is a UserError that names the file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UserError(f"{file} cannot be read: {reason(error)}.") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, to be put into a sentence."""
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines and lines[0] else type(error).__name__
+
+
+def numeric(file: Path | str, key: str, values: np.ndarray, ndim: int) -> np.ndarray:
+    """`values`, if they are real numbers in an array of this many dimensions."""
+    if values.dtype.kind not in "biuf" or values.ndim != ndim:
+        raise UserError(
+            f"{file}: '{key}' is {values.dtype} of shape {values.shape}: expected numbers in an array of {ndim} "
+            f"dimension{'s' if ndim > 1 else ''}."
+        )
+    return values
+
+
+def column(file: Path | str, key: str, values: np.ndarray) -> np.ndarray:
+    """(n,): one number per row, whether it stands in (n,) or in the first column of (n, k)."""
+    if values.ndim == 2 and values.shape[1]:
+        values = values[:, 0]
+    return numeric(file, key, values, 1)
+
+
+def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) -> Episode:
+    """The episode in the dtypes of a dataset.
+
+    Args:
+        first: row of the file in which the episode begins.
+
+    Raises:
+        UserError: arrays that are no numbers or of unequal lengths, numbers that are not finite, actions beyond
+            [-1, 1].
+    """
+    steps = len(episode.action)
+    cast = {}
+    for name, values in episode._asdict().items():
+        if values is None:
+            continue
+        key = getattr(names, name, name)
+        values = numeric(file, key, values, 1 if name in ("reward", "terminated") else 2)
+        expected = steps + (name in ("obs", "physics"))
+        if len(values) != expected:
+            raise UserError(f"{file}: '{key}' has {len(values):,} rows in an episode: expected {expected:,}.")
+        with np.errstate(over="ignore", invalid="ignore"):  # What is too large for a column's dtype is infinite there.
+            cast[name] = values.astype(COLUMNS[name], copy=False)
+        if name != "terminated":
+            _refuse_rows(file, key, ~np.isfinite(cast[name]), values, "finite numbers", first)
+    beyond = np.abs(cast["action"]) > 1 + ACTION_TOLERANCE
+    _refuse_rows(file, names.action, beyond, episode.action, "actions in [-1, 1]", first)
+    return Episode(**cast)
+
+
+def _refuse_rows(file: Path | str, key: str, bad: np.ndarray, values: np.ndarray, expected: str, first: int) -> None:
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise UserError(f"{file}: '{key}' has {values[tuple(place)]} in row {first + place[0]:,}: expected {expected}.")
+
+
+def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[tuple[str, int], ...]:
+    """Names and sizes of the parts of a physics row of `width` numbers."""
+    if spec is None or not spec.physics:
+        return (("physics", width),)
+    if width != spec.physics_dim:
+        parts = ", ".join(f"{name} {size}" for name, size in spec.physics)
+        raise UserError(
+            f"{file}: 'physics' has {width} numbers per row: expected {spec.physics_dim} ({parts}), as environment "
+            f"'{spec.id}' has."
+        )
+    return spec.physics
+
+
+def missing(file: Path | str, key: str, found: object) -> UserError:
+    """The error for a key that is not there; `found` are those that are."""
+    names = (
+        sorted(map(str, found)) if isinstance(found, (list, tuple, set, frozenset)) or hasattr(found, "keys") else []
+    )
+    return UserError(f"{file} has no '{key}': found {', '.join(names[:12]) or 'nothing'}.")

@@ -1,0 +1,133 @@
+"""Episodes of a run's shards: n environments are interleaved there, row i + n follows row i unless that one ended.
+
+Each lane's rows are put together again across the borders of shards, which are read one at a time. An episode also ends
+where rows are missing (`keep_data="window"`) and where the data ends.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from urlrl.data.dataset import DatasetInfo, Episode
+from urlrl.data.reading import Names, Source, checked, reading
+from urlrl.data.replay import Rows, transition_fields
+from urlrl.data.shards import FORMAT, Shard, ShardFolder
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+NAMES = Names("obs", "action", "reward")
+
+
+def read_run(run: Path, env: str, spec: EnvSpec, root: int = 0) -> Source:
+    """All episodes in `<run>/replay`, in the order in which they end.
+
+    Args:
+        spec: of the environment that the run trained in, with its root in front of the observation if that was so.
+        root: how many coordinates of the root that are; they are not part of the episodes' observations.
+
+    Raises:
+        UserError: there are no shards; or later, at one that cannot be read or does not fit.
+    """
+    files = sorted((run / "replay").glob("[0-9]*.safetensors")) if (run / "replay").is_dir() else []
+    files = [file for file in files if re.fullmatch(r"\d{12}-\d{12}\.safetensors", file.name)]
+    if not files:
+        raise UserError(f"{run} has no transitions in its folder replay/: expected some to make a dataset of.")
+    headers = [_header(file) for file in files]
+    lanes, z_dim = headers[0]
+    for file, header in zip(files, headers):
+        if header != (lanes, z_dim):
+            raise UserError(
+                f"{file} holds {header[0]} environments and skills of {header[1]} numbers: expected {lanes} and "
+                f"{z_dim}, as {files[0].name} has."
+            )
+    folder = ShardFolder(run / "replay", transition_fields(spec, z_dim), lanes)
+    info = DatasetInfo(env, f"{run} (a run)", spec.physics, spec.obs_is_physics and not root)
+    total = sum(end - begin for begin, end in map(_range, files))
+    return Source(info, _episodes(folder, files, lanes, root), total)
+
+
+def _header(file: Path) -> tuple[int, int]:
+    """(environments, size of a skill) of a shard."""
+    with reading(file):
+        try:
+            with safe_open(file, "np") as stored:
+                about: Any = json.loads((stored.metadata() or {}).get("urlrl", "{}"))
+                if not isinstance(about, dict) or about.get("format") != FORMAT:
+                    raise ValueError(f"it does not say format {FORMAT}")
+                lanes, z_shape = about["num_envs"], stored.get_slice("z").get_shape()
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        if not isinstance(lanes, int) or lanes < 1 or len(z_shape) != 2:
+            raise ValueError(f"it holds {lanes} environments and skills of shape {z_shape}")
+        return lanes, z_shape[1]
+
+
+def _range(file: Path) -> tuple[int, int]:
+    begin, end = file.stem.split("-")
+    return int(begin), int(end)
+
+
+def _episodes(folder: ShardFolder, files: list[Path], lanes: int, root: int) -> Iterator[Episode]:
+    held: list[list[Rows]] = [[] for _ in range(lanes)]  # of each lane's episode, the rows so far
+    reached = _range(files[0])[0]
+    for file in files:
+        begin, end = _range(file)
+        if begin < reached or begin % lanes or end % lanes:
+            raise UserError(f"{file} begins at row {begin:,}: expected {reached:,}, and whole rounds of {lanes} lanes.")
+        if begin > reached:
+            yield from _ended(held, root, file)
+        rows = folder.read(Shard(file.name, begin, end, ""))
+        if len(rows["obs"]) != end - begin:
+            raise UserError(f"{file} holds {len(rows['obs']):,} rows: expected {end - begin:,}, as its name says.")
+        yield from _complete(rows, held, lanes, root, file)
+        reached = end
+    yield from _ended(held, root, files[-1])
+
+
+def _complete(rows: Rows, held: list[list[Rows]], lanes: int, root: int, file: Path) -> Iterator[Episode]:
+    """The episodes that end in these rows; what follows them is held."""
+    found: list[tuple[int, list[Rows]]] = []
+    for lane in range(lanes):
+        mine = {name: values[lane::lanes] for name, values in rows.items()}
+        last = np.flatnonzero(mine["terminated"] | mine["truncated"])
+        begin = 0
+        for stop in last + 1:
+            found.append((int(stop) * lanes + lane, [*held[lane], _cut(mine, begin, int(stop))]))
+            held[lane], begin = [], int(stop)
+        if begin < len(mine["obs"]):
+            held[lane].append(_cut(mine, begin, len(mine["obs"])))
+    for _, parts in sorted(found, key=lambda one: one[0]):
+        yield _episode(parts, root, file)
+
+
+def _cut(rows: Rows, begin: int, end: int) -> Rows:
+    return {name: values[begin:end] for name, values in rows.items()}
+
+
+def _ended(held: list[list[Rows]], root: int, file: Path) -> Iterator[Episode]:
+    """The episodes that the data does not see the end of."""
+    for lane, parts in enumerate(held):
+        if parts:
+            yield _episode(parts, root, file)
+        held[lane] = []
+
+
+def _episode(parts: list[Rows], root: int, file: Path) -> Episode:
+    names = [name for name in parts[0] if name not in ("z", "truncated")]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    if (rows["obs"][1:] != rows["next_obs"][:-1]).any():
+        row = int(np.argmax((rows["obs"][1:] != rows["next_obs"][:-1]).any(axis=1)))
+        raise UserError(
+            f"{file}: 'next_obs' in step {row + 1} of an episode that ends here is not the 'obs' of the step after: "
+            f"expected the same, as neither 'terminated' nor 'truncated' is set."
+        )
+    physics = None
+    if "physics" in rows:
+        physics = np.concatenate([rows["physics"], rows["next_physics"][-1:]])
+    obs = np.concatenate([rows["obs"], rows["next_obs"][-1:]])[:, root:]
+    return checked(Episode(obs, rows["action"], rows["reward"], rows["terminated"], physics), file, NAMES)

@@ -1,0 +1,144 @@
+"""Which format data on disk has, and how sources are put together. The readers of the formats are beside this file."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from urlrl.data import d4rl, exorl, minari, ogbench
+from urlrl.data.dataset import Dataset, DatasetInfo, Episode
+from urlrl.data.reading import Source, physics_layout
+from urlrl.errors import UserError
+from urlrl.types import EnvSpec
+
+SAME_STATE = 1e-5  # relative and absolute: an observation that is physics was rounded once
+
+
+def read_dataset(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
+    """A dataset of this library."""
+    dataset = Dataset(path)
+    layout = dataset.info.physics
+    if spec is not None and spec.physics and layout:
+        layout = physics_layout(sum(size for _, size in layout), spec, path)
+    info = replace(dataset.info, env=env, physics=layout, source=f"{path} ({dataset.info.source})")
+    return Source(info, dataset.episodes(), len(dataset))
+
+
+Reader = Callable[[Path, str, EnvSpec | None], Source]
+# Name of a format -> its reader. `run` is not here: its reader needs to know more.
+READERS: dict[str, Reader] = {
+    "urlrl": read_dataset,
+    "exorl": exorl.read_exorl,
+    "ogbench": ogbench.read_ogbench,
+    "d4rl": d4rl.read_d4rl,
+    "minari": minari.read_minari,
+}
+FORMATS = (*READERS, "run")
+# Where a file or folder names its environment itself.
+GUESSES: dict[str, Callable[[Path], str]] = {
+    "urlrl": lambda path: Dataset(path).info.env,
+    "exorl": exorl.guess_env,
+    "ogbench": ogbench.guess_env,
+    "d4rl": lambda path: "",
+    "minari": minari.guess_env,
+}
+
+
+def detect(path: Path) -> str:
+    """A name of FORMATS.
+
+    Raises:
+        UserError: there is nothing, or it is none of them.
+    """
+    if path.is_file():
+        found = {".npz": "ogbench", ".hdf5": "d4rl", ".h5": "d4rl"}.get(path.suffix.lower(), "")
+    elif (path / "dataset.json").is_file():
+        found = "urlrl"
+    elif (path / "config.json").is_file() and (path / "replay").is_dir():
+        found = "run"
+    elif exorl.find_files(path):
+        found = "exorl"
+    elif minari.find_data(path):
+        found = "minari"
+    else:
+        found = ""
+    if not found:
+        what = "is of no known format" if path.exists() else "is not there"
+        raise UserError(
+            f"{path} {what}: expected a dataset (dataset.json), a run (config.json and replay/), ExORL's episodes "
+            f"(episode_*.npz), a file of OGBench (.npz) or D4RL (.hdf5), or a dataset of Minari's."
+        )
+    return found
+
+
+def fitted(source: Source, spec: EnvSpec | None) -> Source:
+    """The source, checked against the environment that its observations are of."""
+    if spec is None:
+        return source
+    info = source.info
+    if spec.obs_is_physics:
+        info = replace(info, physics=spec.physics, obs_is_physics=True)
+    return source._replace(info=info, episodes=_fitted(source, spec))
+
+
+def _fitted(source: Source, spec: EnvSpec) -> Iterator[Episode]:
+    for number, episode in enumerate(source.episodes):
+        widths = {"observations": (episode.obs, spec.obs_dim), "actions": (episode.action, spec.action_dim)}
+        for what, (values, expected) in widths.items():
+            if values.shape[1] != expected:
+                raise UserError(
+                    f"{source.info.source} has {what} of {values.shape[1]} numbers: expected {expected}, as "
+                    f"environment '{spec.id}' has."
+                )
+        if spec.obs_is_physics:
+            if episode.physics is not None and not np.allclose(episode.physics, episode.obs, SAME_STATE, SAME_STATE):
+                raise UserError(
+                    f"{source.info.source} has physics in episode {number} that is not the observation: expected the "
+                    f"same, as in environment '{spec.id}'."
+                )
+            episode = episode._replace(physics=None)
+        yield episode
+
+
+def joined(sources: Sequence[Source]) -> Source:
+    """One after the other.
+
+    Raises:
+        UserError: they are of different environments, or not all with the same physics.
+    """
+    first = sources[0].info
+    for source in sources[1:]:
+        for field in ("env", "physics", "obs_is_physics"):
+            there, here = getattr(first, field), getattr(source.info, field)
+            if there != here:
+                raise UserError(
+                    f"{source.info.source} has {field} {here!r} and {first.source} {there!r}: expected the same of all "
+                    f"that goes into one dataset."
+                )
+    counts = [source.transitions for source in sources]
+    total = sum(count for count in counts if count is not None) if None not in counts else None
+    name = " + ".join(source.info.source for source in sources)
+    info = DatasetInfo(first.env, name, first.physics, first.obs_is_physics)
+    episodes = (episode for source in sources for episode in source.episodes)
+    return Source(info, episodes, total, tuple(note for source in sources for note in source.notes))
+
+
+def limited(source: Source, transitions: int) -> Source:
+    """The first `transitions`; the last episode may be cut short."""
+    total = transitions if source.transitions is None else min(transitions, source.transitions)
+    return source._replace(episodes=_limited(source.episodes, transitions), transitions=total)
+
+
+def _limited(episodes: Iterator[Episode], left: int) -> Iterator[Episode]:
+    while left > 0 and (episode := next(episodes, None)) is not None:
+        steps = min(len(episode.action), left)
+        left -= steps
+        physics = None if episode.physics is None else episode.physics[: steps + 1]
+        yield Episode(
+            episode.obs[: steps + 1],
+            episode.action[:steps],
+            episode.reward[:steps],
+            episode.terminated[:steps],
+            physics,
+        )

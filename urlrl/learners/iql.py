@@ -1,0 +1,105 @@
+"""Implicit Q-learning (Kostrikov et al., 2021, https://arxiv.org/abs/2110.06169): no action is asked of the critics
+that the data does not hold.
+
+    L_V  = mean L(min_k Qbar_k(x, a) - V(x)),      L(u) = |tau - [u < 0]| u^2
+    L_Q  = mean (Q_1 - y)^2 + (Q_2 - y)^2,         y = r + gamma * discount * V(x')
+    L_pi = -mean w log pi(a|x),                    w = min(exp(beta (min_k Qbar_k(x, a) - V(x))), 100)
+
+All three are of the networks as they were before the step, and so is what the targets are averaged from.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import check
+from urlrl.learners.nets import MLP, GaussianPolicy, Model, Pair, gelu_tanh, soft_update
+from urlrl.types import Array, Metrics
+
+MAX_WEIGHT = 100.0
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    width: int = 512  # units of every hidden layer
+    depth: int = 3  # hidden layers
+    lr: float = 3e-4  # Adam, of every network
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # target critics: share of the online critics per update
+    expectile: float = 0.9  # 0.5: the value of what the data does; towards 1: of its best
+    inverse_temperature: float = 10.0  # beta; 0 is behaviour cloning
+
+    def __post_init__(self):
+        for name in ("width", "depth"):
+            check(name, getattr(self, name), 1)
+        check("lr", self.lr, 0, open_low=True)
+        for name in ("gamma", "tau", "expectile"):
+            check(name, getattr(self, name), 0, 1)
+        check("inverse_temperature", self.inverse_temperature, 0)
+
+
+def expectile_loss(difference: Array, expectile: float) -> jax.Array:
+    """|expectile - [u < 0]| u^2, elementwise."""
+    return jnp.where(difference < 0, 1 - expectile, expectile) * difference**2
+
+
+class IQL(struct.PyTreeNode):
+    actor: Model
+    value: Model
+    critic: Model  # (2, *B, 1) of [x, action]
+    target: dict  # critic parameters, averaged
+    config: IQLConfig = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, config: IQLConfig, x: Array, action: Array, key: jax.Array) -> "IQL":
+        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+        actor_key, value_key, critic_key = jax.random.split(key, 3)
+        net = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True)
+        policy = GaussianPolicy(action.shape[-1], config.width, config.depth)
+        critic = Model.create(Pair(net), config.lr, critic_key, jnp.concatenate([x, action], axis=-1))
+        return cls(
+            actor=Model.create(policy, config.lr, actor_key, x),
+            value=Model.create(net, config.lr, value_key, x),
+            critic=critic,
+            target=jax.tree.map(jnp.copy, critic.params),
+            config=config,
+        )
+
+    def q(self, x: Array, action: Array, params) -> jax.Array:
+        """(2, *B)."""
+        return self.critic(jnp.concatenate([x, action], axis=-1), params=params)[..., 0]
+
+    def update(
+        self, x: Array, action: Array, reward: Array, discount: Array, next_x: Array, key: jax.Array
+    ) -> tuple["IQL", Metrics]:
+        """One step of value, critics, actor and targets. x (B, in), action (B, act), rest (B,)."""
+        del key
+        config = self.config
+        target_q = jnp.min(self.q(x, action, self.target), axis=0)
+        y = jax.lax.stop_gradient(reward + config.gamma * discount * self.value(next_x)[..., 0])
+        advantage = target_q - self.value(x)[..., 0]
+        weight = jnp.minimum(jnp.exp(config.inverse_temperature * advantage), MAX_WEIGHT)
+        target_q, weight = jax.lax.stop_gradient((target_q, weight))
+
+        def value_loss(params):
+            v = self.value(x, params=params)[..., 0]
+            return jnp.mean(expectile_loss(target_q - v, config.expectile)), None
+
+        def critic_loss(params):
+            q = self.q(x, action, params)
+            return jnp.sum(jnp.mean((q - y[None]) ** 2, axis=1)), jnp.mean(q)
+
+        def actor_loss(params):
+            return -jnp.mean(weight * self.actor(x, params=params).log_prob(action)), None
+
+        value, v_loss, _ = self.value.minimise(value_loss)
+        critic, q_loss, q_mean = self.critic.minimise(critic_loss)
+        actor, pi_loss, _ = self.actor.minimise(actor_loss)
+        metrics = {
+            "value/loss": v_loss, "critic/loss": q_loss, "critic/q": q_mean, "actor/loss": pi_loss,
+            "actor/weight": jnp.mean(weight),
+        }  # fmt: skip
+        target = soft_update(self.target, self.critic.params, config.tau)
+        return self.replace(actor=actor, value=value, critic=critic, target=target), metrics

@@ -1,0 +1,56 @@
+"""What the loops share: how they are driven, and the compiled call that makes gradient steps on stacked batches."""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urlrl.errors import TrainingDiverged
+from urlrl.types import EnvSpec, Transition
+
+
+class Loop(Protocol):
+    """A run in progress: `epoch` advances it, `state` and `restore` are its whole memory."""
+
+    agent: Any
+    updates: int  # gradient steps made by this process
+
+    @property
+    def step(self) -> int: ...  # of the unit that the config's `steps` counts
+    def epoch(self) -> dict[str, float]: ...  # metrics of finite values; raises TrainingDiverged
+    def timing(self) -> dict[str, float]: ...  # seconds spent by use since the last call
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any], step: int, rows: Any) -> None: ...
+
+
+@partial(jax.jit, donate_argnums=0)
+def learn(agent: Any, batches: Transition, key: jax.Array) -> tuple[Any, dict[str, jax.Array], jax.Array]:
+    """Updates on stacked batches (updates, batch, ...); returns the agent, mean metrics, and whether all is finite."""
+
+    def body(agent, inputs):
+        return agent.update(*inputs)
+
+    keys = jax.random.split(key, batches.reward.shape[0])
+    agent, metrics = jax.lax.scan(body, agent, (batches, keys))
+    floats = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.floating)]
+    finite = jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
+    return agent, jax.tree.map(jnp.mean, metrics), finite
+
+
+def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) -> dict[str, float]:
+    """Raises TrainingDiverged if a metric, or by `finite` a parameter, is not finite."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    if bad or not finite:
+        what = f"metric '{bad[0]}' is {values[bad[0]]}" if bad else "a parameter of the agent is not finite"
+        raise TrainingDiverged(f"Training diverged at step {step}: {what}; expected finite numbers.")
+    return values
+
+
+def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:
+    """`n` transitions of zeros: the shapes of what flows."""
+    f32 = partial(np.zeros, dtype=np.float32)
+    obs, action = f32((n, spec.obs_dim)), f32((n, spec.action_dim))
+    return Transition(obs=obs, action=action, reward=f32(n), discount=f32(n), next_obs=obs, z=f32((n, z_dim)))
