@@ -63,7 +63,7 @@ class FBConfig:
     penalty: Literal["none", "vc", "mc"] = "none"  # conservatism: none | of values | of measures
     penalty_budget: float = 50.0  # P that is allowed before alpha rises
     penalty_lr: float = 1e-4  # Adam, of log alpha; 0: alpha stays as it is
-    penalty_init: float = 1.0  # initial alpha
+    penalty_init: float = 1.0  # initial alpha; from 0 it never rises: P is measured only
     max_gradient: float = math.inf  # each gradient entry of F and B is clipped to it
 
     def __post_init__(self):
@@ -71,9 +71,8 @@ class FBConfig:
         check_wide("FB", self.z)
         check("backward_width", self.backward_width, 1)
         check("actor_lr", self.actor_lr, 0, open_low=True)
-        for name in ("orthonormality", "penalty_budget", "penalty_lr"):
+        for name in ("orthonormality", "penalty_budget", "penalty_lr", "penalty_init"):
             check(name, getattr(self, name), 0)
-        check("penalty_init", self.penalty_init, 0, open_low=True)
         check("mix", self.mix, 0, 1)
         check("batch.size", self.batch.size, 2)
         check_choice("penalty", self.penalty, PENALTIES)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check
+from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
@@ -56,6 +56,8 @@ class HILPConfig:
             check(name, getattr(self, name), 0, 1)
         check("plan_recursions", self.plan_recursions, 0)
         check("plan_neighbours", self.plan_neighbours, 1)
+        if not self.batch.goals:
+            raise UserError("batch.goals is False: expected True, as HILP learns from goals.")
 
     def iql(self) -> IQLConfig:
         """The policy learner's share of this."""

@@ -18,7 +18,7 @@ centred phi(s') - mean as psi's features, as the released code does for every re
 which is the paper's Eq. 7 and what the code uses to reach goals.
 
 Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them differ);
-a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-6 of its mean eigenvalue. The "concat"
+a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-5 of its trace. The "concat"
 cumulant, pixels and the svd, latent and autoencoder features are left out.
 """
 
@@ -68,9 +68,15 @@ class SFConfig:
         for name in ("mix", "distance_gamma", "distance_expectile"):
             check(name, getattr(self, name), 0, 1)
         check("feature_width", self.feature_width, 1)
+        check("batch.size", self.batch.size, 2)
         check("feature_lr", self.feature_lr, 0, open_low=True)
         if self.features in WITH_GOALS and not self.batch.goals:
             raise UserError(f"batch.goals is False: expected True, as features '{self.features}' learn from goals.")
+        if self.features == "contrastive" and self.batch.goal_random:
+            raise UserError(
+                f"batch.goal_random is {self.batch.goal_random}: expected 0, as features 'contrastive' learn from later "
+                f"states of the same episode."
+            )
 
     def ddpg(self) -> DDPGConfig:
         """What fine-tuning goes on with."""
@@ -243,6 +249,7 @@ class SF(struct.PyTreeNode):
 
 def whitened(x: Array, features: Array) -> jax.Array:
     """Cov^-1 x for each row of x (m, d), Cov = features^T features / n, uncentred."""
-    cov = features.T @ features / features.shape[0]
-    ridge = 1e-6 * (jnp.trace(cov) / cov.shape[0] + 1e-6)
+    # An accelerator's fast products err by 1e-3, and without its ridge a covariance of few directions has no root.
+    cov = jnp.matmul(features.T, features, precision="highest") / features.shape[0]
+    ridge = 1e-5 * jnp.trace(cov) + 1e-12
     return jax.scipy.linalg.solve(cov + ridge * jnp.eye(cov.shape[0]), x.T, assume_a="pos").T

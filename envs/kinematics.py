@@ -190,7 +190,7 @@ class Pose:
             parent = self._frame(body.parent)
             position = _plus(parent.position, _combine(body.offset, parent.axes))
             axes = _turned(parent.axes, body.turn)
-            joints = []
+            joints: list[tuple[_Joint, Vector, Vector]] = []
             for joint in body.joints:
                 coordinates = self._qpos[joint.qpos :]
                 if joint.kind == mujoco.mjtJoint.mjJNT_FREE:
@@ -276,7 +276,7 @@ def _hinge(axis: Vector, angle: np.ndarray) -> list[list[Component]]:
     cross = np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]])
     square = cross @ cross
     sine, cosine = np.sin(angle), np.cos(angle)
-    turn: list[list[Component]] = np.eye(3).tolist()
+    turn: list[list[Component]] = [list(axis) for axis in _EYE]
     for k, j in np.ndindex(3, 3):
         if square[k, j] == -1:
             turn[k][j] = cosine

@@ -10,7 +10,7 @@ slides along walls and passes the corner of one wall, but not between two that t
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +194,7 @@ def _reset(seed: jax.Array, level: Level) -> jax.Array:
 @jax.jit
 def step_all(xy: Array, actions: Array, walls: Array) -> jax.Array:
     """`step` of positions and actions (n, 2) in one maze: positions (n, 2)."""
-    return jax.vmap(lambda xy, action: step(State(xy, walls), action).obs)(xy, actions)
+    return jax.vmap(lambda xy, action: step(State(xy, jnp.asarray(walls)), action).obs)(xy, actions)
 
 
 class MazeEnv(HostVectorEnv):
@@ -245,6 +245,18 @@ class MazeGoalTask(Task):
 
     def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
         return np.tile(self.goal_position, (len(clock), 1))
+
+    def goal_obs(self, env: Any) -> np.ndarray:
+        return env.goal_obs(np.array([self.goal_position]))[0].astype(np.float32)
+
+    def ceiling(self) -> tuple[float, str]:
+        """Of the controller that value iteration finds, from the fixed start over one episode."""
+        from urlrl.envs.maze_control import returns, rollout, value_iteration
+
+        layout, goal = LAYOUTS[self.env.removeprefix("maze:").removesuffix("_fixed")], np.array(self.goal_position)
+        controller = value_iteration(layout.walls, goal)
+        path = rollout(controller.act, layout.walls, layout.start[None], layout.episode_steps)
+        return float(returns(path, goal)[0]), "value iteration"
 
 
 def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:

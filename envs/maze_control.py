@@ -31,7 +31,7 @@ def shortest_steps(walls: np.ndarray, goal: tuple[int, int]) -> Ways:
         raise UserError(f"The goal {goal} is a wall: expected row and column of a free cell.")
     height, width = walls.shape
     steps = np.full(walls.shape, -1)
-    toward = np.stack(np.indices(walls.shape), axis=-1)
+    toward = np.moveaxis(np.indices(walls.shape), 0, -1)
     steps[goal] = 0
     queue = deque([goal])
     while queue:

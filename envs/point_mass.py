@@ -41,7 +41,7 @@ SPEC = EnvSpec(
 
 def _box(x: float, y: float, half_x: float, half_y: float, solid: bool) -> str:
     return (
-        f'<geom type="box" pos="{x} {y} {2 * RADIUS}" size="{half_x} {half_y} {2 * RADIUS}" rgba=".6 .6 .65 1" '
+        f'<geom type="box" pos="{x} {y} {2 * RADIUS}" size="{half_x} {half_y} {2 * RADIUS}" rgba=".45 .45 .5 1" '
         f'conaffinity="{int(solid)}"/>'
     )
 
@@ -56,7 +56,7 @@ _XML = f"""<mujoco model="point_mass_maze">
     <motor gear=".1" ctrllimited="true" ctrlrange="-1 1"/>
   </default>
   <worldbody>
-    <light pos="0 0 1"/>
+    <light pos="0 0 2" directional="true" diffuse=".5 .5 .5" specular="0 0 0"/>
     <camera name="track" pos="0 0 .8"/>
     <geom type="plane" size="{ARENA} {ARENA} .1" rgba=".9 .9 .9 1"/>
     {_box(EDGE, 0, THICKNESS, EDGE, False)} {_box(-EDGE, 0, THICKNESS, EDGE, False)}

@@ -66,6 +66,15 @@ class Task:
         del context, clock
         return None
 
+    def goal_obs(self, env: Any) -> np.ndarray | None:
+        """The observation (obs,) to reach, of a task whose goal is the same in every episode; `env` is acted out in."""
+        del env
+        return None
+
+    def ceiling(self) -> tuple[float, str] | None:
+        """A return that is hard to exceed, and whose it is; None where none is known."""
+        return None if self.expert is None else (self.expert, "published expert")
+
     def score(self, moment: Moment) -> np.ndarray:
         """The reward of one control step, (n,)."""
         assert self.reward is not None, self.name
@@ -261,6 +270,12 @@ _LOCOMOTION = {
 }  # fmt: skip
 
 
+def _maze(name: str) -> Task:
+    from urlrl.envs.maze import maze_tasks  # It imports this file.
+
+    return maze_tasks()[name]
+
+
 def _urlb(name: str) -> Task:
     from urlrl.envs.urlb import urlb_task  # Imports dm_control: the other tasks need not.
 
@@ -275,6 +290,7 @@ def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
+MAZE_TASKS = {name: tuple(f"maze_{name}_goal_{i}" for i in range(1, 6)) for name in ("8x8", "medium", "large")}
 ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
     "walker": _each("walker", ("stand", "walk", "run", "flip")),
     "cheetah": _each("cheetah", ("run", "run_backward", "walk", "walk_backward")),
@@ -296,6 +312,7 @@ TASKS: dict[str, Callable[[], Task]] = {
         for names in table.values()
         for name in names
     },
+    **{name: partial(_maze, name) for names in MAZE_TASKS.values() for name in names},
 }
 
 

@@ -1,5 +1,7 @@
 """The mazes: no way leads through a wall, and what is known of them is right."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,12 +101,17 @@ def component(walls, at):
     return shortest_steps(walls, at).steps >= 0
 
 
+@partial(jax.jit, static_argnums=0)
+def path_of(step, state, actions):
+    """The positions that actions (T, ...) lead to."""
+    return jax.lax.scan(lambda state, action: (step(state, action),) * 2, state, actions)[1].obs
+
+
 def assert_stays(step, walls, at, inside, actions):
     """Who starts in the free cell `at`, `inside` (2,) of it, never leaves the cells that are connected with it."""
     allowed = component(walls, at)
     xy = jnp.float32(centre(np.array(at), walls.shape) - 0.5 + np.array(inside))
-    path = jax.lax.scan(lambda state, action: (step(state, action),) * 2, State(xy, jnp.array(walls)), actions)[1].obs
-    path = np.asarray(path, np.float64)
+    path = np.asarray(path_of(step, State(xy, jnp.array(walls)), actions), np.float64)
     row, column = cell(path, walls.shape)
     assert (row >= 0).all() and (row < walls.shape[0]).all() and (column >= 0).all() and (column < walls.shape[1]).all()
     assert allowed[row, column].all()
@@ -186,7 +193,7 @@ def test_the_environment_is_its_pure_functions():
     assert np.array_equal(obs, np.stack([state.obs for state in states])) and obs.dtype == np.float32
     for action in np.random.default_rng(0).uniform(-1.2, 1.2, (30, 3, 2)):
         obs, *_ = env.step(action)
-        states = [step(state, jnp.float32(one)) for state, one in zip(states, action)]
+        states = [jax.jit(step)(state, jnp.float32(one)) for state, one in zip(states, action)]
         assert np.array_equal(obs, np.stack([state.obs for state in states]))
         assert np.array_equal(obs, env.position()) and np.array_equal(obs, env.physics())
 
@@ -200,17 +207,14 @@ def test_levels_come_from_outside_one_per_lane(fixed):
     actions = jnp.float32(np.random.default_rng(1).uniform(-1, 1, (40, 5, 2)))
 
     @jax.jit
-    def run(keys, level):
-        state = jax.vmap(reset)(keys, level)
-        return jax.lax.scan(lambda state, action: (jax.vmap(step)(state, action),) * 2, state, actions)[1].obs
+    def run(seeds):
+        return path_of(jax.vmap(step), jax.vmap(reset)(jax.vmap(jax.random.key)(seeds), level), actions)
 
-    together = np.asarray(run(jax.vmap(jax.random.key)(jnp.arange(5)), level))
+    together = np.asarray(run(jnp.arange(5)))
     for lane in range(5):
         state = reset(jax.random.key(lane), jax.tree.map(lambda x, lane=lane: x[lane], level))
         assert not fixed or np.array_equal(state.obs, level.start[lane])
-        for t in range(40):
-            state = step(state, actions[t, lane])
-            assert np.allclose(state.obs, together[t, lane], atol=1e-5)
+        assert np.allclose(path_of(step, state, actions[:, lane]), together[:, lane], atol=1e-5)
         assert not walls[lane][cell(together[:, lane], (6, 7))].any()
 
 

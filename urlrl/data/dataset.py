@@ -9,6 +9,7 @@ state of the row's own observation; it is there where the source had one.
 import hashlib
 import json
 import shutil
+import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -318,7 +319,11 @@ def _read_info(folder: Path) -> DatasetInfo:
         if data["format"] != FORMAT:
             raise ValueError(f"it says format {data['format']!r}, not {FORMAT!r}")
         data["physics"] = tuple((str(name), int(size)) for name, size in data["physics"])
-        return DatasetInfo(**data)
+        info = DatasetInfo(**data)
+        for name, default in asdict(DatasetInfo("", "")).items():
+            if type(found := getattr(info, name)) is not type(default):
+                raise ValueError(f"'{name}' is {found!r}, not a {type(default).__name__}")
+        return info
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
@@ -328,7 +333,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         column = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: the dataset is not whole.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
     if column.shape != shape or column.dtype != dtype:
         raise UserError(

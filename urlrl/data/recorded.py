@@ -6,8 +6,9 @@ where rows are missing (`keep_data="window"`) and where the data ends.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,15 @@ from urlrl.types import EnvSpec
 NAMES = Names("obs", "action", "reward")
 
 
-def read_run(run: Path, env: str, spec: EnvSpec, root: int = 0) -> Source:
+def read_run(
+    run: Path, env: str, spec: EnvSpec, root: int = 0, hashes: Mapping[str, str] = MappingProxyType({})
+) -> Source:
     """All episodes in `<run>/replay`, in the order in which they end.
 
     Args:
         spec: of the environment that the run trained in, with its root in front of the observation if that was so.
         root: how many coordinates of the root that are; they are not part of the episodes' observations.
+        hashes: of shards by their file, where they are known.
 
     Raises:
         UserError: there are no shards; or later, at one that cannot be read or does not fit.
@@ -48,7 +52,7 @@ def read_run(run: Path, env: str, spec: EnvSpec, root: int = 0) -> Source:
     folder = ShardFolder(run / "replay", transition_fields(spec, z_dim), lanes)
     info = DatasetInfo(env, f"{run} (a run)", spec.physics, spec.obs_is_physics and not root)
     total = sum(end - begin for begin, end in map(_range, files))
-    return Source(info, _episodes(folder, files, lanes, root), total)
+    return Source(info, _episodes(folder, files, lanes, root, hashes), total)
 
 
 def _header(file: Path) -> tuple[int, int]:
@@ -72,7 +76,9 @@ def _range(file: Path) -> tuple[int, int]:
     return int(begin), int(end)
 
 
-def _episodes(folder: ShardFolder, files: list[Path], lanes: int, root: int) -> Iterator[Episode]:
+def _episodes(
+    folder: ShardFolder, files: list[Path], lanes: int, root: int, hashes: Mapping[str, str]
+) -> Iterator[Episode]:
     held: list[list[Rows]] = [[] for _ in range(lanes)]  # of each lane's episode, the rows so far
     reached = _range(files[0])[0]
     for file in files:
@@ -81,7 +87,7 @@ def _episodes(folder: ShardFolder, files: list[Path], lanes: int, root: int) -> 
             raise UserError(f"{file} begins at row {begin:,}: expected {reached:,}, and whole rounds of {lanes} lanes.")
         if begin > reached:
             yield from _ended(held, root, file)
-        rows = folder.read(Shard(file.name, begin, end, ""))
+        rows = folder.read(Shard(file.name, begin, end, hashes.get(file.name, "")))
         if len(rows["obs"]) != end - begin:
             raise UserError(f"{file} holds {len(rows['obs']):,} rows: expected {end - begin:,}, as its name says.")
         yield from _complete(rows, held, lanes, root, file)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from urlrl.errors import UserError
 from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import Policy, pursue, rollout, uniform
+from urlrl.evaluation.rollout import Policy, pursue, pursue_one, rollout, uniform
 from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, RewardPrompt, Trajectory, Transition
@@ -35,6 +35,11 @@ def play(env: HostEnv, agent: Any, task: Any, seed: int) -> Trajectory:
     """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
     return _episodes(env, pursue(agent, tasks, temperature=0.0), stream(seed, "prompt"), seed)
+
+
+def play_one(env: HostEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+    """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
+    return _episodes(env, pursue_one(agent, task, temperature=0.0), stream(seed, "prompt"), seed)
 
 
 def play_random(env: HostEnv, seed: int) -> Trajectory:
@@ -64,7 +69,8 @@ def read_reward(agent: Any, steps: Transition, seed: int) -> tuple[Any, dict[str
             f"between states that the run has seen."
         )
     order = np.random.default_rng(env_seed(seed, "prompt, held out")).permutation(n)
-    held_out, shown = (Transition(*(x[rows] for x in steps)) for rows in np.split(order, [max(1, int(HELD_OUT * n))]))
+    cut = np.split(order, [max(1, int(HELD_OUT * n))])
+    held_out, shown = (jax.tree.map(lambda x, rows=rows: x[rows], steps) for rows in cut)
     task = agent.read(RewardPrompt(shown), shown, stream(seed, "prompt, read"))
     predicted = np.asarray(jax.jit(type(agent).predict_reward)(agent, task, held_out), np.float64)
     return task, {"samples": n, "held_out": len(predicted), "r2": r2(held_out.reward, predicted)}

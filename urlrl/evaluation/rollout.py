@@ -24,6 +24,12 @@ def _pursue(agent, obs, tasks, key, t, temperature):
 
 
 @jax.jit
+def _pursue_one(agent, obs, task, key, t, temperature):
+    z = agent.aim(task, obs)
+    return agent.sample_actions(obs, z, jax.random.fold_in(key, t), temperature), z
+
+
+@jax.jit
 def _uniform(like, key, t):
     return jax.random.uniform(jax.random.fold_in(key, t), like.shape, minval=-1.0, maxval=1.0)
 
@@ -36,6 +42,11 @@ def follow(agent: Any, z: jax.Array, temperature: float) -> Policy:
 def pursue(agent: Any, tasks: Any, temperature: float) -> Policy:
     """Each lane pursues its task (a stacked pytree), re-aimed at every step."""
     return lambda obs, key, t: _pursue(agent, obs, tasks, key, t, np.float32(temperature))
+
+
+def pursue_one(agent: Any, task: Any, temperature: float) -> Policy:
+    """All lanes pursue one task, re-aimed at every step."""
+    return lambda obs, key, t: _pursue_one(agent, obs, task, key, t, np.float32(temperature))
 
 
 def uniform(action_dim: int) -> Policy:

@@ -9,6 +9,7 @@ actor and no target actor. URLB's returns of three steps are of one here: with a
 anew for each batch, three steps would count one reward for a jump.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -61,12 +62,12 @@ class DDPG(struct.PyTreeNode):
     def insert_inputs(self, start: int, num: int) -> "DDPG":
         """A learner that starts here and sees `num` further inputs at `start` of x, and ignores them so far. Its
         targets are its critics, its optimisers begin anew."""
-        return self._restart(*(insert_inputs(net.params, start, num) for net in (self.actor, self.critic)))
+        return self._with_inputs(lambda params, layers: insert_inputs(params, start, num, layers))
 
     def hold_input(self, start: int, values: Array) -> "DDPG":
         """A learner that starts from this one with the inputs [start, start + len(values)) of x held at `values`, and
         no longer sees them."""
-        return self._restart(*(fold_input(net.params, start, values) for net in (self.actor, self.critic)))
+        return self._with_inputs(lambda params, layers: fold_input(params, start, values, layers))
 
     def fresh_critic(self, key: jax.Array) -> "DDPG":
         """This learner with untrained critics."""
@@ -76,7 +77,9 @@ class DDPG(struct.PyTreeNode):
         critic = self.critic.restart(self.critic.module.init(key, x, action)["params"])
         return self.replace(critic=critic, target=jax.tree.map(jnp.copy, critic.params))
 
-    def _restart(self, actor: dict, critic: dict) -> "DDPG":
+    def _with_inputs(self, change: Callable[[dict, tuple[str, ...]], dict]) -> "DDPG":
+        """`change` maps parameters and the names of the layers that read x."""
+        actor, critic = (change(net.params, net.module.input_layers) for net in (self.actor, self.critic))
         return self.replace(
             actor=self.actor.restart(actor), critic=self.critic.restart(critic), target=jax.tree.map(jnp.copy, critic)
         )

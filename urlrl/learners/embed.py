@@ -56,9 +56,14 @@ class ForwardMap(nn.Module):
         return jnp.stack([_dense(_hidden(x, self.width), self.out) for _ in range(2)])
 
 
+TWO_INPUTS = ("Dense_0", "Dense_2")  # first layers of `_two_embeddings`
+
+
 class SkillPolicy(nn.Module):
     """The policy of FB and successor features: embeddings of s and of (s, z), one hidden layer. Without z, that of a
-    skill that its weights know (`hold_skill`)."""
+    skill that its weights know (`SkillActor.learner`)."""
+
+    input_layers = TWO_INPUTS
 
     action_dim: int
     width: int
@@ -72,17 +77,15 @@ class SkillPolicy(nn.Module):
 
 
 def _two_embeddings(first: list[Array], second: list[Array], width: int) -> jax.Array:
-    """Of two inputs, each an embedding and a hidden layer of half the width, side by side. Their first layers are
-    `TWO_INPUTS`."""
+    """Of two inputs, each an embedding and a hidden layer of half the width, side by side."""
     parts = [_hidden(_embed(jnp.concatenate(part, axis=-1), width), width // 2) for part in (first, second)]
     return jnp.concatenate(parts, axis=-1)
 
 
-TWO_INPUTS = ("Dense_0", "Dense_2")
-
-
 class DDPGPolicy(nn.Module):
     """DDPG's: embedding, hidden layer, mean."""
+
+    input_layers = ("Dense_0",)
 
     action_dim: int
     width: int
@@ -97,6 +100,8 @@ class DDPGPolicy(nn.Module):
 
 class DDPGCritics(nn.Module):
     """Two Q(x, action) on one embedding: (*B, in), (*B, act) -> (2, *B)."""
+
+    input_layers = ("Dense_0",)
 
     width: int
 

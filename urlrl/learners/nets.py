@@ -15,6 +15,7 @@ from flax import struct
 from urlrl.types import Array, Layer
 
 LOG_STD_MIN, LOG_STD_MAX = float(np.log(1e-6)), 2.0
+LOG_ZERO = -200.0  # a finite logarithm of which exp is 0 in float32
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 tiny_uniform = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
@@ -74,7 +75,7 @@ def minimise_jointly(
 
 
 class PositiveScalar(struct.PyTreeNode):
-    """A positive number learned in log space: a dual variable, a temperature."""
+    """A positive number learned in log space: a dual variable, a temperature. One that starts at 0 stays there."""
 
     log_value: jax.Array
     opt_state: Any
@@ -82,7 +83,7 @@ class PositiveScalar(struct.PyTreeNode):
 
     @classmethod
     def create(cls, value: float, lr: float) -> "PositiveScalar":
-        log_value, tx = jnp.log(jnp.float32(value)), adam(lr)
+        log_value, tx = jnp.maximum(jnp.log(jnp.float32(value)), LOG_ZERO), adam(lr)
         return cls(log_value=log_value, opt_state=tx.init(log_value), tx=tx)
 
     @property
@@ -350,13 +351,15 @@ def dense_layers(model: Model) -> tuple[Layer, ...]:
     return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
 
 
-def fold_input(params: Any, start: int, values: Array, layer: str = "Dense_0") -> Any:
-    """Parameters of a network whose `layer` reads the input, with inputs [start, start + len(values)) held at `values`
-    and gone."""
-    first = params[layer]
+def fold_input(params: Any, start: int, values: Array, layers: tuple[str, ...] = ("Dense_0",)) -> Any:
+    """Parameters of a network with inputs [start, start + len(values)) held at `values` and gone, of all the `layers`
+    that read the input."""
     end = start + values.shape[-1]
-    kernel = jnp.concatenate([first["kernel"][:start], first["kernel"][end:]])
-    return {**params, layer: {"kernel": kernel, "bias": first["bias"] + values @ first["kernel"][start:end]}}
+    for layer in layers:
+        first = params[layer]
+        kernel = jnp.concatenate([first["kernel"][:start], first["kernel"][end:]])
+        params = {**params, layer: {"kernel": kernel, "bias": first["bias"] + values @ first["kernel"][start:end]}}
+    return params
 
 
 def insert_inputs(params: Any, start: int, num: int, layers: tuple[str, ...] = ("Dense_0",)) -> Any:

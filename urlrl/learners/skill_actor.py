@@ -55,7 +55,7 @@ class SkillActor(struct.PyTreeNode):
         """DDPG whose policy is this one under z (d,), with untrained critics."""
         module = self.model.module
         obs_dim = self.model.params[TWO_INPUTS[0]]["kernel"].shape[0]
-        params = fold_input(self.model.params, obs_dim, z, layer=TWO_INPUTS[1])
+        params = fold_input(self.model.params, obs_dim, z, layers=TWO_INPUTS[1:])
         obs, action = jnp.zeros((1, obs_dim), jnp.float32), jnp.zeros((1, module.action_dim), jnp.float32)
         ddpg = DDPG.create(config, obs, action, key)
         return ddpg.replace(actor=Model(params, ddpg.actor.tx.init(params), module, ddpg.actor.tx))

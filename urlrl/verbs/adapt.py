@@ -171,11 +171,11 @@ def _compare(
     return result
 
 
-def measure_floors(task: Task) -> dict[str, dict[str, float]]:
-    """Returns of controllers that know nothing, mean and standard error over FLOOR_EPISODES episodes; and that of
-    standing still, where a task is known to pay it."""
-    with closing(make_task_env(task, FLOOR_EPISODES)) as env:
-        shape, rng = (FLOOR_EPISODES, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
+def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict[str, float]]:
+    """Returns of controllers that know nothing, mean and standard error over so many episodes; and that of standing
+    still, where a task is known to pay it."""
+    with closing(make_task_env(task, episodes)) as env:
+        shape, rng = (episodes, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
         acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "random": lambda obs: rng.uniform(-1, 1, shape),
             "zero action": lambda obs: np.zeros(shape),
@@ -184,7 +184,7 @@ def measure_floors(task: Task) -> dict[str, dict[str, float]]:
         for name, act in acts.items():
             returns = episode_returns(env, act, env_seed(0, "floors"))
             error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
-            floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": FLOOR_EPISODES}
+            floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": episodes}
     if task.stand_still is not None:
         floors["standing still"] = {"mean": task.stand_still}
     return floors
@@ -201,11 +201,11 @@ def make_setting(
         return opened.enter_context(closing(make_task_env(task, num_envs, root_position=loaded.config.root_position)))
 
     rows = past(run, loaded, config.samples, seed)
-    data = None if rows is None else _labelled(rows, task)
+    data = None if rows is None else labelled(rows, task)
     return Setting(loaded.agent, make_env, config, seed, data, _spread(loaded, rows, task), show)
 
 
-def _labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
+def labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
     """Transitions with the rewards of a task that is the same in every episode; zeros for one that is not."""
     context = np.stack([task.draw(np.random.default_rng(0))] * len(rows["obs"]))
     clock = np.ones(len(rows["obs"]), np.int64)

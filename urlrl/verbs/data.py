@@ -31,7 +31,7 @@ from urlrl.verbs.meter import metered
 AUTO = "auto"
 EXPORTS = ("exorl", "minari")
 CHUNK = 65536  # rows that are labelled together
-OURS = ("dmc", "jaco", "gym", "ogbench")  # what stands before the colon of an environment that a file may name
+OURS = ("dmc", "jaco", "maze", "gym", "ogbench")  # what stands before the colon of an environment that a file may name
 
 
 def open_source(path: Path | str, *, env: str | None = None, format: str = AUTO) -> Source:
@@ -296,7 +296,8 @@ def _with_physics(source: Source, episodes: Iterator[Episode]) -> Iterator[Episo
 
 
 def _open_run(path: Path, env: str | None) -> Source:
-    config = RunFolder(path).manifest()["config"]
+    folder = RunFolder(path)
+    config = folder.manifest()["config"]
     try:
         name, episode_steps, root = (config[key] for key in ("env", "episode_steps", "root_position"))
     except (KeyError, TypeError) as error:
@@ -305,7 +306,8 @@ def _open_run(path: Path, env: str | None) -> Source:
         ) from error
     with closing(make_env(name, 1, episode_steps=episode_steps, root_position=root)) as made:
         spec = made.env_spec
-    source = read_run(path, name if env is None else env, spec, len(spec.position) if root else 0)
+    hashes = {shard["file"]: shard["sha256"] for saved in folder.checkpoints.infos() for shard in saved["shards"]}
+    source = read_run(path, name if env is None else env, spec, len(spec.position) if root else 0, hashes)
     return source if env is None else sources.fitted(source, _spec(env, given=True)[0])
 
 

@@ -1,0 +1,39 @@
+"""Protocols of zero-shot evaluation: what an agent is told, how often it then acts, what is counted. A protocol is
+fixed: another number in it is another name.
+
+Scores are of the final checkpoint. An agent is told each task once, by `samples` labelled transitions of its own past
+(or of the dataset that it learned from) or by the goal itself, and acts deterministically for whole episodes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from urlrl.errors import unknown
+
+PromptKind = Literal["reward", "goal"]
+
+
+@dataclass(frozen=True)
+class ZeroShotSuite:
+    name: str
+    tasks: tuple[str, ...]
+    prompts: tuple[PromptKind, ...] = ("reward",)  # how each task is told; an agent answers those that it can
+    samples: int = 5_120  # labelled transitions of a reward prompt; also what an agent may look at to read a goal
+    episodes: int = 20  # of each task; their undiscounted returns are averaged
+    floor_episodes: int = 50  # of the random policy, and of action zero
+
+
+def make_suites(exorl: dict[str, tuple[str, ...]], mazes: dict[str, tuple[str, ...]]) -> dict[str, ZeroShotSuite]:
+    """The protocols, by name, of these groups of tasks."""
+    suites = [
+        *(ZeroShotSuite(f"exorl-v1/{domain}", tasks) for domain, tasks in exorl.items()),
+        *(ZeroShotSuite(f"maze-v1/{layout}", tasks, prompts=("reward", "goal")) for layout, tasks in mazes.items()),
+    ]
+    return {suite.name: suite for suite in suites}
+
+
+def find_suite(name: str, suites: dict[str, ZeroShotSuite]) -> ZeroShotSuite:
+    """Raises UserError that offers the nearest name."""
+    if name not in suites:
+        raise unknown("suite", name, suites)
+    return suites[name]

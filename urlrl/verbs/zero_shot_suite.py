@@ -1,0 +1,160 @@
+"""A run scored by a zero-shot protocol: every task told once, nothing trained, floors and ceilings beside it."""
+
+import json
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from urlrl.config import MAX_SEED, OfflineConfig, to_json
+from urlrl.data.dataset import Dataset
+from urlrl.data.replay import Rows, relabelled
+from urlrl.envs.tasks import MAZE_TASKS, ZERO_SHOT_TASKS, Task, TaskEnv, check_runs_on, find_task, make_task_env
+from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.evaluation import prompting
+from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
+from urlrl.files import write_atomically
+from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.streams import stream
+from urlrl.training.log import Progress, make_progress
+from urlrl.types import GoalPrompt, Trajectory, Transition
+from urlrl.verbs.adapt import labelled, measure_floors
+from urlrl.verbs.data import best_returns
+from urlrl.verbs.runs import Loaded, load_checkpoint, past, run_dataset
+
+SUITES = make_suites(ZERO_SHOT_TASKS, MAZE_TASKS)
+
+
+def evaluate_suite(
+    run: Path | str,
+    suite: str,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    json_file: Path | str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Score a run by a protocol such as "exorl-v1/walker", and write `<run>/zero_shot/<suite>.json`.
+
+    Args:
+        samples: labelled transitions of each reward prompt, if not the protocol's: the result is then marked as such.
+        seed: of the samples, resets and random actions.
+        step: which checkpoint; None is the newest that is whole.
+        json_file: also write the result there.
+
+    Returns:
+        {"suite", "protocol", "env", "agent", "step", "seed", "samples", "rows": [...], "notes", "versions"}; a row is
+        {"task", "prompt", "return": {"mean", "low", "high"}, "fit": {"samples", "held_out", "r2"}, "gamma",
+        "predicted_return", "discounted_return", "floors", "ceiling", "best_in_data", ...}: see docs/metrics.md.
+
+    Raises:
+        UserError: no such suite, a run of another environment, or one without data that could be labelled.
+    """
+    check("seed", seed, 0, MAX_SEED)
+    protocol = find_suite(suite, SUITES)
+    check("samples", protocol.samples if samples is None else samples, 10)
+    enable_compilation_cache()
+    loaded = load_checkpoint(run, step)
+    tasks = [find_task(name) for name in protocol.tasks]
+    for task in tasks:
+        check_runs_on(task, loaded.config.env)
+    progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
+    count = protocol.samples if samples is None else samples
+    if count != protocol.samples:
+        notes.append(f"Prompts of {count:,} labelled transitions: the protocol has {protocol.samples:,}.")
+    rows = past(run, loaded, round(count / (1 - prompting.HELD_OUT)), seed)
+    if rows is None:
+        raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
+    found = []
+    with closing(progress):
+        for task in tasks:
+            progress.update(f"{task.name}: {len(found)} of {len(tasks)} tasks done")
+            found += _score_task(loaded, task, protocol, rows, seed, notes, progress)
+    result = {
+        "suite": suite,
+        "protocol": to_json(protocol),
+        "env": loaded.config.env,
+        "agent": loaded.config.agent_name,
+        "run_seed": loaded.config.seed,
+        "step": loaded.step,
+        "seed": seed,
+        "samples": count,
+        "rows": found,
+        "notes": notes,
+        "versions": versions(),
+    }
+    content = json.dumps(result, indent=1).encode()
+    file = Path(run) / "zero_shot" / f"{suite.replace('/', '-')}{'' if count == protocol.samples else f'-{count}'}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for target in (file, *([Path(json_file)] if json_file else [])):
+        write_atomically(target, content)
+    return result
+
+
+def _score_task(
+    loaded: Loaded, task: Task, protocol: ZeroShotSuite, rows: Rows, seed: int, notes: list[str], progress: Progress
+) -> list[dict[str, Any]]:
+    """A row for each kind of prompt that the agent answers."""
+    around = {
+        "floors": measure_floors(task, protocol.floor_episodes),
+        "ceiling": task.ceiling(),
+        "best_in_data": _best_in_data(loaded, task),
+    }
+    found = []
+    with closing(make_task_env(task, protocol.episodes, root_position=loaded.config.root_position)) as env:
+        for kind in protocol.prompts:
+            try:
+                told = _read(kind, loaded, task, env, rows, seed)
+            except UserError as error:  # The agent cannot be asked so, or the data says nothing of this reward.
+                note = str(error) if isinstance(error, UnsupportedPrompt) else f"{task.name}: {error}"
+                notes += [] if note in notes else [note]
+                continue
+            read, fit = told
+            trajectory = prompting.play_one(env, loaded.agent, read, seed)
+            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(loaded.agent, read, trajectory, kind)}
+            progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
+            found.append(row | around)
+    return found
+
+
+def _read(
+    kind: PromptKind, loaded: Loaded, task: Task, env: TaskEnv, rows: Rows, seed: int
+) -> tuple[Any, dict[str, Any] | None]:
+    """What the agent makes of the task, and how well that explains its reward."""
+    if kind == "reward":
+        return prompting.read_reward(loaded.agent, labelled(rows, task), seed)
+    goal = task.goal_obs(env)
+    if goal is None:
+        raise UserError(f"Task '{task.name}' has no goal that an observation shows: expected a reward prompt.")
+    seen: Transition = relabelled(rows, rows["reward"])
+    return loaded.agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
+
+
+def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) -> dict[str, Any]:
+    """Returns of the episodes, and what the agent expected of them where it was told a reward."""
+    rewards = np.where(trajectory.mask, trajectory.steps.reward, np.nan)
+    returns = prompting.returns(rewards)
+    row: dict[str, Any] = {"return": prompting.interval(returns), "returns": returns.tolist(), "episode_steps": len(rewards)}
+    if kind == "goal" or not hasattr(agent, "predict_return"):
+        return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
+    gamma = float(agent.config.gamma)
+    start = trajectory.steps.obs[0].astype(np.float32)
+    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, read, start), np.float64)
+    discounted = prompting.interval(prompting.returns(rewards, gamma))
+    return row | {"gamma": gamma, "discounted_return": discounted, "predicted_return": float(predicted.mean())}
+
+
+def _best_in_data(loaded: Loaded, task: Task) -> float | None:
+    """The best episode return of this task in the dataset that the agent learned from; None for other runs."""
+    if not isinstance(loaded.config, OfflineConfig) or not loaded.spec.physics:
+        return None
+    return _best(run_dataset(loaded.config), task.name)
+
+
+@cache
+def _best(dataset: Dataset, task: str) -> float:
+    return float(best_returns(dataset, task).max())
