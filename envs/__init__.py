@@ -1,5 +1,5 @@
 """Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed]`,
-`gym:<id>`, or a user's `module:function`."""
+`ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
 
 from collections.abc import Callable
 
@@ -50,8 +50,9 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     """`num_envs` copies of an environment, stepped together.
 
     Args:
-        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed]`, `gym:<id>`, or
-            `module:function` where the function takes nothing and returns a `gymnasium.Env`.
+        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed]`,
+            `ogbench:<id>`, `gym:<id>`, or `module:function` where the function takes nothing and returns a
+            `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
             and METRA's phi can only cover what it sees).
@@ -76,9 +77,13 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.maze import MazeEnv
 
         return MazeEnv(rest, num_envs, episode_steps=episode_steps)
+    if kind == "ogbench":
+        from urlrl.envs.ogbench import OGBenchEnv
+
+        return OGBenchEnv(rest, num_envs, episode_steps=episode_steps)
     if kind == "gym" or rest:
         from urlrl.envs.gym import GymEnv, find_maker
 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>[_fixed]", "gym:<id>", "module:function")
-    raise unknown("environment", name, [*ENVS, *schemes])
+    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>[_fixed]", "ogbench:<id>", "gym:<id>")
+    raise unknown("environment", name, [*ENVS, *schemes, "module:function"])

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import benchmark_data
 import benchmark_env
 import benchmark_learner
+import benchmark_offline
 import benchmark_run
 import tyro
 from benchmark_common import machine
@@ -24,7 +26,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "environment", "learner"]
+Part = Literal["run", "data", "environment", "learner", "offline"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Sizes:
     steps: int = 100  # control steps of each copy per repeat
     widths: tuple[int, ...] = (256, 512, 1024)  # units of both hidden layers
     updates: int = 50  # gradient steps per call
+    offline_updates: int = 5  # the same, of the offline agents
+    offline_batch: int = 1024  # transitions of each of these
+    transitions: int = 5_000_000  # of the dataset that is sampled
+    rows: int = 1_000_000  # physics rows that are labelled
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -41,7 +47,8 @@ class Sizes:
 
 
 QUICK = Sizes(
-    num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0,
+    num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0, offline_updates=1, offline_batch=256,
+    transitions=100_000, rows=20_000,
     presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
 )  # fmt: skip
 
@@ -52,7 +59,7 @@ class Options:
 
     out: Path = Path("runs/bench.json")  # the result
     quick: bool = False  # small sizes, under a minute: shows that it works, not how fast
-    parts: tuple[Part, ...] = ("run", "environment", "learner")  # what to measure
+    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline")  # what to measure
 
 
 def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
@@ -67,6 +74,16 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
     # The run comes first: the peak memory of a child process counts what this one held when it began.
     measures: dict[Part, tuple[Callable[[], Any], Callable[[Any], Table]]] = {
         "run": (lambda: benchmark_run.measure(sizes.presets), benchmark_run.table),
+        "data": (
+            lambda: benchmark_data.measure(sizes.transitions, sizes.rows, sizes.repeats, sizes.seconds),
+            benchmark_data.table,
+        ),
+        "offline": (
+            lambda: benchmark_offline.measure(
+                sizes.widths, sizes.offline_updates, sizes.repeats, sizes.seconds, sizes.offline_batch
+            ),
+            benchmark_offline.table,
+        ),
         "environment": (
             lambda: benchmark_env.measure(sizes.num_envs, sizes.steps, sizes.repeats, sizes.seconds),
             benchmark_env.table,

@@ -46,6 +46,22 @@ def test_learner(benchmark, tmp_path):
     assert 1 < row["flops"]["xla"] / row["flops"]["formula"] < 1.1
 
 
+def test_offline_agents(benchmark, tmp_path):
+    sizes = {"widths": (32,), "offline_updates": 2, "offline_batch": 16}
+    rows = written(benchmark, tmp_path, "offline", **sizes)
+    assert [row["agent"] for row in rows] == ["hilp", "hilp-zsrl", "fb"]
+    for row in rows:
+        assert row["finite"] and row["update"]["median"] > 0 and row["flops"]["value"] > 1e5
+        assert row["batch"] == 16 and row["gemm"]["repeats"] == 2
+
+
+def test_data(benchmark, tmp_path):
+    result = written(benchmark, tmp_path, "data", transitions=3_000, rows=2_000)
+    sampling = result["sampling"]
+    assert sampling["rate"]["median"] > 0 and sampling["bytes"] > 3_000 * 4 * 30
+    assert len(result["relabelling"]) == 8 and all(row["rate"]["repeats"] == 2 for row in result["relabelling"])
+
+
 def test_flops_are_24_hidden_layers_and_the_thin_ones():
     from benchmark_learner import update_flops
 

@@ -16,6 +16,7 @@ from run_tools import TINY, copy_of, transitions
 from safetensors.numpy import load_file, save_file
 
 import urlrl
+from urlrl.agents.uniform import UniformConfig
 from urlrl.data import d4rl, exorl, minari, ogbench
 from urlrl.data.dataset import Dataset, Episode, write_dataset
 from urlrl.data.reading import checked
@@ -239,8 +240,8 @@ OG_FORMS = {"compact": compact, "regular": regular, "saved compact": saved_compa
 def test_all_forms_of_ogbench_are_the_same_episodes(tmp_path, form):
     episodes = unlabelled(make_episodes(), physics=False)
     np.savez_compressed(tmp_path / OG_NAME, **OG_FORMS[form](episodes))
-    source = open_source(tmp_path / OG_NAME)
-    assert source.transitions == 21 and source.info.env == "ogbench:antmaze-medium-v0"
+    source = open_source(tmp_path / OG_NAME, env="")
+    assert source.transitions == 21 and source.info.physics == ()
     assert_same_episodes(source.episodes, episodes)
 
 
@@ -252,27 +253,31 @@ def test_ogbenchs_own_loader_sees_the_same_transitions(tmp_path):
         (s.tobytes(), a.tobytes(), after.tobytes(), False)
         for s, a, after in zip(theirs["observations"], theirs["actions"], theirs["next_observations"])
     )
-    assert pairs(episodes_of(tmp_path / OG_NAME)) == expected
+    assert pairs(episodes_of(tmp_path / OG_NAME, env="")) == expected
 
 
 WRONG_PAIRS = {
-    "across the boundary": lambda whole: [Episode(*(np.concatenate(parts) for parts in zip(*whole)))],
-    "terminals that end the future": lambda whole: [e._replace(terminated=np.arange(len(e.action)) == len(e.action) - 1)
-                                                    for e in whole],
+    "across the boundary": lambda whole: [
+        Episode(
+            np.concatenate([e.obs for e in whole]),
+            np.concatenate([np.append(e.action, e.action[-1:], axis=0) for e in whole])[:-1],
+            *(np.zeros(sum(len(e.obs) for e in whole) - 1),) * 2,
+        )
+    ],
+    "terminals that end the future": lambda whole: [
+        e._replace(terminated=np.arange(len(e.action)) == len(e.action) - 1) for e in whole
+    ],
     "a trajectory's last transition dropped": lambda whole: [e._replace(action=e.action[:-1]) for e in whole],
-}  # fmt: skip
+    "the action of the state after": lambda whole: [e._replace(action=np.roll(e.action, -1, axis=0)) for e in whole],
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG_PAIRS)
 def test_wrong_pairs_are_noticed(tmp_path, wrong):
     episodes = unlabelled(make_episodes((4, 6, 2)), physics=False)
     np.savez_compressed(tmp_path / OG_NAME, **compact(episodes))
-    found = episodes_of(tmp_path / OG_NAME)
-    assert pairs(found) == pairs(episodes)
-    with_ends = [Episode(*(part for part in episode if part is not None)) for episode in found]
-    assert pairs(WRONG_PAIRS[wrong]([episode[:4] for episode in with_ends] if "boundary" in wrong else found)) != pairs(
-        episodes
-    )
+    found = episodes_of(tmp_path / OG_NAME, env="")
+    assert pairs(found) == pairs(episodes) != pairs(WRONG_PAIRS[wrong](found))
 
 
 def test_masks_end_the_future_and_terminals_do_not(tmp_path):
@@ -288,8 +293,8 @@ def test_ogbenchs_simulator_states(tmp_path):
     episodes = make_episodes()
     states = np.concatenate([episode.physics for episode in episodes])
     parts = {"qpos": states[:, :2], "qvel": states[:, 2:], "button_states": np.arange(25)}
-    np.savez(tmp_path / "scene-play-v0.npz", **compact(episodes, **parts))
-    source = open_source(tmp_path / "scene-play-v0.npz")
+    np.savez(tmp_path / "a.npz", **compact(episodes, **parts))
+    source = open_source(tmp_path / "a.npz")
     assert source.info.physics == (("qpos", 2), ("qvel", 2), ("button_states", 1))
     found = np.concatenate([episode.physics for episode in source.episodes])
     np.testing.assert_array_equal(found, np.concatenate([states, np.arange(25.0)[:, None]], axis=1))
@@ -330,7 +335,7 @@ BAD_OGBENCH = {
         "ends a trajectory in row 5 that has no transition",
     ),
     "not a number": (lambda a: a["observations"].__setitem__((7, 1), np.nan), "'observations' has nan in row 7"),
-    "beyond the bounds": (lambda a: a["actions"].__setitem__((9, 0), 2), "'actions' has 2.0 in row 9"),
+    "beyond the bounds": (lambda a: a["actions"].__setitem__((9, 0), 2), "'actions' has 2 in row 9"),
     "columns": (lambda a: a.update(observations=np.asfortranarray(a["observations"])), "C-contiguous"),
     "nothing": (lambda a: a.update({key: values[:0] for key, values in a.items()}), "'terminals' is empty"),
 }
@@ -442,10 +447,13 @@ BAD_D4RL = {
         "neither 'timeouts' nor 'next_observations'",
     ),
     "fewer rewards": (lambda a: a.update(rewards=a["rewards"][:-1]), "'rewards' has shape (20,): expected 21 rows"),
-    "words": (lambda a: a.update(observations=np.array([[b"a"]] * 21)), "'observations' is"),
+    "words": (lambda a: a.update(observations=np.array([[b"a"] * 3] * 21)), "'observations' is"),
     "not a number": (lambda a: a["actions"].__setitem__((9, 1), np.nan), "'actions' has nan in row 9"),
     "beyond the bounds": (lambda a: a["actions"].__setitem__((0, 1), -1.5), "'actions' has -1.5 in row 0"),
-    "other sizes": (lambda a: a.update(next_observations=np.zeros((21, 5))), "'next_observations' has 5 numbers"),
+    "other sizes": (
+        lambda a: a.update(next_observations=np.zeros((21, 5))),
+        "'next_observations' has shape (21, 5): expected (21, 3)",
+    ),
     "no rows": (lambda a: a.update({key: values[:0] for key, values in a.items()}), "'terminals' is empty"),
 }
 
@@ -571,7 +579,7 @@ PICTURE = json.dumps({"type": "Box", "shape": [64, 64, 3], "low": 0, "high": 255
 DISCRETE = json.dumps({"type": "Discrete", "n": 4})
 BAD_MINARI = {
     "a dict of goals": (lambda out: as_dict(out, "achieved_goal"), "a Dict of achieved_goal, goal"),
-    "pictures": (lambda out: edit_metadata(out, observation_space=PICTURE), "Box of shape [64, 64, 3]: expected a flat"),
+    "pictures": (lambda out: edit_metadata(out, observation_space=PICTURE), "Box of shape [64, 64, 3]"),
     "buttons": (lambda out: edit_metadata(out, action_space=DISCRETE), "'action_space' is Discrete"),
     "a third action": (lambda out: edit_metadata(out, action_space=minari._box(3, 1.0)), "'actions' has 2 numbers"),
     "no space": (lambda out: edit_metadata(out, action_space=None), "has no 'action_space'"),
@@ -614,6 +622,14 @@ def test_a_module_that_a_file_names_is_not_imported(exported):
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
+RUN = dataclasses.replace(TINY, agent=UniformConfig(), agent_name="uniform", updates=0, eval_every=0, normalizer="off")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Change a copy of it."""
+    return urlrl.pretrain(RUN, tmp_path_factory.mktemp("run") / "run", quiet=True)
+
 
 def by_hand(run: Path, root=0) -> list[tuple]:
     """(obs, action, reward, terminated) of every episode of a run, lane by lane and row by row."""
@@ -639,33 +655,40 @@ def as_bytes(episodes) -> list[tuple]:
     return sorted(tuple(np.ascontiguousarray(part).tobytes() for part in episode[:4]) for episode in episodes)
 
 
-def test_a_runs_lanes_become_episodes(whole_run):
-    source = open_source(whole_run)
+def test_a_runs_lanes_become_episodes(run):
+    source = open_source(run)
     episodes = list(source.episodes)
-    assert as_bytes(episodes) == by_hand(whole_run)
+    assert as_bytes(episodes) == by_hand(run)
     assert source.info.env == "point" and source.info.obs_is_physics and source.transitions == 320
     lengths = [len(episode.action) for episode in episodes]
     assert sum(lengths) == 320 and max(lengths) == 15  # Episodes run across the shards, of 20 steps per lane.
     assert sorted(lengths) == [10, 10] + [15] * 20
 
 
-def test_a_run_that_was_interrupted(tmp_path, whole_run):
-    run = tmp_path / "run"
-    urlrl.pretrain(dataclasses.replace(TINY, steps=120), run, quiet=True)
-    urlrl.pretrain(TINY, run, quiet=True)
-    assert as_bytes(episodes_of(run)) == by_hand(run) == by_hand(whole_run)
+def test_a_run_that_was_interrupted(tmp_path, run):
+    urlrl.pretrain(dataclasses.replace(RUN, steps=120), tmp_path / "run", quiet=True)
+    urlrl.pretrain(RUN, tmp_path / "run", quiet=True)
+    assert as_bytes(episodes_of(tmp_path / "run")) == by_hand(run)
+
+
+def test_skills_are_left_behind(tmp_path, run):
+    copy = copy_of(run, tmp_path)
+    for file in (copy / "replay").iterdir():
+        rewrite(file, lambda rows: rows.update(z=np.ones((40, 3), np.float32)))
+    shutil.rmtree(copy / "checkpoints")
+    assert_same_episodes(episodes_of(copy), episodes_of(run))
 
 
 def test_a_run_whose_environment_begins_anew(tmp_path):
     """Where the state cannot be saved, episodes end on disk at each checkpoint; the rows after are not of them."""
-    config = dataclasses.replace(TINY, env="gym:Pendulum-v1", steps=80, eval_every=0, normalizer="off")
+    config = dataclasses.replace(RUN, env="gym:Pendulum-v1", steps=80)
     urlrl.pretrain(config, tmp_path / "run", quiet=True)
     urlrl.pretrain(dataclasses.replace(config, steps=120), tmp_path / "run", quiet=True)
     assert as_bytes(episodes_of(tmp_path / "run")) == by_hand(tmp_path / "run")
 
 
-def test_missing_rows_end_every_lanes_episode(tmp_path, whole_run):
-    run = copy_of(whole_run, tmp_path)
+def test_missing_rows_end_every_lanes_episode(tmp_path, run):
+    run = copy_of(run, tmp_path)
     files = sorted((run / "replay").glob("*.safetensors"))
     files[3].unlink()
     episodes = episodes_of(run)
@@ -681,7 +704,7 @@ def test_missing_rows_end_every_lanes_episode(tmp_path, whole_run):
 
 @pytest.fixture(scope="module")
 def dmc_run(tmp_path_factory):
-    config = dataclasses.replace(TINY, env="dmc:cheetah_run", root_position=True, steps=80, eval_every=0)
+    config = dataclasses.replace(RUN, env="dmc:cheetah_run", root_position=True, steps=80)
     return urlrl.pretrain(config, tmp_path_factory.mktemp("dmc") / "run", quiet=True)
 
 
@@ -695,24 +718,28 @@ def test_the_root_is_taken_off(dmc_run):
         assert len(episode.physics) == len(episode.obs) == len(episode.action) + 1
 
 
-def rewrite(run: Path, change) -> None:
+def rewrite(file: Path, change) -> None:
+    """Change the rows of a shard."""
+    rows = load_file(file)
+    change(rows)
+    save_file(rows, file, {"urlrl": json.dumps({"format": "urlrl-shard-1", "num_envs": 2})})
+
+
+def third(run: Path, change) -> None:
     """Change the rows of a run's third shard, and forget what the checkpoints say of it."""
     shutil.rmtree(run / "checkpoints")
-    path = sorted((run / "replay").glob("*.safetensors"))[2]
-    rows = load_file(path)
-    change(rows)
-    save_file(rows, path, {"urlrl": json.dumps({"format": "urlrl-shard-1", "num_envs": 2})})
+    rewrite(sorted((run / "replay").glob("*.safetensors"))[2], change)
 
 
 BAD_RUNS = {
     "a shard that was changed": (
         lambda run: damage(sorted((run / "replay").glob("*.safetensors"))[1]), "its SHA-256 is not the one"),
     "no shards": (lambda run: [file.unlink() for file in (run / "replay").glob("*")], "has no transitions"),
-    "another state": (lambda run: rewrite(run, lambda rows: rows["next_obs"].__iadd__(1)), "is not the 'obs' of the step"),
-    "not a number": (lambda run: rewrite(run, lambda rows: rows["reward"].__setitem__(3, np.nan)), "'reward' has nan"),
+    "another state": (lambda run: third(run, lambda rows: rows["next_obs"].__iadd__(1)), "is not the 'obs'"),
+    "not a number": (lambda run: third(run, lambda rows: rows["reward"].__setitem__(3, np.nan)), "'reward' has nan"),
     "fewer rows": (
-        lambda run: rewrite(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), "holds 38 rows"),
-    "a field too few": (lambda run: rewrite(run, lambda rows: rows.pop("reward")), "expected ['action', 'next_obs'"),
+        lambda run: third(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), "holds 38 rows"),
+    "a field too few": (lambda run: third(run, lambda rows: rows.pop("reward")), "expected ['action'"),
     "not a run": (lambda run: (run / "config.json").write_text("{}"), "it does not say format"),
     "half the config": (
         lambda run: (run / "config.json").write_text('{"format": "urlrl-run-1", "config": {"env": "point"}}'),
@@ -728,8 +755,8 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", BAD_RUNS)
-def test_bad_runs_are_one_sentence(tmp_path, whole_run, what):
-    run = copy_of(whole_run, tmp_path)
+def test_bad_runs_are_one_sentence(tmp_path, run, what):
+    run = copy_of(run, tmp_path)
     change, said = BAD_RUNS[what]
     change(run)
     refused(run, said)
@@ -761,9 +788,9 @@ def test_the_first_transitions_are_taken(tmp_path, count):
 def test_sources_that_do_not_fit_each_other_are_refused(tmp_path):
     a = make_dataset(tmp_path / "a")
     b = make_dataset(tmp_path / "b", physics=False)
-    c = write_dataset(tmp_path / "c", dataclasses.replace(a.info, env="point"), a.episodes())
+    c = write_dataset(tmp_path / "c", dataclasses.replace(a.info, env="gym:None-v0"), a.episodes())
     d = write_dataset(tmp_path / "d", a.info, make_episodes(obs_dim=4))
-    for other, said in ((b, "has physics"), (c, "has env 'point'"), (d, "obs of shape")):
+    for other, said in ((b, "has physics"), (c, "has env 'gym:None-v0'"), (d, "obs of shape")):
         with pytest.raises(UserError, match=said):
             convert([a.folder, other.folder], tmp_path / "out", env=None, quiet=True)
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from run_tools import TINY, Notes, assert_same, command, damage_checkpoint, fina
 import urlrl
 from urlrl.agents.metra import Metra
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.training import host
+from urlrl.training import host, loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 

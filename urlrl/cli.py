@@ -122,12 +122,15 @@ def _pretrain(argv: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """Coverage and zero-shot goals of a run, beside the random policy."""
+    """Coverage and zero-shot goals of a run, beside the random policy; or, with --suite, its returns on the tasks of a
+    zero-shot protocol, beside floors and ceilings."""
 
     run: Positional[Path]  # folder of the run
+    suite: str | None = None  # a protocol, as in exorl-v1/walker; `urlrl tasks` lists them
+    samples: int | None = None  # with --suite: labelled transitions that a reward prompt shows; the protocol's own
     json: Path | None = None  # also write the result to this file
     step: int | None = None  # which checkpoint; the newest by default
-    seed: int = 0  # of skills, goals, resets and sampled actions
+    seed: int = 0  # of skills, goals, resets, samples and sampled actions
 
     def __post_init__(self):
         check("seed", self.seed, 0, MAX_SEED)
@@ -143,6 +146,13 @@ class ReportOptions:
 
 def _evaluate(argv: list[str]) -> None:
     options = parse(EvaluateOptions, argv, "evaluate")
+    if options.suite is not None:
+        from urlrl.verbs.zero_shot_suite import evaluate_suite, show
+
+        given = {name: getattr(options, name) for name in ("samples", "seed", "step")}
+        return show(evaluate_suite(options.run, options.suite, json_file=options.json, **given))
+    if options.samples is not None:
+        raise UserError("Option '--samples' is of a suite: expected --suite NAME with it.")
     from urlrl.verbs.evaluate import evaluate
 
     _print_evaluation(evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json))
@@ -275,7 +285,13 @@ def _tasks(argv: list[str]) -> None:
     for name, make in TASKS.items():
         task = make()
         table.add_row(name, task.env, ", ".join(task.runs_on))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    from urlrl.adaptation.suite import URLB
+    from urlrl.verbs.zero_shot_suite import SUITES
+
+    console.print(f"\nSuites of `urlrl evaluate RUN --suite`: {', '.join(SUITES)}")
+    console.print(f"Suites of `urlrl adapt RUN --suite`: {', '.join(URLB)}")
 
 
 def _print_ladder(result: dict[str, Any]) -> None:

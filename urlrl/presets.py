@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from urlrl.agents.fb import FBConfig
+from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.metra import MetraConfig
-from urlrl.config import PretrainConfig
+from urlrl.agents.rnd import RNDConfig
+from urlrl.agents.sf import SFConfig
+from urlrl.agents.uniform import UniformConfig
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.errors import unknown
 from urlrl.learners.latents import SkillSpace
 from urlrl.types import BatchSpec
@@ -11,7 +16,7 @@ from urlrl.types import BatchSpec
 
 @dataclass(frozen=True)
 class Preset:
-    config: PretrainConfig
+    config: RunConfig
     source: str  # where the settings come from
     cost: str  # what a run takes
 
@@ -19,7 +24,47 @@ class Preset:
 _CODE = "METRA's released code (github.com/seohongpark/METRA)"
 _METRA_CODE = MetraConfig(constraint_reduction="mean", batch=BatchSpec(timeout_as_terminal=True))
 # Narrow networks and ten times the published learning rate. HalfCheetah keeps METRA's 16 indices and mean constraint.
+
+_HILP = "HILP's released code (github.com/seohongpark/HILP)"
+_CA = "the FB paper's released code (github.com/facebookresearch/controllable_agent)"
+_ZSRL = "VC-FB's released code (github.com/enjeeneer/zero-shot-rl)"
 _CHEETAH_QUICK = MetraConfig(z=SkillSpace("onehot", 16), width=128, lr=1e-3, constraint_reduction="mean")
+
+_QUICK = "tuned for two CPU cores, docs/results"
+_MINUTES = "10 minutes on two CPU cores"
+_HOURS = "a GPU, or days on two CPU cores, estimated"
+
+
+def _offline(agent: object, name: str, steps: int = 1_000_000, **options) -> OfflineConfig:
+    return OfflineConfig(agent=agent, agent_name=name, steps=steps, **options)
+
+
+def _data(agent: object, name: str, env: str, steps: int, updates: int, **options) -> PretrainConfig:
+    """Settings of a run that makes data: no evaluation, raw observations, transitions of whole episodes."""
+    return PretrainConfig(
+        agent=agent, agent_name=name, env=env, steps=steps, updates=updates, rollout_steps=250, min_replay=4_000,
+        normalizer="off", eval_every=0, **options,
+    )  # fmt: skip
+
+
+# What two cores can train on: narrow networks, small batches, five times the published learning rates.
+_GOALS = BatchSpec(size=256, skills=False, goals=True)
+_RND_QUICK = RNDConfig(width=256, lr=3e-4, outputs=64, batch=BatchSpec(size=256, skills=False))
+_FB_QUICK = FBConfig(
+    width=256, backward_width=256, lr=5e-4, actor_lr=5e-4, batch=BatchSpec(size=256, skills=False)
+)  # fmt: skip
+_HILP_ZSRL = SFConfig(features="hilbert")
+_HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, feature_width=256, lr=5e-4, batch=_GOALS)
+_NO_GOALS, _AHEAD = BatchSpec(size=1024, skills=False), BatchSpec(size=1024, skills=False, goals=True, goal_random=0.0)
+_FB_MAZE = replace(_FB_QUICK, z=SkillSpace("wide_sphere", 16), width=128, backward_width=128, gamma=0.95)
+_LAPLACIAN_MAZE = SFConfig(
+    z=SkillSpace("wide_sphere", 16), width=128, feature_width=128, gamma=0.95, features="laplacian",
+    batch=BatchSpec(size=256, skills=False), lr=1e-3, feature_lr=1e-3,
+)  # fmt: skip
+_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.95, distance_gamma=0.95, batch=_GOALS)
+_CONSERVATIVE = FBConfig(
+    batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
+)  # fmt: skip
 
 # agent -> name -> preset
 PRESETS: dict[str, dict[str, Preset]] = {
@@ -59,11 +104,74 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _CODE,
             "4 hours on two CPU cores, estimated",
         ),
-    }
+    },
+    "fb": {
+        "fb": Preset(_offline(FBConfig(), "fb"), f"{_CA}, ExORL", _HOURS),
+        "fb-maze": Preset(
+            _offline(FBConfig(z=SkillSpace("wide_sphere", 100), gamma=0.99), "fb"), f"{_CA}, point-mass maze", _HOURS
+        ),
+        "vcfb": Preset(_offline(_CONSERVATIVE, "fb"), _ZSRL, _HOURS),
+        "mcfb": Preset(_offline(replace(_CONSERVATIVE, penalty="mc"), "fb"), _ZSRL, _HOURS),
+        "quick": Preset(_offline(_FB_QUICK, "fb", steps=40_000), _QUICK, _MINUTES),
+        "maze-quick": Preset(_offline(_FB_MAZE, "fb", steps=20_000), _QUICK, "2 minutes on two CPU cores"),
+    },
+    "sf": {
+        "hilp-zsrl": Preset(_offline(_HILP_ZSRL, "sf"), f"{_HILP}, ExORL cheetah", _HOURS),
+        "hilp-zsrl-walker": Preset(
+            _offline(replace(_HILP_ZSRL, distance_gamma=0.96), "sf"), f"{_HILP}, ExORL walker", _HOURS
+        ),
+        "hilp-zsrl-quadruped": Preset(
+            _offline(replace(_HILP_ZSRL, q_loss=True), "sf"), f"{_HILP}, ExORL quadruped and jaco", _HOURS
+        ),
+        "hilp-zsrl-jaco-goal": Preset(
+            _offline(replace(_HILP_ZSRL, q_loss=True, cumulant="difference", distance_expectile=0.9), "sf"),
+            f"{_HILP}, HILP-G on jaco",
+            _HOURS,
+        ),
+        "laplacian": Preset(
+            _offline(SFConfig(features="laplacian", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS
+        ),
+        "contrastive": Preset(
+            _offline(SFConfig(features="contrastive", q_loss=True, batch=_AHEAD), "sf"), _CA, _HOURS
+        ),
+        "inverse": Preset(_offline(SFConfig(features="inverse", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
+        "forward": Preset(_offline(SFConfig(features="forward", q_loss=False, batch=_NO_GOALS), "sf"), _HILP, _HOURS),
+        "random": Preset(_offline(SFConfig(features="random", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
+        "hilp-zsrl-quick": Preset(_offline(_HILP_ZSRL_QUICK, "sf", steps=40_000), _QUICK, _MINUTES),
+        "laplacian-maze-quick": Preset(
+            _offline(_LAPLACIAN_MAZE, "sf", steps=20_000), _QUICK, "2 minutes on two CPU cores"
+        ),
+    },
+    "hilp": {
+        "antmaze-paper": Preset(_offline(HILPConfig(), "hilp"), f"{_HILP}, AntMaze", _HOURS),
+        "antmaze-plan-paper": Preset(
+            _offline(HILPConfig(plan_recursions=3), "hilp"), f"{_HILP}, AntMaze with planning", _HOURS
+        ),
+        "kitchen-paper": Preset(_offline(HILPConfig(), "hilp", steps=500_000), f"{_HILP}, Kitchen", _HOURS),
+        "maze-quick": Preset(_offline(_HILP_MAZE, "hilp", steps=20_000), _QUICK, "2 minutes on two CPU cores"),
+    },
+    "rnd": {
+        "urlb": Preset(
+            _data(RNDConfig(), "rnd", "dmc:walker_walk", 2_000_000, updates=1_000),
+            "URLB (github.com/rll-research/url_benchmark), with one-step returns",
+            _HOURS,
+        ),
+        "walker-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:walker_walk", 1_000_000, updates=200), _QUICK, _MINUTES),
+        "cheetah-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:cheetah_run", 1_000_000, updates=200), _QUICK, _MINUTES),
+    },
+    "uniform": {
+        "walker": Preset(_data(UniformConfig(), "uniform", "dmc:walker_walk", 1_000_000, updates=0), _QUICK, "a minute"),
+        "cheetah": Preset(_data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, updates=0), _QUICK, "a minute"),
+        "maze-8x8": Preset(
+            replace(_data(UniformConfig(), "uniform", "maze:8x8", 20_000, updates=0), num_envs=10, rollout_steps=200),
+            "the named maze of the learning tests",
+            "seconds",
+        ),
+    },
 }  # fmt: skip
 
 
-def preset(agent: str, name: str) -> PretrainConfig:
+def preset(agent: str, name: str) -> RunConfig:
     """The config of a preset. Raises UserError that offers the nearest name."""
     presets = PRESETS.get(agent, {})
     if name not in presets:

@@ -86,11 +86,6 @@ def _add_jumps(table: "_Table", ends: np.ndarray) -> None:
         end = min(begin + BLOCK, table.rows - 1)
         after = numeric(table.path, "next_observations", table.read("next_observations", begin, end), 2)
         there = numeric(table.path, "observations", table.read("observations", begin + 1, end + 1), 2)
-        if after.shape != there.shape:
-            raise UserError(
-                f"{table.path}: 'next_observations' has {after.shape[1]} numbers per row: expected {there.shape[1]}, "
-                f"as 'observations' has."
-            )
         ends[begin:end] |= ~(np.abs(after - there) <= SAME_STATE).all(axis=1)
 
 
@@ -114,16 +109,22 @@ def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics
     optional = [key for key in ("rewards", "next_observations") if key in table.keys]
     columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
     begin = 0
-    for end in np.flatnonzero(ends) + 1:
+    for end in map(int, np.flatnonzero(ends) + 1):
         rows = {key: values.take(end - begin) for key, values in columns.items()}
         obs = numeric(table.path, "observations", rows["observations"], 2)
+        after = numeric(table.path, "next_observations", rows["next_observations"], 2) if nexts else obs[:0]
         steps = len(obs) if nexts else len(obs) - 1
         if steps:
-            obs = np.concatenate([obs, rows["next_observations"][-1:]]) if nexts else obs
             reward = column(table.path, "rewards", rows["rewards"])[:steps] if "rewards" in rows else np.zeros(steps)
             states = np.concatenate([rows[key] for key in physics], axis=1) if physics else None
-            episode = Episode(obs, rows["actions"][:steps], reward, terminated[begin : begin + steps], states)
-            yield checked(episode, table.path, NAMES, int(begin))
+            episode = Episode(
+                np.concatenate([obs, after[-1:]]),
+                rows["actions"][:steps],
+                reward,
+                terminated[begin : begin + steps],
+                states,
+            )
+            yield checked(episode, table.path, NAMES, begin)
         begin = end
 
 
@@ -141,6 +142,13 @@ class _Table:
                 shape = self.file[key].shape
             if not shape or shape[0] != self.rows:
                 raise UserError(f"{path}: '{key}' has shape {shape}: expected {self.rows:,} rows, as 'terminals' has.")
+        if {"observations", "next_observations"} <= self.keys:
+            with reading(path):
+                obs, after = (self.file[key].shape for key in ("observations", "next_observations"))
+            if obs != after:
+                raise UserError(
+                    f"{path}: 'next_observations' has shape {after}: expected {obs}, as 'observations' has."
+                )
 
     def flags(self, key: str) -> np.ndarray:
         with reading(f"{self.path}: '{key}'"):

@@ -195,9 +195,7 @@ class Dataset:
         for begin, end in zip(self.starts, self.starts[1:]):
             some = {name: column[begin : end - 1] for name, column in self.columns.items()}
             physics = self.physics(slice(begin, end)) if self.info.physics else None
-            yield Episode(
-                self.columns["obs"][begin:end], some["action"], some["reward"], some["terminated"], physics
-            )
+            yield Episode(self.columns["obs"][begin:end], some["action"], some["reward"], some["terminated"], physics)
 
 
 def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[Episode]) -> Dataset:
@@ -265,7 +263,7 @@ def _table(episode: Episode, physics: bool, number: int) -> dict[str, np.ndarray
     names = ["obs", "action", "reward", "terminated", *(["physics"] if physics else [])]
     table = {}
     for name in names:
-        values = np.asarray(getattr(episode, name)).astype(COLUMNS[name])
+        values: np.ndarray = np.asarray(getattr(episode, name)).astype(COLUMNS[name])
         if name not in ("obs", "physics"):
             values = np.concatenate([values, np.zeros((1, *values.shape[1:]), values.dtype)])
         if len(values) != steps + 1:

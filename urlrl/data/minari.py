@@ -221,7 +221,7 @@ def _write_episode(group: Any, number: int, episode: Episode) -> None:
     group.attrs["id"], group.attrs["total_steps"] = number, steps
     truncated = np.zeros(steps, bool)
     truncated[-1] = not episode.terminated[-1]
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "observations": np.asarray(episode.obs, np.float32),
         "actions": np.asarray(episode.action, np.float32),
         "rewards": np.asarray(episode.reward, np.float64),

@@ -157,11 +157,11 @@ class _Stream:
         self.where, self.key = archive.path, key
         with reading(f"{self.where}: '{key}'"):
             self.file = archive.file.open(f"{key}.npy")
-            version = np.lib.format.read_magic(self.file)  # type: ignore[arg-type]
+            version = np.lib.format.read_magic(self.file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"its format is {version}, not (1, 0) or (2, 0)")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, fortran, self.dtype = read(self.file)  # type: ignore[arg-type]
+            self.shape, fortran, self.dtype = read(self.file)
             if self.dtype.hasobject:
                 raise ValueError("it holds Python objects, which could run code")
             if fortran and len(self.shape) > 1:

@@ -5,10 +5,10 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
             [-1, 1].
     """
     steps = len(episode.action)
-    cast = {}
+    cast: dict[str, Any] = {}
     for name, values in episode._asdict().items():
         if values is None:
             continue
@@ -107,7 +107,9 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
 def _refuse_rows(file: Path | str, key: str, bad: np.ndarray, values: np.ndarray, expected: str, first: int) -> None:
     if bad.any():
         place = np.argwhere(bad)[0]
-        raise UserError(f"{file}: '{key}' has {values[tuple(place)]} in row {first + place[0]:,}: expected {expected}.")
+        raise UserError(
+            f"{file}: '{key}' has {float(values[tuple(place)]):.6g} in row {first + place[0]:,}: expected {expected}."
+        )
 
 
 def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[tuple[str, int], ...]:
@@ -123,9 +125,6 @@ def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[
     return spec.physics
 
 
-def missing(file: Path | str, key: str, found: object) -> UserError:
+def missing(file: Path | str, key: str, found: Iterable[str]) -> UserError:
     """The error for a key that is not there; `found` are those that are."""
-    names = (
-        sorted(map(str, found)) if isinstance(found, (list, tuple, set, frozenset)) or hasattr(found, "keys") else []
-    )
-    return UserError(f"{file} has no '{key}': found {', '.join(names[:12]) or 'nothing'}.")
+    return UserError(f"{file} has no '{key}': found {', '.join(sorted(found)[:12]) or 'nothing'}.")

@@ -77,9 +77,18 @@ def fitted(source: Source, spec: EnvSpec | None) -> Source:
     if spec is None:
         return source
     info = source.info
+    if spec.physics and info.physics not in ((), spec.physics):
+        raise UserError(
+            f"{info.source} has physics of {_parts(info.physics)}: expected {_parts(spec.physics)}, as environment "
+            f"'{spec.id}' has."
+        )
     if spec.obs_is_physics:
         info = replace(info, physics=spec.physics, obs_is_physics=True)
     return source._replace(info=info, episodes=_fitted(source, spec))
+
+
+def _parts(physics: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in physics)
 
 
 def _fitted(source: Source, spec: EnvSpec) -> Iterator[Episode]:

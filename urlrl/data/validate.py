@@ -62,7 +62,9 @@ def check_finite(dataset: Dataset) -> Check:
         for begin, rows in _chunks(dataset.columns[name]):
             if not np.isfinite(rows).all():
                 bad = ~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
-                return Check("finite", False, f"{name}.npy is not finite in {_place(dataset, begin + np.argmax(bad))}")
+                return Check(
+                    "finite", False, f"{name}.npy is not finite in {_place(dataset, begin + int(np.argmax(bad)))}"
+                )
     return Check("finite", True, ", ".join(names))
 
 
@@ -107,7 +109,7 @@ def _place(dataset: Dataset, row: int) -> str:
 
 def check_source(source: Source, seed: int) -> tuple[Check, Rows | None]:
     """Read all of a source, whose reader refuses what is wrong; returns also a sample of transitions."""
-    rng, reservoir = np.random.default_rng(seed), []
+    rng, reservoir = np.random.default_rng(seed), list[Rows]()
     steps = number = 0
     try:
         for number, episode in enumerate(source.episodes, 1):

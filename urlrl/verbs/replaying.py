@@ -22,15 +22,8 @@ def simulated(env: HostEnv) -> Simulated | None:
     actions are played, and what their own states do not give back is none (accelerations and forces; targets that
     are drawn anew in each episode).
     """
-    from urlrl.envs.dmc import DmcEnv
-    from urlrl.envs.jaco import JacoEnv
-
-    place: Place
-    if isinstance(env, DmcEnv):
-        place = _dmc(env)
-    elif isinstance(env, JacoEnv):
-        place = _jaco(env)
-    else:
+    place = _placing(env)
+    if place is None:
         return None
     played = _play(env)
     obs, reward = _replay(place, played["physics"], played["action"])
@@ -43,6 +36,18 @@ def simulated(env: HostEnv) -> Simulated | None:
     return Simulated(
         env.env_spec.id, observe, shown, (lambda physics, action: _replay(place, physics, action)[1]) if own else None
     )
+
+
+def _placing(env: HostEnv) -> Place | None:
+    from urlrl.envs.dmc import DmcEnv
+    from urlrl.envs.jaco import JacoEnv
+
+    if isinstance(env, DmcEnv):
+        return _dmc(env)
+    if isinstance(env, JacoEnv):
+        return _jaco(env)
+    own = getattr(env, "place", None)
+    return (lambda physics, action: (own(physics[None])[0], float("nan"))) if own else None
 
 
 def _play(env: HostEnv) -> dict[str, np.ndarray]:

@@ -1,16 +1,17 @@
 """A run scored by a zero-shot protocol: every task told once, nothing trained, floors and ceilings beside it."""
 
 import json
+import sys
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
-from urlrl.data.dataset import Dataset
 from urlrl.data.replay import Rows, relabelled
 from urlrl.envs.tasks import MAZE_TASKS, ZERO_SHOT_TASKS, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check
@@ -152,9 +153,46 @@ def _best_in_data(loaded: Loaded, task: Task) -> float | None:
     """The best episode return of this task in the dataset that the agent learned from; None for other runs."""
     if not isinstance(loaded.config, OfflineConfig) or not loaded.spec.physics:
         return None
-    return _best(run_dataset(loaded.config), task.name)
+    return float(best_returns(run_dataset(loaded.config), task).max())
 
 
-@cache
-def _best(dataset: Dataset, task: str) -> float:
-    return float(best_returns(dataset, task).max())
+# What the command line prints.
+
+
+def show(result: dict[str, Any]) -> None:
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console.print(
+        f"{result['suite']}: {result['agent']}, seed {result['run_seed']}, step {result['step']:,}; "
+        f"{result['samples']:,} labelled transitions, seed {result['seed']}"
+    )
+    rows = result["rows"]
+    floors = list(dict.fromkeys(name for row in rows for name in row["floors"]))
+    columns = ["task", "told by", "return", *floors, "best in data", "ceiling", "R²", "predicted", "measured"]
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        fit, discounted = row["fit"], row["discounted_return"]
+        cells = [row["task"], row["prompt"], "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**row["return"])]
+        cells += [f"{row['floors'][name]['mean']:.1f}" if name in row["floors"] else "" for name in floors]
+        cells += ["" if row["best_in_data"] is None else f"{row['best_in_data']:.1f}"]
+        cells += ["" if row["ceiling"] is None else f"{row['ceiling'][0]:.0f} ({row['ceiling'][1]})"]
+        cells += ["" if not fit or fit["r2"] is None else f"{fit['r2']:.2f}"]
+        cells += ["", ""] if discounted is None else [f"{row['predicted_return']:.1f}", f"{discounted['mean']:.1f}"]
+        table.add_row(*cells)
+    console.print(table)
+    console.print(_legend(result), soft_wrap=True)
+    for note in result["notes"]:
+        console.print(note, soft_wrap=True)
+
+
+def _legend(result: dict[str, Any]) -> str:
+    protocol, gammas = result["protocol"], {row["gamma"] for row in result["rows"] if row["gamma"]}
+    lines = [
+        f"Return: mean of {protocol['episodes']} episodes of the final checkpoint, 95 % Student interval. R²: of the "
+        f"reward as the agent reads it, on transitions held out."
+    ]
+    if gammas:
+        lines.append(
+            f"Predicted and measured: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the start "
+            f"states; a prediction has no end."
+        )
+    return " ".join(lines)
