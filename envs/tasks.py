@@ -317,13 +317,17 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 
 def find_task(name: str) -> Task:
-    """A task of `TASKS`, or the `Task` that a user's `module:object` is.
+    """A task of `TASKS`, one of OGBench's by its package's id, or the `Task` that a user's `module:object` is.
 
     Raises:
         UserError: there is none of this name.
     """
     if name in TASKS:
         return TASKS[name]()
+    if name.startswith("ogbench:"):
+        from urlrl.envs.ogbench import ogbench_task  # It imports this file.
+
+        return ogbench_task(name)
     if ":" not in name:
         raise unknown("task", name, TASKS)
     task = load_object(name, "task")

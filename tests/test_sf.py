@@ -230,7 +230,9 @@ MANY = 400
 
 
 def many(config: SFConfig) -> tuple[SF, Transition]:
-    obs, next_obs = np.random.default_rng(5).standard_normal((2, MANY, OBS)) * [1.0, 0.3, 2.0, 1.0] + 0.5
+    rng = np.random.default_rng(5)
+    obs = rng.standard_normal((MANY, OBS)) * [0.5, 1.0, 0.7, 2.0] - 0.5
+    next_obs = rng.standard_normal((MANY, OBS)) * [1.0, 0.3, 2.0, 1.0] + 0.5
     columns = obs, np.zeros((MANY, ACT)), np.zeros(MANY), np.ones(MANY), next_obs
     return make_linear(make_world(), config), Transition(*(jnp.float32(x) for x in columns), None)
 
@@ -503,7 +505,7 @@ def goal_not_whitened(agent, prompt, seen, obs):
 
 
 def goal_whitened_by_states(agent, prompt, seen, obs):
-    return ask(agent, prompt, seen._replace(next_obs=seen.obs * 2), obs)
+    return ask(agent, prompt, seen._replace(next_obs=seen.obs), obs)
 
 
 def away_from_goal(agent, prompt, seen, obs):

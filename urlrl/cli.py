@@ -290,7 +290,11 @@ def _tasks(argv: list[str]) -> None:
     from urlrl.adaptation.suite import URLB
     from urlrl.verbs.zero_shot_suite import SUITES
 
-    console.print(f"\nSuites of `urlrl evaluate RUN --suite`: {', '.join(SUITES)}")
+    shown = [name for name in SUITES if not name.startswith("ogbench-v1/")]
+    count = len(SUITES) - len(shown)
+    console.print(
+        f"\nSuites of `urlrl evaluate RUN --suite`: {', '.join(shown)}, and {count} as ogbench-v1/antmaze-medium"
+    )
     console.print(f"Suites of `urlrl adapt RUN --suite`: {', '.join(URLB)}")
 
 

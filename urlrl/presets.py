@@ -89,6 +89,14 @@ PRESETS: dict[str, dict[str, Preset]] = {
             "for tests and first steps",
             "seconds",
         ),
+        "cheetah-collect-quick": Preset(
+            replace(
+                _data(replace(_CHEETAH_QUICK, phi_only=1), "metra", "dmc:cheetah_run", 500_000, updates=150),
+                normalizer="fit", root_position=True, min_replay=10_000, eval_every=100_000,
+            ),
+            _QUICK,
+            "3 minutes on two CPU cores",
+        ),
         "half-cheetah-paper": Preset(
             PretrainConfig(
                 agent=replace(_METRA_CODE, z=SkillSpace("onehot", 16)), env="half_cheetah", updates=50,
@@ -112,7 +120,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "vcfb": Preset(_offline(_CONSERVATIVE, "fb"), _ZSRL, _HOURS),
         "mcfb": Preset(_offline(replace(_CONSERVATIVE, penalty="mc"), "fb"), _ZSRL, _HOURS),
-        "quick": Preset(_offline(_FB_QUICK, "fb", steps=40_000), _QUICK, _MINUTES),
+        "quick": Preset(_offline(_FB_QUICK, "fb", steps=20_000), _QUICK, _MINUTES),
         "maze-quick": Preset(_offline(_FB_MAZE, "fb", steps=20_000), _QUICK, "2 minutes on two CPU cores"),
     },
     "sf": {
@@ -137,7 +145,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "inverse": Preset(_offline(SFConfig(features="inverse", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
         "forward": Preset(_offline(SFConfig(features="forward", q_loss=False, batch=_NO_GOALS), "sf"), _HILP, _HOURS),
         "random": Preset(_offline(SFConfig(features="random", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
-        "hilp-zsrl-quick": Preset(_offline(_HILP_ZSRL_QUICK, "sf", steps=40_000), _QUICK, _MINUTES),
+        "hilp-zsrl-quick": Preset(_offline(_HILP_ZSRL_QUICK, "sf", steps=20_000), _QUICK, _MINUTES),
+        "hilp-zsrl-walker-quick": Preset(
+            _offline(replace(_HILP_ZSRL_QUICK, distance_gamma=0.96), "sf", steps=20_000), _QUICK, _MINUTES
+        ),
         "laplacian-maze-quick": Preset(
             _offline(_LAPLACIAN_MAZE, "sf", steps=20_000), _QUICK, "2 minutes on two CPU cores"
         ),

@@ -23,11 +23,17 @@ class ZeroShotSuite:
     floor_episodes: int = 50  # of the random policy, and of action zero
 
 
-def make_suites(exorl: dict[str, tuple[str, ...]], mazes: dict[str, tuple[str, ...]]) -> dict[str, ZeroShotSuite]:
+def make_suites(
+    exorl: dict[str, tuple[str, ...]], mazes: dict[str, tuple[str, ...]], ogbench: dict[str, tuple[str, ...]]
+) -> dict[str, ZeroShotSuite]:
     """The protocols, by name, of these groups of tasks."""
     suites = [
         *(ZeroShotSuite(f"exorl-v1/{domain}", tasks) for domain, tasks in exorl.items()),
         *(ZeroShotSuite(f"maze-v1/{layout}", tasks, prompts=("reward", "goal")) for layout, tasks in mazes.items()),
+        *(
+            ZeroShotSuite(f"ogbench-v1/{name}", tasks, prompts=("reward", "goal"), episodes=10)
+            for name, tasks in ogbench.items()
+        ),
     ]
     return {suite.name: suite for suite in suites}
 

@@ -13,7 +13,7 @@ from flax import struct
 from urlrl.errors import UserError
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import TWO_INPUTS, SkillPolicy
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.latents import TINY, SkillSpace
 from urlrl.learners.nets import Model, fold_input
 from urlrl.types import Array
 
@@ -71,7 +71,7 @@ def linear_task(space: SkillSpace, w: Array, key: jax.Array) -> Linear:
     """The task of a weight vector (d,). A reward of which no feature knows anything has no direction: a random z is
     taken then."""
     drawn = space.sample(key, 1)[0]
-    return Linear(jnp.where(jnp.sum(w**2) > 1e-12, space.project(w), drawn), w)
+    return Linear(jnp.where(jnp.linalg.norm(w) > TINY, space.project(w), drawn), w)
 
 
 def check_wide(name: str, space: SkillSpace) -> None:

@@ -23,6 +23,7 @@ usage: urlrl data VERB ...
   urlrl data info PATH                    what is in a dataset, or in anything that can be made one
   urlrl data validate PATH                check hashes, numbers, and observations and rewards against stored physics
   urlrl data convert PATH... --out DIR    make a dataset: of a run, ExORL, OGBench, D4RL or Minari
+  urlrl data collect NAME --out DIR       make a set of our own: walker, cheetah, maze-large-navigate, ...
   urlrl data relabel DIR --task TASK      a task's reward of every transition, from stored physics
   urlrl data export PATH --format minari --out DIR
                                           write ExORL's or Minari's format
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
         "info": _info,
         "validate": _validate,
         "convert": _convert,
+        "collect": _collect,
         "relabel": _relabel,
         "export": _export,
     }
@@ -76,6 +78,17 @@ class ConvertOptions:
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
     max_transitions: int | None = None  # take only the first so many
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Make a set of our own: walker, cheetah (each also -random), maze-8x8-random, maze-{8x8,medium,large}-navigate."""
+
+    name: Positional[str]  # which set
+    out: Path | None = None  # folder to write; required
+    steps: int | None = None  # environment steps of each of its runs; the recipe's own by default
+    seed: int = 0  # of everything random in it
     quiet: bool = False
 
 
@@ -143,6 +156,16 @@ def _convert(argv: list[str]) -> None:
         f"Wrote {out}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, {size / 1e6:,.1f} MB in "
         f"{seconds:.1f} s, id {dataset.id}"
     )
+
+
+def _collect(argv: list[str]) -> None:
+    options = parse(CollectOptions, argv, "data collect")
+    if options.out is None:
+        raise UserError("Option '--out' is missing: expected the folder to write.")
+    from urlrl.verbs.collect import collect
+
+    dataset = collect(options.name, options.out, steps=options.steps, seed=options.seed, quiet=options.quiet)
+    print(f"Wrote {dataset.folder}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, id {dataset.id}")
 
 
 def _relabel(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
 from urlrl.data.replay import Rows, relabelled
+from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.envs.tasks import MAZE_TASKS, ZERO_SHOT_TASKS, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
@@ -26,7 +27,9 @@ from urlrl.verbs.adapt import labelled, measure_floors
 from urlrl.verbs.data import best_returns
 from urlrl.verbs.runs import Loaded, load_checkpoint, past, run_dataset
 
-SUITES = make_suites(ZERO_SHOT_TASKS, MAZE_TASKS)
+SUITES = make_suites(
+    ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}
+)
 
 
 def evaluate_suite(

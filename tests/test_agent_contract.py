@@ -1,0 +1,403 @@
+"""What every agent that learns without skills in its data must hold to: FB, successor features, HILP, RND, the random
+policy. METRA's own file holds it to the same."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from urlrl.agents import find_agent
+from urlrl.agents.fb import FB, FBConfig
+from urlrl.agents.hilp import HILPConfig
+from urlrl.agents.rnd import RNDConfig
+from urlrl.agents.sf import SFConfig
+from urlrl.agents.uniform import UniformConfig
+from urlrl.errors import UnsupportedPrompt
+from urlrl.evaluation.rollout import pursue
+from urlrl.learners.features import FEATURES
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.nets import Normalizer
+from urlrl.training.checkpoint import Checkpoints
+from urlrl.training.loop import learn
+from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
+
+OBS, ACT, DIM, BATCH, UPDATES = 5, 2, 4, 8, 2
+WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, skills=False, goals=True, goal_random=0.0)
+FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2, actor_lr=1e-2)
+SF_TINY = SFConfig(z=WIDE, width=16, feature_width=16, lr=1e-2, feature_lr=1e-2, batch=GOALS)
+CONFIGS: dict[str, Any] = {
+    "fb": FB_TINY,
+    "fb, mc": replace(FB_TINY, penalty="mc", max_gradient=1.0),
+    **{f"sf, {name}": replace(SF_TINY, features=name) for name in FEATURES},
+    "hilp": HILPConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2, plan_recursions=2, plan_neighbours=3),
+    "rnd": RNDConfig(width=16, outputs=8, lr=1e-2),
+    "uniform": UniformConfig(),
+}
+TOLD = [name for name in CONFIGS if name not in ("rnd", "uniform")]  # those that follow prompts
+LEARN = [name for name in CONFIGS if name != "uniform"]
+MEAN, STD = np.float32(np.linspace(-1, 1, OBS)), np.float32(np.linspace(0.5, 2, OBS))
+
+
+def agent_class(name: str) -> type:
+    return find_agent(name.partition(",")[0])[0]
+
+
+def make_batches(z_dim: int, seed: int = 0, blind: bool = False) -> Transition:
+    """UPDATES stacked batches; `blind` has no number where a reward or a skill is."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.float32(rng.standard_normal((UPDATES, BATCH, *shape)))
+
+    batches = Transition(
+        obs=normal(OBS), action=jnp.tanh(normal(ACT)), reward=normal(), discount=jnp.float32(normal() > -1),
+        next_obs=normal(OBS), z=normal(z_dim), goal=normal(OBS),
+        goal_steps=jnp.int32(rng.integers(-1, 4, (UPDATES, BATCH))),
+    )  # fmt: skip
+    nothing = jnp.full_like(batches.reward, jnp.nan), jnp.full_like(batches.z, jnp.nan)
+    return batches._replace(reward=nothing[0], z=nothing[1]) if blind else batches
+
+
+def make_batch(z_dim: int = DIM, seed: int = 0) -> Transition:
+    return jax.tree.map(lambda x: x[0], make_batches(z_dim, seed))
+
+
+@cache
+def make_agent(name: str, seed: int = 0):
+    config = CONFIGS[name]
+    agent = agent_class(name).create(config, make_batch(config.z.dim), jax.random.key(seed))
+    return agent.replace(normalizer=Normalizer(jnp.asarray(MEAN), jnp.asarray(STD)))
+
+
+def learned(agent: Any, batches: Transition, seed: int = 1):
+    """By the loops' own compiled call, which takes over the memory of what it is given."""
+    return learn(jax.tree.map(jnp.copy, agent), batches, jax.random.key(seed))
+
+
+@cache
+def after_learning(name: str, blind: bool = False):
+    return learned(make_agent(name), make_batches(CONFIGS[name].z.dim, blind=blind))
+
+
+def leaves_equal(a, b) -> bool:
+    """Same structure, same bits; nothing is not a number."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+# --- Created ----------------------------------------------------------------------------------------------------------
+
+
+def check_create(create, name):
+    """Traces under jit and vmap, to the same arrays with an axis in front, of float32 and int32 and no weak type; two
+    seeds are two agents."""
+    config = CONFIGS[name]
+    example, keys = make_batch(config.z.dim), jax.random.split(jax.random.key(0), 2)
+    agents = [create(config, example, key) for key in keys]
+    both = jax.eval_shape(jax.jit(jax.vmap(lambda key: create(config, example, key))), keys)
+    assert jax.tree.structure(both) == jax.tree.structure(agents[0])
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(agents[0])):
+        assert (a.shape, a.dtype) == ((2, *b.shape), b.dtype) and b.dtype in (jnp.float32, jnp.int32)
+        assert not b.weak_type
+    if name != "uniform":
+        matrices = [[x for x in jax.tree.leaves(agent) if x.ndim == 2 and x.any()] for agent in agents]
+        assert all(not np.allclose(a, b, atol=1e-3) for a, b in zip(*matrices)) and matrices[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_create(name):
+    check_create(agent_class(name).create, name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda config, example, key: FB.create(config, example, jax.random.key(0)), id="one seed for all"),
+        pytest.param(
+            lambda config, example, key: FB.create(config, example, key).replace(alpha=jnp.asarray(1.0)), id="weak type"
+        ),
+    ],
+)
+def test_create_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_create(wrong, "fb")
+
+
+@pytest.mark.parametrize("name", LEARN)
+def test_targets_are_copies(name):
+    """Nothing is held twice: an alias cannot be donated."""
+    agent = agent_class(name).create(CONFIGS[name], make_batch(CONFIGS[name].z.dim), jax.random.key(0))
+    held = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(agent)]
+    assert len(set(held)) == len(held)
+
+
+# --- Learning ---------------------------------------------------------------------------------------------------------
+
+
+def check_learning(name, run):
+    """Neither rewards nor skills of the data are read, what comes out is finite and has moved. `run(name, blind)` is the
+    agent, its metrics and whether it is finite."""
+    blind, metrics, finite = run(name, True)
+    assert finite and metrics and all(np.isfinite(m) and m.dtype == jnp.float32 for m in metrics.values())
+    seeing = run(name, False)
+    assert leaves_equal((blind, metrics), seeing[:2])
+    if name != "uniform":
+        assert not leaves_equal(blind, make_agent(name))
+
+
+def reads_reward(name, blind):
+    agent = make_agent(name)
+    batches = make_batches(DIM, blind=blind)
+    return learned(agent, batches._replace(action=batches.action + 1e-3 * batches.reward[..., None]))
+
+
+def reads_its_sign(name, blind):
+    """No NaN comes out, but another result."""
+    batches = make_batches(DIM, blind=blind)
+    return learned(make_agent(name), batches._replace(discount=jnp.where(batches.reward > 0, batches.discount, 0.0)))
+
+
+def reads_skills(name, blind):
+    batches = make_batches(DIM, blind=blind)
+    return learned(make_agent(name), batches._replace(action=batches.action + 1e-3 * batches.z[..., :ACT]))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_learning(name):
+    check_learning(name, after_learning)
+
+
+@pytest.mark.parametrize("wrong", [reads_reward, reads_its_sign, reads_skills])
+def test_learning_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_learning("fb", wrong)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_learning_goes_on_in_one_program(name):
+    """Fed its own output, one compiled call: no dtype, shape or weak type changes on the way."""
+    agent, _, _ = after_learning(name)
+    programs = learn._cache_size()
+    again, _, finite = learned(agent, make_batches(CONFIGS[name].z.dim, seed=1), seed=2)
+    assert learn._cache_size() == programs and finite
+    for before, after in zip(jax.tree.leaves(make_agent(name)), jax.tree.leaves(again), strict=True):
+        assert (before.dtype, before.shape, after.weak_type) == (after.dtype, after.shape, False)
+
+
+@pytest.mark.parametrize("name", LEARN)
+def test_updates_draw_anew(name):
+    first, same, other = (learned(make_agent(name), make_batches(CONFIGS[name].z.dim), seed)[0] for seed in (1, 1, 2))
+    assert leaves_equal(first, same) and not leaves_equal(first, other)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARN if name != "rnd"])
+def test_observations_are_normalised_everywhere(name):
+    """An agent with statistics on raw observations learns what one without does on normalised ones. RND, whose own
+    statistics are of raw observations, is checked in its file."""
+    agent, batches = make_agent(name), make_batches(DIM)
+    mean, std = jnp.broadcast_to(MEAN, batches.obs.shape), jnp.broadcast_to(STD + 1e-8, batches.obs.shape)
+    normal = {field: (getattr(batches, field) - mean) / std for field in ("obs", "next_obs", "goal")}
+    plain, _, _ = learned(agent.replace(normalizer=Normalizer.identity(OBS)), batches._replace(**normal))
+    found, _, _ = after_learning(name)
+    for a, b in zip(jax.tree.leaves(found.replace(normalizer=plain.normalizer)), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    wrong, _, _ = learned(agent.replace(normalizer=Normalizer.identity(OBS)), batches)
+    assert not all(
+        np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(jax.tree.leaves(wrong), jax.tree.leaves(found))
+    )
+
+
+def test_checkpoints_give_every_agent_back(tmp_path):
+    """All of them in one checkpoint; the state that the structure is taken from is another."""
+    agents = {name.replace(", ", "-"): after_learning(name)[0] for name in CONFIGS}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, agents, {"step": 3})
+    like = {name.replace(", ", "-"): make_agent(name) for name in CONFIGS}
+    restored, info = checkpoints.restore(3, like)
+    assert info["step"] == 3
+    for name, agent in agents.items():
+        assert leaves_equal(restored[name], agent), name
+        assert jax.tree.structure(restored[name]) == jax.tree.structure(agent)
+
+
+# --- Acting -----------------------------------------------------------------------------------------------------------
+
+
+def check_actions(sample, name):
+    """In [-1, 1], any leading axes, random at temperature 1, the same for every key at 0, of normalised observations."""
+    agent, batch = make_agent(name), make_batch(CONFIGS[name].z.dim)
+    z = agent.config.z.sample(jax.random.key(0), BATCH)
+    mode, again = (sample(agent, batch.obs, z, jax.random.key(seed), 0.0) for seed in (0, 1))
+    np.testing.assert_array_equal(mode, again)
+    drawn, other = (sample(agent, 5 * batch.obs, z, jax.random.key(seed)) for seed in (0, 1))
+    assert mode.shape == drawn.shape == (BATCH, ACT) and mode.dtype == drawn.dtype == jnp.float32
+    assert np.abs(drawn).max() <= 1 and np.abs(drawn - other).mean() > 0.05
+    np.testing.assert_allclose(sample(agent, batch.obs[0], z[0], jax.random.key(0), 0.0), mode[0], atol=1e-5)
+    deep = sample(agent, batch.obs[None], z[None], jax.random.key(0), 0.0)
+    np.testing.assert_allclose(deep[0], mode, atol=1e-5)
+    plain = agent.replace(normalizer=Normalizer.identity(OBS))
+    normal = sample(plain, (batch.obs - MEAN[None]) / STD[None], z, jax.random.key(0), 0.0)
+    np.testing.assert_allclose(normal, mode, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "rnd", "uniform"])
+def test_actions(name):
+    check_actions(lambda agent, *given: agent.sample_actions(*given), name)
+
+
+def always_samples(agent, obs, z, key, temperature=1.0):
+    return agent.sample_actions(obs, z, key)
+
+
+def always_the_mode(agent, obs, z, key, temperature=1.0):
+    return agent.sample_actions(obs, z, key, 0.0)
+
+
+def acts_on_raw_observations(agent, obs, z, key, temperature=1.0):
+    return agent.replace(normalizer=Normalizer(2 * jnp.asarray(MEAN), jnp.ones(OBS))).sample_actions(
+        obs, z, key, temperature
+    )
+
+
+def goes_too_far(agent, obs, z, key, temperature=1.0):
+    return 2 * agent.sample_actions(obs, z, key, temperature)
+
+
+@pytest.mark.parametrize("wrong", [always_samples, always_the_mode, acts_on_raw_observations, goes_too_far])
+def test_actions_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_actions(wrong, "fb")
+
+
+@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "rnd", "uniform"])
+def test_one_skill_is_held_for_an_episode(name):
+    agent, batch = make_agent(name), make_batch(CONFIGS[name].z.dim)
+    carry = agent.begin(jax.random.key(0), BATCH, batch)
+    np.testing.assert_array_equal(carry.z, agent.config.z.sample(jax.random.key(0), BATCH))
+    action, later = agent.act(batch.obs, carry, jax.random.key(1))
+    np.testing.assert_array_equal(later.z, carry.z)
+    np.testing.assert_array_equal(action, agent.sample_actions(batch.obs, carry.z, jax.random.key(1)))
+    assert agent.intrinsic_reward(batch._replace(z=carry.z)).shape == (BATCH,)
+
+
+@pytest.mark.parametrize("name", ["fb", "sf, hilbert"])
+def test_a_learner_starts_as_the_skills_policy(name):
+    agent, batch = make_agent(name), make_batch()
+    z, other = agent.config.z.sample(jax.random.key(0), 2)
+    learner = agent.learner(z, jax.random.key(1))
+    mode = agent.sample_actions(batch.obs, jnp.tile(z, (BATCH, 1)), jax.random.key(2), 0.0)
+    np.testing.assert_allclose(learner.actor(agent.normalizer(batch.obs)).mode(), mode, atol=1e-5)
+    assert learner.config == agent.config.ddpg()
+    assert not np.allclose(learner.actor(batch.obs).mode(), mode, atol=1e-3)  # Wrong: raw observations.
+    wrong = agent.learner(other, jax.random.key(1)).actor(agent.normalizer(batch.obs))
+    assert not np.allclose(wrong.mode(), mode, atol=1e-3)
+
+
+# --- Being told -------------------------------------------------------------------------------------------------------
+
+
+def check_prompts(name, read):
+    """Each prompt is a task with one z for each observation; one of a reward predicts rewards and returns; several goals
+    read at once are pursued side by side, each as alone. `read(agent, prompt, seen)` is a task."""
+    agent, seen = make_agent(name), make_batch()
+    length, obs = agent.config.z.typical_norm, make_batch(seed=3).obs
+    for prompt in (RewardPrompt(seen), GoalPrompt(seen.goal[0]), DemoPrompt(seen.obs)):
+        task = read(agent, prompt, seen)
+        z = agent.aim(task, obs)
+        assert z.shape == (BATCH, DIM) and z.dtype == jnp.float32
+        np.testing.assert_allclose(np.linalg.norm(z, axis=-1), length, rtol=1e-4)
+        np.testing.assert_allclose(agent.aim(task, obs[0]), z[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(agent.aim(task, obs[None])[0], z, rtol=1e-3, atol=1e-4)
+    task = read(agent, RewardPrompt(seen), seen)
+    for predicted in (agent.predict_reward(task, seen), agent.predict_return(task, obs)):
+        assert predicted.shape == (BATCH,) and np.isfinite(predicted).all()
+    tasks = jax.vmap(lambda goal: read(agent, GoalPrompt(goal), seen))(seen.goal)
+    action, z = pursue(agent, tasks, temperature=0.0)(np.asarray(obs), jax.random.key(0), np.int32(0))
+    for i in (0, BATCH - 1):
+        alone = agent.aim(read(agent, GoalPrompt(seen.goal[i]), seen), obs[i])
+        np.testing.assert_allclose(z[i], alone, rtol=1e-3, atol=1e-4)
+        mode = agent.sample_actions(obs[i], alone, jax.random.key(1), 0.0)
+        np.testing.assert_allclose(action[i], mode, atol=1e-3)
+    assert len({float(row[0]) for row in z}) == BATCH
+
+
+def read(agent, prompt, seen):
+    return agent.read(prompt, seen, jax.random.key(0))
+
+
+class OneForAll(NamedTuple):
+    prompt: Any
+
+
+def read_the_first_goal(agent, prompt, seen):
+    return read(agent, GoalPrompt(seen.goal[0]) if isinstance(prompt, GoalPrompt) else prompt, seen)
+
+
+def read_too_short(agent, prompt, seen):
+    task = read(agent, prompt, seen)
+    return task._replace(z=task.z / 2)
+
+
+@pytest.mark.parametrize("name", ["fb", "sf, laplacian", "sf, hilbert", "hilp"])
+def test_prompts(name):
+    check_prompts(name, read)
+
+
+@pytest.mark.parametrize("wrong", [read_the_first_goal, read_too_short])
+def test_prompts_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_prompts("fb", wrong)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_cannot_be_followed_is_refused_by_name(name):
+    agent = jax.eval_shape(lambda: make_agent(name))
+    with pytest.raises(UnsupportedPrompt, match="OneForAll"):
+        agent.read(OneForAll(1), make_batch(), jax.random.key(0))
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def unread_fields(name: str, config: Any) -> set[str]:
+    """The fields of a config that nothing asks for in the life of an agent (traced, not run)."""
+    asked = set()
+
+    class Recording(type(config)):
+        def __getattribute__(self, field):
+            asked.add(field)
+            return super().__getattribute__(field)
+
+    recording, batch = Recording(**vars(config)), make_batch(config.z.dim)
+    asked.clear()  # Building it reads nothing of it.
+
+    def life(key):
+        agent, _ = agent_class(name).create(recording, batch, key).update(batch, key)
+        if name in TOLD:
+            task = agent.read(GoalPrompt(batch.goal[0]), batch, key)
+            batch_z = agent.aim(task, batch.obs)
+            return agent.act(batch.obs, agent.begin(key, BATCH, batch), key), batch_z
+        return agent.act(batch.obs, agent.begin(key, BATCH, batch), key)
+
+    with jax.debug_key_reuse(False):
+        jax.eval_shape(life, jax.random.key(0))
+    return {field.name for field in dataclasses.fields(config)} - asked
+
+
+@pytest.mark.parametrize("name", ["fb, mc", "sf, hilbert", "hilp", "rnd", "uniform"])
+def test_every_setting_is_read(name):
+    assert unread_fields(name, CONFIGS[name]) == {"batch"}  # `batch` is for the loops.
+
+
+@dataclass(frozen=True)
+class WithIdleField(FBConfig):
+    idle: float = 0.0  # nobody reads it
+
+
+def test_settings_check_finds_an_idle_one():
+    assert unread_fields("fb, mc", WithIdleField(**vars(CONFIGS["fb, mc"]))) == {"batch", "idle"}
