@@ -74,8 +74,8 @@ class SFConfig:
             raise UserError(f"batch.goals is False: expected True, as features '{self.features}' learn from goals.")
         if self.features == "contrastive" and self.batch.goal_random:
             raise UserError(
-                f"batch.goal_random is {self.batch.goal_random}: expected 0, as features 'contrastive' learn from later "
-                f"states of the same episode."
+                f"batch.goal_random is {self.batch.goal_random}: expected 0, as features 'contrastive' learn from "
+                f"later states of the same episode."
             )
 
     def ddpg(self) -> DDPGConfig:

@@ -10,6 +10,7 @@ slides along walls and passes the corner of one wall, but not between two that t
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,16 @@ _DRAWINGS = {
         #.#..#2.
         ...#.##.
         S#......
+    """,
+    "rooms": """
+        ...#....
+        3..#..4.
+        ...#....
+        .......5
+        ##..####
+        ....#.1.
+        .S..#...
+        ......2.
     """,
     "medium": """
         3..#..5.#..4
@@ -71,7 +82,7 @@ _DRAWINGS = {
         S..#####.####.#....#
     """,
 }
-_EPISODE_STEPS = {"8x8": 50, "medium": 100, "large": 200}
+_EPISODE_STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
 class Level(NamedTuple):
@@ -162,6 +173,15 @@ _MAZES = {name: (layout, Level(layout.walls)) for name, layout in LAYOUTS.items(
     f"{name}_fixed": (layout, Level(layout.walls, layout.start)) for name, layout in LAYOUTS.items()
 }
 LEVELS = {name: level for name, (_, level) in _MAZES.items()}
+CELLS = "_cells"  # ends the name of a maze whose observations are place cells
+
+
+def place_cells(xy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Positions (n, 2) to (n, H W), float32: a bump of half a metre around the centre of every cell, exp(-2 d^2), walls
+    included. Networks tell places on both sides of a wall apart by it as soon as they see them."""
+    centres = centre(np.stack(np.indices(shape), axis=-1).reshape(-1, 2), shape)
+    square = np.square(xy[:, None].astype(np.float64) - centres).sum(axis=-1)
+    return np.exp(-2 * square).astype(np.float32)
 
 
 def nearest_free(position: np.ndarray, walls: np.ndarray) -> np.ndarray:
@@ -198,13 +218,18 @@ def step_all(xy: Array, actions: Array, walls: Array) -> jax.Array:
 
 
 class MazeEnv(HostVectorEnv):
-    """`num_envs` points in the maze of a key of `LEVELS`. There is no reward: the environment returns 0."""
+    """`num_envs` points in the maze of a key of `LEVELS`, which see x and y, or with `_cells` after the name their place
+    cells. There is no reward: the environment returns 0."""
 
     def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
-        if name not in _MAZES:
-            raise unknown("environment", f"maze:{name}", [f"maze:{known}" for known in _MAZES])
-        layout, level = _MAZES[name]
+        if name.removesuffix(CELLS) not in _MAZES:
+            known = [*_MAZES, *(f"{maze}{CELLS}" for maze in _MAZES)]
+            raise unknown("environment", f"maze:{name}", [f"maze:{maze}" for maze in known])
+        layout, level = _MAZES[name.removesuffix(CELLS)]
         spec = _spec(name, layout)
+        self.sees_cells = name.endswith(CELLS)
+        if self.sees_cells:
+            spec = replace(spec, obs_dim=layout.walls.size, obs_is_physics=False, obs_mean=None, obs_std=None)
         super().__init__(spec if episode_steps is None else replace(spec, episode_steps=episode_steps), num_envs)
         self.walls = layout.walls
         self.level = jax.tree.map(jnp.asarray, level)  # On the device once, not at every call.
@@ -218,7 +243,7 @@ class MazeEnv(HostVectorEnv):
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         """A goal in a wall is that of the nearest free cell, at its centre."""
-        return nearest_free(np.asarray(position, np.float64), self.walls).astype(np.float32)
+        return self._observe(nearest_free(np.asarray(position, np.float64), self.walls).astype(np.float32))
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         self.xy[lane] = _reset(np.array(seed, np.uint32), self.level)
@@ -228,7 +253,10 @@ class MazeEnv(HostVectorEnv):
         return np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
 
     def _obs(self) -> np.ndarray:
-        return self.xy.copy()
+        return self._observe(self.xy)
+
+    def _observe(self, xy: np.ndarray) -> np.ndarray:
+        return place_cells(xy, self.walls.shape) if self.sees_cells else xy.copy()
 
     def _get_state(self) -> dict[str, np.ndarray]:
         return {"xy": self.xy.copy()}
@@ -253,7 +281,8 @@ class MazeGoalTask(Task):
         """Of the controller that value iteration finds, from the fixed start over one episode."""
         from urlrl.envs.maze_control import returns, rollout, value_iteration
 
-        layout, goal = LAYOUTS[self.env.removeprefix("maze:").removesuffix("_fixed")], np.array(self.goal_position)
+        name = self.env.removeprefix("maze:").removesuffix(CELLS).removesuffix("_fixed")
+        layout, goal = LAYOUTS[name], np.array(self.goal_position)
         controller = value_iteration(layout.walls, goal)
         path = rollout(controller.act, layout.walls, layout.start[None], layout.episode_steps)
         return float(returns(path, goal)[0]), "value iteration"
@@ -270,14 +299,15 @@ def _reward(goal: tuple[float, float], physics: np.ndarray, action: np.ndarray) 
 
 
 def maze_tasks() -> dict[str, MazeGoalTask]:
-    """By name, `maze_<layout>_goal_<1 to 5>`: acted out from the layout's fixed start."""
+    """By name, `maze_<layout>_goal_<1 to 5>`, and the same with `_cells` after the layout: acted out from its fixed
+    start."""
     tasks = {}
-    for layout_name, layout in LAYOUTS.items():
-        fixed = f"maze:{layout_name}_fixed"
+    for layout_name, end in product(LAYOUTS, ("", CELLS)):
+        layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{end}"
         for number, (x, y) in enumerate(layout.goals.tolist(), 1):
-            name = f"maze_{layout_name}_goal_{number}"
+            name = f"maze_{layout_name}{end}_goal_{number}"
             tasks[name] = MazeGoalTask(
-                name, fixed, (f"maze:{layout_name}", fixed), reward=partial(_reward, (x, y)), goal_position=(x, y),
+                name, fixed, (f"maze:{layout_name}{end}", fixed), reward=partial(_reward, (x, y)), goal_position=(x, y),
                 episode_steps=layout.episode_steps, option_steps=10,
             )  # fmt: skip
     return tasks

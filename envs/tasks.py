@@ -290,7 +290,8 @@ def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
-MAZE_TASKS = {name: tuple(f"maze_{name}_goal_{i}" for i in range(1, 6)) for name in ("8x8", "medium", "large")}
+MAZES = tuple(f"{name}{end}" for name in ("8x8", "rooms", "medium", "large") for end in ("", "_cells"))
+MAZE_TASKS = {name: tuple(f"maze_{name}_goal_{i}" for i in range(1, 6)) for name in MAZES}
 ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
     "walker": _each("walker", ("stand", "walk", "run", "flip")),
     "cheetah": _each("cheetah", ("run", "run_backward", "walk", "walk_backward")),

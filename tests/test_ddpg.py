@@ -1,7 +1,7 @@
 """DDPG, the networks that it shares with FB and successor features, and learners that start from a skill (URLB's sheet,
 sections 4 and 12; sheet of zero-shot offline RL, section 1.4)."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -321,6 +321,7 @@ def test_networks():
     assert set(SkillPolicy.input_layers) == {"Dense_0", "Dense_2"}
 
 
+@cache
 def make_ddpg() -> DDPG:
     """As if it had learned for a while."""
     ddpg = DDPG.create(CONFIG, X[:1], ACTION[:1], jax.random.key(0))
@@ -347,12 +348,14 @@ def test_create_starts_with_targets_that_are_copies_and_one_rate():
 # --- A learner that starts elsewhere ----------------------------------------------------------------------------------
 
 
+@cache
 def skill_actor() -> SkillActor:
     """pi(a | s, z) with parameters of which none is zero."""
     actor = SkillActor.create(16, 1e-3, (0.1, 0.4), X[:1], ACTION[:1], Z[:1], jax.random.key(0))
     return actor.replace(model=actor.model.replace(params=shaken(actor.model.params)))
 
 
+@cache
 def skilled_ddpg() -> DDPG:
     """What FB and SF hand over: a policy with two first layers."""
     ddpg = skill_actor().learner(CONFIG, Z[0], jax.random.key(1))

@@ -230,7 +230,7 @@ def check_plans(aim):
     known, n recursions lead to the point pi / 2^n from s, in the direction pi / 2 - pi / 2^(n + 1): 7 pi / 16 for 3."""
     line = np.linspace(-5, 5, 401)[:, None]
     obs, goals = np.float32([[-4.0], [0.3], [4.5], [2.0]]), np.float32([-2.0, 3.0])
-    for recursions in (0, 1, 3):
+    for recursions in (0, 3):
         for neighbours in (1, 11):
             agent = planner(recursions, neighbours, 1)
             for goal in goals:

@@ -16,8 +16,8 @@ from urlrl.envs.tasks import Moment, make_task_env
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns
 
-SIZES = {"8x8": (8, 8), "medium": (12, 12), "large": (16, 20)}
-STEPS = {"8x8": 50, "medium": 100, "large": 200}
+SIZES = {"8x8": (8, 8), "rooms": (8, 8), "medium": (12, 12), "large": (16, 20)}
+STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
 def walls_of(*rows):

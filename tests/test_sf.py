@@ -335,6 +335,13 @@ def test_drawn_anew_check_finds_frozen_tasks():
         check_tasks_are_drawn_anew(update_with_frozen_tasks)
 
 
+def test_what_is_not_a_number_does_not_pass_for_a_task():
+    """Else half of the tasks of a diverged run would be one and the same vector, and no loss would show it."""
+    agent, batch = many(replace(PLAIN, z=SkillSpace("wide_sphere", DIM), mix=1.0))
+    agent = agent.replace(phi=LinearPhi(agent.phi.w * jnp.nan))
+    assert np.isnan(agent._tasks(batch, jax.random.key(0))).all()
+
+
 def spoiled(kind: str, n: int = 64, d: int = 12) -> np.ndarray:
     """Features whose covariance has no inverse, or none in float32."""
     rng = np.random.default_rng(0)

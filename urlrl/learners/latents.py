@@ -38,14 +38,14 @@ class SkillSpace:
         return z if self.kind in ("gaussian", "none") else self.project(z)
 
     def project(self, x: Array) -> jax.Array:
-        """(*B, dim) -> the skill that points most along x; where x has no direction, a fixed one."""
+        """(*B, dim) -> the skill that points most along x; where x has no direction, a fixed one; NaN stays NaN."""
         if self.kind == "none":
             return jnp.asarray(x)
         if self.kind == "onehot":
             return jax.nn.one_hot(jnp.argmax(x, axis=-1), self.dim, dtype=jnp.float32)
         norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
         fixed = jnp.broadcast_to(jnp.eye(1, self.dim)[0], x.shape)
-        unit = jnp.where(norm > TINY, x / jnp.maximum(norm, TINY), fixed)
+        unit = jnp.where(norm <= TINY, fixed, x / jnp.maximum(norm, TINY))
         return unit * self.typical_norm
 
     def direction(self, z: Array) -> jax.Array:

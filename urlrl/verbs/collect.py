@@ -44,7 +44,7 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
     "cheetah": (Explored("rnd", "cheetah-quick", share=0.5), Explored("metra", "cheetah-collect-quick")),
     "walker-random": (Explored("uniform", "walker"),),
     "cheetah-random": (Explored("uniform", "cheetah"),),
-    "maze-8x8-random": (Explored("uniform", "maze-8x8"),),
+    "maze-rooms-random": (Explored("uniform", "maze-rooms"),),
     "maze-8x8-navigate": Navigated("8x8", 100_000),
     "maze-medium-navigate": Navigated("medium", 200_000),
     "maze-large-navigate": Navigated("large", 400_000),

@@ -96,7 +96,7 @@ def evaluate_suite(
     file.parent.mkdir(parents=True, exist_ok=True)
     for target in (file, *([Path(json_file)] if json_file else [])):
         write_atomically(target, content)
-    return result
+    return json.loads(content)
 
 
 def _score_task(
