@@ -107,7 +107,11 @@ class FB(struct.PyTreeNode):
         forward_key, backward_key, actor_key = jax.random.split(key, 3)
         obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
         action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
-        z, clip, noise = jnp.zeros((1, config.z.dim), jnp.float32), config.max_gradient, (config.noise, config.noise_clip)
+        z, clip, noise = (
+            jnp.zeros((1, config.z.dim), jnp.float32),
+            config.max_gradient,
+            (config.noise, config.noise_clip),
+        )
         f, b = ForwardMap(config.z.dim, config.width), FeatureMap(config.z.dim, config.backward_width)
         forward = Model.create(f, config.lr, forward_key, obs, action, z, clip=clip)
         backward = Model.create(b, config.lr, backward_key, obs, clip=clip)
@@ -171,7 +175,10 @@ class FB(struct.PyTreeNode):
             alpha = self.alpha.minimise(-alpha.value * (before - config.penalty_budget) / 2)
 
         def loss(params):
-            f, b = self.forward(batch.obs, batch.action, z, params=params[0]), self.backward(batch.next_obs, params=params[1])
+            f, b = (
+                self.forward(batch.obs, batch.action, z, params=params[0]),
+                self.backward(batch.next_obs, params=params[1]),
+            )
             m, gram = f @ b.T, b @ b.T
             diagonal = jnp.mean(jnp.sum(f * b[None], axis=-1), axis=1)
             fb = 0.5 * jnp.sum(off[None] * (m - target_m[None]) ** 2) - jnp.sum(diagonal)

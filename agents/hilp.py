@@ -54,6 +54,8 @@ class HILPConfig:
         self.iql()  # It refuses what it cannot work with.
         for name in ("distance_gamma", "distance_expectile"):
             check(name, getattr(self, name), 0, 1)
+        if self.z.kind != "sphere":
+            raise UserError(f"z.kind is '{self.z.kind}': expected 'sphere' for HILP, directions of latent space.")
         check("plan_recursions", self.plan_recursions, 0)
         check("plan_neighbours", self.plan_neighbours, 1)
         if not self.batch.goals:

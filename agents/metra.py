@@ -120,7 +120,9 @@ class Metra(struct.PyTreeNode):
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
             dual=PositiveScalar.create(config.dual_init, config.lr),
-            sac=SAC.create(config.sac(), jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32), action, sac_key),
+            sac=SAC.create(
+                config.sac(), jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32), action, sac_key
+            ),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )

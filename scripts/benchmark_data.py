@@ -32,9 +32,7 @@ def make_dataset(folder: Path, transitions: int) -> int:
     rng = np.random.default_rng(SEED)
     block = rng.standard_normal((64, STEPS + 1, OBS)).astype(np.float32)
     action, zeros = rng.uniform(-1, 1, (STEPS, ACTION)).astype(np.float32), np.zeros(STEPS, np.float32)
-    episodes = (
-        Episode(block[i % len(block)], action, zeros, zeros.astype(bool)) for i in range(transitions // STEPS)
-    )
+    episodes = (Episode(block[i % len(block)], action, zeros, zeros.astype(bool)) for i in range(transitions // STEPS))
     write_dataset(folder, DatasetInfo("dmc:walker_walk", "noise"), episodes)
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -103,7 +101,9 @@ def measure_relabelling(rows: int, repeats: int) -> list[dict[str, Any]]:
             start = time.perf_counter()
             task.reward(physics, action)
             rates.append(rows / (time.perf_counter() - start))
-        found.append({"task": name, "rows": rows, "load_average": [load, load_average()], "rate": spread(rates, "rows/s")})
+        found.append(
+            {"task": name, "rows": rows, "load_average": [load, load_average()], "rate": spread(rates, "rows/s")}
+        )
     return found
 
 

@@ -34,9 +34,7 @@ class Learner:
         config = preset(agent, preset_name).agent
         names = {field.name for field in dataclasses.fields(config)}
         halves = {field: width // 2 for field in ("backward_width", "feature_width") if field in names}  # as published
-        config = dataclasses.replace(
-            config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves
-        )
+        config = dataclasses.replace(config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves)
         rng = np.random.default_rng(SEED)
         normal = lambda *shape: rng.standard_normal((updates, batch, *shape)).astype(np.float32)  # noqa: E731
         ones, obs = np.ones((updates, batch), np.float32), normal(OBS)

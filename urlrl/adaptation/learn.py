@@ -38,7 +38,8 @@ def _learn(learner, batches, key, keep_actor):
     def body(learner, inputs):
         batch, update_key = inputs
         new, _ = learner.update(batch.obs, batch.action, batch.reward, batch.discount, batch.next_obs, update_key)
-        return (new.replace(actor=learner.actor, alpha=learner.alpha) if keep_actor else new), None
+        kept = {name: getattr(learner, name) for name in ("actor", "alpha") if keep_actor and hasattr(learner, name)}
+        return new.replace(**kept), None
 
     learner, _ = jax.lax.scan(body, learner, (batches, jax.random.split(key, batches.reward.shape[0])))
     return learner, _finite(learner)

@@ -275,7 +275,10 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
     per_step = abs(found.score) / (env.env_spec.episode_steps or 1)
     if setting.data is None or not per_step:
         return 1.0
-    intrinsic = float(jnp.mean(jnp.abs(setting.agent.intrinsic_reward(setting.data))))
+    data = setting.data
+    if data.z.shape[-1] != found.z.shape[-1]:  # A dataset does not say which skills acted.
+        data = data._replace(z=jnp.broadcast_to(found.z, (len(data.reward), *found.z.shape)))
+    intrinsic = float(jnp.mean(jnp.abs(setting.agent.intrinsic_reward(data))))
     return float(np.clip(intrinsic / per_step, 1 / MAX_SCALE, MAX_SCALE))
 
 

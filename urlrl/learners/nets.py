@@ -39,9 +39,7 @@ class Model(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
 
     @classmethod
-    def create(
-        cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float = math.inf
-    ) -> "Model":
+    def create(cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float = math.inf) -> "Model":
         """Adam at rate `lr`, on gradients clipped to [-clip, clip] by entry."""
         params = module.init(key, *inputs)["params"]
         tx = adam(lr, clip)

@@ -1,6 +1,6 @@
 """What agents share whose rewards are linear in features: pi(a|s, z) for every task vector z, and such a task.
 
-    L_pi = -mean min_i Q_i(s, pi(s, z) + clipped noise; z),        the gradient reaches the policy through the action only
+L_pi = -mean min_i Q_i(s, pi(s, z) + clipped noise; z),        the gradient reaches the policy through the action only
 """
 
 from collections.abc import Callable

@@ -38,9 +38,14 @@ def make_policy(
         provenance: what the bundle tells of its origin, as JSON.
 
     Raises:
-        SkillError: the policy does not do what the agent does, to 1e-5.
+        SkillError: the agent's policy is none that a bundle can hold, or does not do what the agent does, to 1e-5.
     """
     spec, z = env.env_spec, agent.config.z
+    if not hasattr(agent, "skill_networks"):
+        raise SkillError(
+            f"Agent {type(agent).__name__} cannot be exported: expected one whose policy is a chain of dense layers, with "
+            f"a method 'skill_networks'."
+        )
     networks = agent.skill_networks()
     probes = make_probes(agent, networks.latent, trajectory, key)
     model = getattr(env, "model", None)

@@ -51,9 +51,7 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
 }
 
 
-def collect(
-    name: str, out: Path | str, *, steps: int | None = None, seed: int = 0, quiet: bool = False
-) -> Dataset:
+def collect(name: str, out: Path | str, *, steps: int | None = None, seed: int = 0, quiet: bool = False) -> Dataset:
     """Make a set of `RECIPES`; the runs that explore go to `<out>-runs/` and are continued there if they were stopped.
 
     Args:

@@ -165,7 +165,9 @@ def _collect(argv: list[str]) -> None:
     from urlrl.verbs.collect import collect
 
     dataset = collect(options.name, options.out, steps=options.steps, seed=options.seed, quiet=options.quiet)
-    print(f"Wrote {dataset.folder}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, id {dataset.id}")
+    print(
+        f"Wrote {dataset.folder}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, id {dataset.id}"
+    )
 
 
 def _relabel(argv: list[str]) -> None:

@@ -118,9 +118,7 @@ def _with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
     return config
 
 
-def _offline(
-    config: OfflineConfig, dataset: Dataset, run: RunFolder, progress: Progress
-) -> tuple[Offline, NoRecord]:
+def _offline(config: OfflineConfig, dataset: Dataset, run: RunFolder, progress: Progress) -> tuple[Offline, NoRecord]:
     """A run on a dataset, where it begins."""
     progress.say(
         f"Pretraining {config.agent_name} on {config.data} ({len(dataset):,} transitions of {config.env or 'no'} "

@@ -142,7 +142,11 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
     """Returns of the episodes, and what the agent expected of them where it was told a reward."""
     rewards = np.where(trajectory.mask, trajectory.steps.reward, np.nan)
     returns = prompting.returns(rewards)
-    row: dict[str, Any] = {"return": prompting.interval(returns), "returns": returns.tolist(), "episode_steps": len(rewards)}
+    row: dict[str, Any] = {
+        "return": prompting.interval(returns),
+        "returns": returns.tolist(),
+        "episode_steps": len(rewards),
+    }
     if kind == "goal" or not hasattr(agent, "predict_return"):
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.config.gamma)
