@@ -3,9 +3,9 @@ variants VC-FB and MC-FB (Jeen, Bewley, Cullen, 2024).
 
 https://arxiv.org/abs/2103.07945, https://arxiv.org/abs/2209.14935, https://arxiv.org/abs/2309.15178
 
-F(s, a, z)^T B(s') is the density of the states that the policy pi_z visits, relative to the data's; counting begins with
-the next state, at weight 1. So for any reward r(s'), z = E[r(s') B(s')] makes F(s, a, z)^T z the Q function of pi_z, and
-pi_z(s) = argmax_a F(s, a, z)^T z is optimal: nothing is left to learn once the reward is told.
+F(s, a, z)^T B(s') is the density of the states that the policy pi_z visits, relative to the data's; counting begins
+with the next state, at weight 1. So for any reward r(s'), z = E[r(s') B(s')] makes F(s, a, z)^T z the Q function of
+pi_z, and pi_z(s) = argmax_a F(s, a, z)^T z is optimal: nothing is left to learn once the reward is told.
 
     M_i[j,k] = F_i(s_j, a_j, z_j)^T B(s'_k),   Mbar[j,k] = min_i Fbar_i(s'_j, a'_j, z_j)^T Bbar(s'_k),   a' ~ pi_z(s')
     L_FB     = 1/2 sum_i mean_{j!=k} (M_i - gamma_j Mbar)^2 - sum_i mean_j M_i[j,j]

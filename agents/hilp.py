@@ -2,21 +2,21 @@
 
 https://arxiv.org/abs/2402.15567
 
-phi maps states so that distances are temporal distances (learners/hilbert.py); a latent-conditioned policy learns offline
-to move along every direction z of that space:
+phi maps states so that distances are temporal distances (learners/hilbert.py); a latent-conditioned policy learns
+offline to move along every direction z of that space:
 
     reward  r = (phi(s') - phi(s))^T z,  z uniform on the unit sphere, drawn anew for every sample of every step
     policy  IQL on r (learners/iql.py), which never terminates
     goal    z = (phi(g) - phi(s)) / |...|, anew at every step
-    plan    t = phi(g), then `plan_recursions` times: t = mean of the `plan_neighbours` latents w of dataset states with the
-            smallest max(|w - phi(s)|, |w - t|), a point half way; z points to t
+    plan    t = phi(g), then `plan_recursions` times: t = mean of the `plan_neighbours` latents w of dataset states with
+            the smallest max(|w - phi(s)|, |w - t|), a point half way; z points to t
 
 A reward is prompted through its least-squares fit on phi(s') - phi(s), a demonstration as the way that it went. HILP's
 zero-shot-RL variant is agents/sf.py.
 
-Differences from the released code: skills are drawn by keys that the update is given (for most of the code's life a jitted
-loss held one constant set of skills, and the paper's numbers were made so); goals may be an episode's last state; the four
-losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
+Differences from the released code: skills are drawn by keys that the update is given (for most of the code's life a
+jitted loss held one constant set of skills, and the paper's numbers were made so); goals may be an episode's last
+state; the four losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
 """
 
 from dataclasses import dataclass

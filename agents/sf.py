@@ -1,11 +1,11 @@
-"""SF: universal successor features on learned state features, the baselines of the FB paper and HILP's zero-shot variant.
+"""SF: universal successor features on learned state features: baselines of the FB paper, and HILP's zero-shot variant.
 
 Barreto et al., 2017, https://arxiv.org/abs/1606.05312; Borsa et al., 2019, https://arxiv.org/abs/1812.07626;
 Touati, Rapin, Ollivier, 2023, https://arxiv.org/abs/2209.14935; Park, Kreiman, Levine, 2024,
 https://arxiv.org/abs/2402.15567.
 
-psi(s, a, z) is the discounted sum of the features phi(s') that the policy pi_z will meet, so psi^T z is its Q function for
-the reward phi(s')^T z. A reward is regressed on phi, and its weights are the z to use.
+psi(s, a, z) is the discounted sum of the features phi(s') that the policy pi_z will meet, so psi^T z is its Q function
+for the reward phi(s')^T z. A reward is regressed on phi, and its weights are the z to use.
 
     phi      trained by its own loss alone (learners/features.py)
     y        phi(s') + gamma psibar_j(s', a', z),    j = argmin_i psibar_i(s', a', z)^T z,    a' ~ pi_z(s')
@@ -14,12 +14,12 @@ the reward phi(s')^T z. A reward is regressed on phi, and its weights are the z 
     z        half of them along Cov(phi)^-1 phi(s') of states in the batch, half uniform on the sphere of radius sqrt(d)
 
 `features="hilbert"` is HILP (zero-shot RL), preset `hilp-zsrl`: phi is temporal distance. `cumulant="state"` takes the
-centred phi(s') - mean as psi's features, as the released code does for every reward; "difference" takes phi(s') - phi(s),
-which is the paper's Eq. 7 and what the code uses to reach goals.
+centred phi(s') - mean as psi's features, as the released code does for every reward; "difference" takes
+phi(s') - phi(s), which is the paper's Eq. 7 and what the code uses to reach goals.
 
-Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them differ);
-a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-5 of its trace. The "concat"
-cumulant, pixels and the svd, latent and autoencoder features are left out.
+Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them
+differ); a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-5 of its trace. The
+"concat" cumulant, pixels and the svd, latent and autoencoder features are left out.
 """
 
 import math

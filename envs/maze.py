@@ -44,7 +44,7 @@ _DRAWINGS = {
         3..#..4.
         ...#....
         .......5
-        ##..####
+        ....####
         ....#.1.
         .S..#...
         ......2.
@@ -82,6 +82,7 @@ _DRAWINGS = {
         S..#####.####.#....#
     """,
 }
+_RADII = {"rooms": 1.0}  # m: how near to a goal is there, if not GOAL_RADIUS
 _EPISODE_STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
@@ -179,7 +180,7 @@ CELLS = "_cells"  # ends the name of a maze whose observations are place cells
 def place_cells(xy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Positions (n, 2) to (n, H W), float32: a bump of half a metre around the centre of every cell, exp(-2 d^2), walls
     included. Networks tell places on both sides of a wall apart by it as soon as they see them."""
-    centres = centre(np.stack(np.indices(shape), axis=-1).reshape(-1, 2), shape)
+    centres = centre(np.moveaxis(np.indices(shape), 0, -1).reshape(-1, 2), shape)
     square = np.square(xy[:, None].astype(np.float64) - centres).sum(axis=-1)
     return np.exp(-2 * square).astype(np.float32)
 
@@ -218,8 +219,8 @@ def step_all(xy: Array, actions: Array, walls: Array) -> jax.Array:
 
 
 class MazeEnv(HostVectorEnv):
-    """`num_envs` points in the maze of a key of `LEVELS`, which see x and y, or with `_cells` after the name their place
-    cells. There is no reward: the environment returns 0."""
+    """`num_envs` points in the maze of a key of `LEVELS`, which see x and y, or with `_cells` after the name their
+    place cells. There is no reward: the environment returns 0."""
 
     def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
         if name.removesuffix(CELLS) not in _MAZES:
@@ -267,9 +268,10 @@ class MazeEnv(HostVectorEnv):
 
 @dataclass(frozen=True)
 class MazeGoalTask(Task):
-    """1 per control step that ends within GOAL_RADIUS of a place that is the same in every episode, else 0."""
+    """1 per control step that ends within `radius` of a place that is the same in every episode, else 0."""
 
     goal_position: tuple[float, float] = (0.0, 0.0)  # x, y in metres
+    radius: float = GOAL_RADIUS  # m
 
     def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
         return np.tile(self.goal_position, (len(clock), 1))
@@ -283,9 +285,9 @@ class MazeGoalTask(Task):
 
         name = self.env.removeprefix("maze:").removesuffix(CELLS).removesuffix("_fixed")
         layout, goal = LAYOUTS[name], np.array(self.goal_position)
-        controller = value_iteration(layout.walls, goal)
+        controller = value_iteration(layout.walls, goal, self.radius)
         path = rollout(controller.act, layout.walls, layout.start[None], layout.episode_steps)
-        return float(returns(path, goal)[0]), "value iteration"
+        return float(returns(path, goal, radius=self.radius)[0]), "value iteration"
 
 
 def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
@@ -293,9 +295,9 @@ def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.nd
     return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
 
 
-def _reward(goal: tuple[float, float], physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+def _reward(goal: tuple[float, float], radius: float, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
     del action
-    return near(physics, np.array(goal))
+    return near(physics, np.array(goal), radius)
 
 
 def maze_tasks() -> dict[str, MazeGoalTask]:
@@ -304,10 +306,11 @@ def maze_tasks() -> dict[str, MazeGoalTask]:
     tasks = {}
     for layout_name, end in product(LAYOUTS, ("", CELLS)):
         layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{end}"
+        radius = _RADII.get(layout_name, GOAL_RADIUS)
         for number, (x, y) in enumerate(layout.goals.tolist(), 1):
             name = f"maze_{layout_name}{end}_goal_{number}"
             tasks[name] = MazeGoalTask(
-                name, fixed, (f"maze:{layout_name}{end}", fixed), reward=partial(_reward, (x, y)), goal_position=(x, y),
+                name, fixed, (f"maze:{layout_name}{end}", fixed), reward=partial(_reward, (x, y), radius), radius=radius, goal_position=(x, y),
                 episode_steps=layout.episode_steps, option_steps=10,
             )  # fmt: skip
     return tasks

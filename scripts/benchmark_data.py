@@ -1,8 +1,9 @@
 """Goal-relabelled batches from a memory-mapped dataset, and rewards computed from stored physics; on one core.
 
-The dataset has the sizes of dm_control's walker, physics left out, so that the full-size one (5M transitions) is 0.6 GB;
-its content does not matter. Sampling runs in a process of its own, whose memory is read from the kernel: what it holds
-itself (anonymous), and what of the file is mapped at the time, which the kernel takes back when others need it.
+The dataset has the sizes of dm_control's walker, physics left out, so that the full-size one (5M transitions) is
+0.6 GB; its content does not matter. Sampling runs in a process of its own, whose memory is read from the kernel: what
+it holds itself (anonymous), and what of the file is mapped at the time, which the kernel takes back when others need
+it.
 """
 
 import json
@@ -122,7 +123,8 @@ def table(result: dict[str, Any]) -> Table:
         "goal-relabelled transitions, one core",
         f"{row['transitions']:,} transitions, {row['bytes'] / 2**20:,.0f} MiB",
         show(_thousands(row["rate"]), 0),
-        f"{mib['anonymous_peak']:,.0f} MiB own ({mib['anonymous_before']:,.0f} before), {mib['mapped_at_end']:,.0f} mapped",
+        f"{mib['anonymous_peak']:,.0f} MiB own ({mib['anonymous_before']:,.0f} before), "
+        f"{mib['mapped_at_end']:,.0f} mapped",
         f"{row['load_average'][1]:.1f}",
     )
     for row in result["relabelling"]:

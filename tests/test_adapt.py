@@ -23,6 +23,7 @@ from urlrl.adaptation.ladder import Cell, summarise
 from urlrl.adaptation.learn import Plan, mode_of, off_policy
 from urlrl.adaptation.methods import RUN, Setting, _reward_scale, episode_returns
 from urlrl.adaptation.search import Found
+from urlrl.adaptation.suite import URLB
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
 from urlrl.data.replay import Replay
@@ -37,6 +38,7 @@ from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.runs import load_checkpoint
+from urlrl.verbs.zero_shot_suite import SUITES
 
 FULL = find_task("point_goal")  # 50 control steps per episode
 POINT = dataclasses.replace(FULL, episode_steps=20)
@@ -552,15 +554,15 @@ def test_adapting_leaves_the_agent_as_it_is(run, start):
 
 def test_the_reward_scale_brings_rewards_to_the_intrinsic_size(run, start):
     setting = start(run)
-    env = setting.make_env(1)
+    env, z = setting.make_env(1), jnp.float32([1.0, 0.0])
     intrinsic = np.abs(setting.agent.intrinsic_reward(setting.data)).mean()
     for score in (4.0, -4.0):  # per episode of 20 steps
-        assert _reward_scale(setting, Found(None, score), env) == pytest.approx(intrinsic / (4 / 20), rel=1e-5)
-    assert _reward_scale(setting, Found(None, 1e-9), env) == 100.0
-    assert _reward_scale(setting, Found(None, 1e9), env) == pytest.approx(0.01)
-    assert _reward_scale(setting, Found(None, 0.0), env) == 1.0  # A skill that earns nothing tells nothing.
+        assert _reward_scale(setting, Found(z, score), env) == pytest.approx(intrinsic / (4 / 20), rel=1e-5)
+    assert _reward_scale(setting, Found(z, 1e-9), env) == 100.0
+    assert _reward_scale(setting, Found(z, 1e9), env) == pytest.approx(0.01)
+    assert _reward_scale(setting, Found(z, 0.0), env) == 1.0  # A skill that earns nothing tells nothing.
     setting.data = None
-    assert _reward_scale(setting, Found(None, 4.0), env) == 1.0
+    assert _reward_scale(setting, Found(z, 4.0), env) == 1.0
 
 
 def test_finetuning_learns_from_scaled_rewards_and_scratch_from_plain_ones(run, start, learning):
@@ -996,8 +998,12 @@ def test_help_lists_methods_and_options(capsys):
 
 def test_all_tasks_are_listed(capsys):
     main(["tasks"])
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    table, suites = capsys.readouterr().out.split("\n\n")
+    lines = {line.split()[0]: line for line in table.splitlines()[1:]}
     assert set(lines) == set(TASKS)
+    suites = suites.replace("\n", " ")
+    assert all(name in suites for name in [*URLB, *SUITES] if not name.startswith("ogbench-v1/"))
+    assert f"and {sum(name.startswith('ogbench-v1/') for name in SUITES)} as ogbench-v1/" in suites
     for name, make in TASKS.items():
         task = make()
         assert task.env in lines[name] and all(env in lines[name] for env in task.runs_on)

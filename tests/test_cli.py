@@ -129,8 +129,10 @@ def test_presets_are_listed_with_their_source_and_cost(capsys):
     lines = capsys.readouterr().out.splitlines()
     for agent, presets in PRESETS.items():
         for name, entry in presets.items():
-            (line,) = [line for line in lines if f" {name} " in line]
-            assert line.startswith(agent) and entry.source in line and entry.cost in line
+            (line,) = [line for line in lines if line.split()[:2] == [agent, name]]
+            assert entry.source in line and entry.cost in line and f" {entry.config.steps:,} " in line
+            assert f" {entry.config.env or 'a dataset'} " in line
+    assert len(lines) == 1 + sum(map(len, PRESETS.values()))  # No row is folded.
 
 
 def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypatch, capsys):
@@ -174,7 +176,8 @@ MISTAKES = {
     "pretrain --agent.lr --seed 1": "Option '--agent.lr' has no value: expected a number.",
     "pretrain --steps 1e6": "Option '--steps' is '1e6': expected a whole number.",
     "pretrain --episode-steps x": "Option '--episode-steps' is 'x': expected a whole number or None.",
-    "pretrain --agent.z.kind ball": "Option '--agent.z.kind' is 'ball': expected one of sphere, gaussian, onehot.",
+    "pretrain --agent.z.kind ball": "Option '--agent.z.kind' is 'ball': expected one of "
+    "sphere, wide_sphere, gaussian, onehot, none.",
     "pretrain --agent.learn-alpha False": "Unexpected argument 'False'",
     "pretrain --agent.learn-alpha=False": "Option '--agent.learn-alpha' has the value 'False': expected none",
     "pretrain --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",

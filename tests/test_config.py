@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from urlrl.agents import find_agent
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, check
@@ -18,8 +19,9 @@ ALL = [(agent, name) for agent, presets in PRESETS.items() for name in presets]
 
 @pytest.mark.parametrize(("agent", "name"), ALL)
 def test_every_preset_survives_json(agent, name):
-    config = preset(agent, name)
-    assert run_config_from_json(json.loads(json.dumps(to_json(config))), MetraConfig) == config
+    config, agent_config = preset(agent, name), find_agent(agent)[1]
+    assert config.agent_name == agent and type(config.agent) is agent_config
+    assert run_config_from_json(json.loads(json.dumps(to_json(config))), agent_config) == config
     assert PRESETS[agent][name].source and PRESETS[agent][name].cost
 
 

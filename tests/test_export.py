@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_tools import TINY
 
+import urlrl
 from urlrl import cli
 from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.metra import MetraConfig
@@ -50,10 +52,12 @@ def small(name):
     return dataclasses.replace(config, width=16) if has_width else config
 
 
+ABLE = ("metra",)  # whose policy is a chain of dense layers
 CASES = {
-    **{name: (name, small(name)) for name in AGENTS},
+    **{name: (name, small(name)) for name in ABLE},
     "metra, one-hot": ("metra", MetraConfig(z=SkillSpace("onehot", 5), width=16)),
     "metra, gaussian": ("metra", MetraConfig(z=SkillSpace("gaussian", 3), width=16)),
+    "metra, x unseen": ("metra", MetraConfig(phi_only=1, width=16)),
 }
 
 
@@ -166,6 +170,33 @@ def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
         Wrong.sample_actions = lambda self, obs, z, key, t: agent.sample_actions(obs + 1, z, key, t)
     with pytest.raises(SkillError, match="differs .*expected at most 1e-05"):
         exporting.make_policy(Wrong(**fields), env, trajectory, jax.random.key(0), ORIGIN)
+
+
+def test_a_policy_that_is_shown_what_it_should_not_see_is_refused():
+    """The unseen entry of an observation in another place than the agent's."""
+    agent, env, trajectory = make_agent("metra", MetraConfig(phi_only=1, width=16))
+
+    class Wrong(type(agent)):
+        def skill_networks(self):
+            policy, latent = super().skill_networks()
+            kernel = np.asarray(policy[0].kernel)[[1, 0, 2, 3]]
+            return type(super().skill_networks())((policy[0]._replace(kernel=kernel), *policy[1:]), latent)
+
+    KEPT.append(Wrong)
+    fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
+    with closing(env), pytest.raises(SkillError, match="golden action differs by 0.* expected at most 1e-05"):
+        exporting.make_policy(Wrong(**fields), env, trajectory, jax.random.key(0), ORIGIN)
+
+
+@pytest.mark.parametrize("name", sorted(set(AGENTS) - set(ABLE)))
+def test_an_agent_whose_policy_no_bundle_holds_is_refused_by_name(name):
+    agent, env, trajectory = make_agent(name, small(name))
+    with closing(env), pytest.raises(SkillError) as refusal:
+        exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+    assert str(refusal.value) == (
+        f"Agent {find_agent(name)[0].__name__} cannot be exported: expected one whose policy is a chain of dense "
+        f"layers, with a method 'skill_networks'."
+    )
 
 
 @pytest.mark.parametrize("name", ["onnx", "stablehlo"])
@@ -375,6 +406,18 @@ def test_bad_exports_are_refused_in_one_sentence(whole_run, tmp_path, capsys):
     assert not (tmp_path / "out").exists() and [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     with pytest.raises(UserError, match="format is 'zip': expected one of 'bundle', 'onnx', 'stablehlo'"):
         export(run, tmp_path / "out", format="zip")
+
+
+def test_a_run_whose_agent_cannot_be_exported_gets_one_sentence(tmp_path, capsys):
+    config = dataclasses.replace(TINY, agent=find_agent("uniform")[1](), agent_name="uniform", steps=80)
+    run = urlrl.pretrain(config, tmp_path / "run", quiet=True)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", str(run), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err == (
+        "urlrl: Agent Uniform cannot be exported: expected one whose policy is a chain of dense layers, with a method "
+        "'skill_networks'.\n"
+    )
 
 
 def test_a_bundle_replaces_a_bundle_but_no_other_format(whole_run, tmp_path):

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urlrl.errors import UserError
 from urlrl.learners.latents import Held, SkillSpace, hold_skill_act, hold_skill_begin
 
 N = 20_000
-KINDS = ("sphere", "gaussian", "onehot")
+KINDS = ("sphere", "wide_sphere", "gaussian", "onehot")
 
 
 def check_sphere_prior(space_class):
@@ -54,6 +55,63 @@ def test_sphere_prior():
 def test_sphere_prior_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_sphere_prior(wrong)
+
+
+def check_wide_sphere(space_class):
+    """The unit sphere's draws and projections, sqrt(d) times as long; as drawn, a skill is its own direction."""
+    for d in (1, 2, 9):
+        wide, unit = space_class("wide_sphere", d), SkillSpace("sphere", d)
+        assert wide.typical_norm == d**0.5
+        draws = [(space.sample(jax.random.key(0), 50), space.spread(7, jax.random.key(1))) for space in (wide, unit)]
+        for z, of_unit in zip(*draws):
+            assert z.dtype == jnp.float32
+            np.testing.assert_allclose(np.linalg.norm(z, axis=1), d**0.5, rtol=1e-5)
+            np.testing.assert_allclose(z, d**0.5 * np.asarray(of_unit), rtol=1e-5)
+            np.testing.assert_array_equal(wide.direction(z), z)
+    by_hand = space_class("wide_sphere", 4).project(jnp.float32([[0, 3, 0, 0], [1, -1, 1, 1], [0, 0, 0, 0]]))
+    np.testing.assert_allclose(by_hand, [[0, 2, 0, 0], [1, -1, 1, 1], [2, 0, 0, 0]], rtol=1e-5)
+
+
+class UnitLength(SkillSpace):
+    typical_norm = 1.0
+
+
+class LengthIsDim(SkillSpace):
+    typical_norm = property(lambda self: float(self.dim))
+
+
+class WideDrawsAlone(SkillSpace):
+    """Projections stay of length 1."""
+
+    def project(self, x):
+        return SkillSpace("sphere", self.dim).project(x)
+
+    def sample(self, key, n):
+        return SkillSpace("wide_sphere", self.dim).sample(key, n)
+
+
+def test_wide_sphere():
+    check_wide_sphere(SkillSpace)
+
+
+@pytest.mark.parametrize("wrong", [UnitLength, LengthIsDim, WideDrawsAlone])
+def test_wide_sphere_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_wide_sphere(wrong)
+
+
+def test_no_skills():
+    space = SkillSpace("none", 0)
+    for z in (space.sample(jax.random.key(0), 5), space.spread(5, jax.random.key(0))):
+        assert z.shape == (5, 0) and z.dtype == jnp.float32
+    assert (
+        space.project(np.zeros((2, 5, 0), np.float32)).shape == space.direction(np.zeros((2, 5, 0))).shape == (2, 5, 0)
+    )
+    with pytest.raises(UserError, match=r"^dim is 2: expected a number of at least 0 and at most 0\.$"):
+        SkillSpace("none", 2)
+    for kind in KINDS:
+        with pytest.raises(UserError, match=r"^dim is 0: expected a number of at least 1\.$"):
+            SkillSpace(kind, 0)
 
 
 def check_gaussian_prior(space_class):
@@ -127,7 +185,7 @@ def check_direction(space_class):
         np.testing.assert_allclose(np.diag(v), 1, atol=1e-6)
         np.testing.assert_allclose(v[~np.eye(n, dtype=bool)], -1 / (n - 1), atol=1e-6)
     z = np.float32([[0.6, -0.8], [3.0, 4.0]])
-    for kind in ("sphere", "gaussian"):
+    for kind in ("sphere", "wide_sphere", "gaussian"):
         np.testing.assert_array_equal(space_class(kind, 2).direction(z), z)
 
 
@@ -221,7 +279,7 @@ def check_spread(space_class):
         z = np.asarray(space_class("onehot", d).spread(n, jax.random.key(0)))
         assert z.shape == (n, d) and z.dtype == np.float32
         np.testing.assert_array_equal(z.argmax(axis=1), expected)
-    for kind in ("sphere", "gaussian"):
+    for kind in ("sphere", "wide_sphere", "gaussian"):
         space = space_class(kind, 2)
         np.testing.assert_array_equal(space.spread(6, jax.random.key(3)), space.sample(jax.random.key(3), 6))
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from urlrl.envs import make_env, maze, maze_control
 from urlrl.envs.maze import LAYOUTS, LEVELS, MARGIN, Level, State, cell, centre, maze_tasks, near, reset, step
 from urlrl.envs.maze_control import Navigator, returns, rollout, shortest_steps, value_iteration
-from urlrl.envs.tasks import Moment, make_task_env
+from urlrl.envs.tasks import TASKS, Moment, make_task_env
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns
 
 SIZES = {"8x8": (8, 8), "rooms": (8, 8), "medium": (12, 12), "large": (16, 20)}
+NO_DETOUR = {"rooms": (2, 4, 5)}  # Doors lie on a shortest way over open ground; every other goal takes a longer one.
 STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
@@ -55,7 +56,7 @@ def test_layouts_are_connected_and_their_goals_lie_apart(name):
         others = set().union(*(routes[j] for j in range(5) if j != i))
         assert cells - others  # None lies on the way to the others.
         assert 5 <= len(cells) - 1 < episode_steps / 2  # At half a metre per step there is time to come and to stay.
-        assert len(cells) - 1 > np.abs(goals[i] - start).sum()  # No goal is reached without a detour.
+        assert (len(cells) - 1 > np.abs(goals[i] - start).sum()) == (i + 1 not in NO_DETOUR.get(name, ()))
 
 
 def test_row_zero_is_the_lowest_and_the_middle_is_the_origin():
@@ -317,17 +318,101 @@ def test_the_position_is_found_in_the_observation(name):
     assert env.goal_obs(np.concatenate([np.zeros((1, 2)), np.eye(2)])).tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
+# --- place cells
+
+
+def check_place_cells(place_cells):
+    """exp(-2 d^2) around the centre of every cell, row by row from the lowest, each from its lowest column."""
+    seen = place_cells(np.float32([[0.5, 0.0], [0.0, 0.0], [0.5, 0.5]]), (1, 2))  # Centres at x = -0.5 and 0.5.
+    by_hand = [[0.1353353, 1.0], [0.6065307, 0.6065307], [0.0820850, 0.6065307]]  # exp of -2, 0, -0.5, -2.5
+    assert seen.shape == (3, 2) and seen.dtype == np.float32
+    np.testing.assert_allclose(seen, by_hand, atol=1e-6)
+    walls = LAYOUTS["large"].walls
+    cells = np.stack(np.indices(walls.shape), axis=-1).reshape(-1, 2)
+    seen = place_cells(np.float32(centre(cells, walls.shape)), walls.shape)
+    assert np.array_equal(seen.argmax(axis=1), np.arange(walls.size)) and np.allclose(np.diag(seen), 1)
+    beside, above = seen[np.arange(5), np.arange(1, 6)], seen[np.arange(5), np.arange(20, 25)]
+    np.testing.assert_allclose(np.concatenate([beside, above]), np.exp(-2), rtol=1e-5)
+
+
+def column_by_column(xy, shape):
+    return maze.place_cells(xy, shape).reshape(-1, *shape).swapaxes(1, 2).reshape(len(xy), -1)
+
+
+def from_the_top(xy, shape):
+    return maze.place_cells(xy, shape).reshape(-1, *shape)[:, ::-1].reshape(len(xy), -1)
+
+
+def metre_wide(xy, shape):
+    """exp(-d^2 / 2)"""
+    return maze.place_cells(xy, shape) ** 0.25
+
+
+def around_corners(xy, shape):
+    return maze.place_cells(xy + np.float32(0.5), shape)
+
+
+def test_place_cells_by_hand():
+    check_place_cells(maze.place_cells)
+
+
+@pytest.mark.parametrize("wrong", [column_by_column, from_the_top, metre_wide, around_corners])
+def test_place_cells_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_place_cells(wrong)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_maze_seen_by_place_cells_is_the_same_maze(name):
+    env, plain = make_env(f"maze:{name}_cells", 3), make_env(f"maze:{name}", 3)
+    spec, walls = env.env_spec, env.walls
+    assert (spec.id, spec.obs_dim) == (f"maze:{name}_cells", walls.size)
+    assert not spec.obs_is_physics and spec.obs_mean is None and spec.obs_std is None
+    same = ("action_dim", "episode_steps", "control_dt", "position", "goal_box", "physics", "exact_resume")
+    assert all(getattr(spec, field) == getattr(plain.env_spec, field) for field in same)
+    assert env.single_observation_space.shape == (walls.size,)
+    obs, xy = env.reset(seed=4)[0], plain.reset(seed=4)[0]
+    for action in np.random.default_rng(0).uniform(-1, 1, (5, 3, 2)):
+        assert np.array_equal(obs, maze.place_cells(xy, walls.shape)) and obs.dtype == np.float32
+        assert np.array_equal(env.position(), xy) and np.array_equal(env.physics(), xy)
+        obs, xy = env.step(action)[0], plain.step(action)[0]
+
+
+def test_goals_are_seen_by_place_cells_too():
+    env, plain = make_env("maze:8x8_cells", 2), make_env("maze:8x8", 2)
+    goals = np.array([[0.3, 0.9], [-2.2, -3.9], [4.0, 5.0]])
+    seen = env.goal_obs(goals)
+    assert seen.shape == (3, 64) and seen.dtype == np.float32
+    assert np.array_equal(seen, maze.place_cells(plain.goal_obs(goals), (8, 8)))
+    assert seen.argmax(axis=1).tolist() == [4 * 8 + 4, 0 * 8 + 2, 7 * 8 + 7]
+
+
+def test_place_cells_continue_bit_for_bit():
+    env, other = make_env("maze:rooms_cells", 3), make_env("maze:rooms_cells", 3)
+    env.reset(seed=3)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 3, 2))
+    for action in actions[:10]:
+        obs, *_ = env.step(action)
+    assert np.array_equal(other.set_state(env.get_state()), obs)
+    for action in actions[10:]:
+        assert all(map(np.array_equal, env.step(action)[:4], other.step(action)[:4]))
+    assert np.array_equal(env.reset()[0], other.reset()[0])
+
+
 # --- tasks
 
 
 def test_tasks_pay_at_their_goals():
     tasks = maze_tasks()
-    assert list(tasks) == [f"maze_{name}_goal_{number}" for name in LAYOUTS for number in range(1, 6)]
+    names = [f"{name}{end}" for name in LAYOUTS for end in ("", "_cells")]
+    assert list(tasks) == [f"maze_{name}_goal_{number}" for name in names for number in range(1, 6)]
+    assert set(tasks) == {name for name in TASKS if name.startswith("maze_")}
     for name, task in tasks.items():
-        layout_name, number = name.removeprefix("maze_").split("_goal_")
-        layout = LAYOUTS[layout_name]
-        assert task.name == name and task.env == f"maze:{layout_name}_fixed" and task.env in task.runs_on
-        assert task.runs_on == (f"maze:{layout_name}", f"maze:{layout_name}_fixed")
+        assert TASKS[name]().name == name
+        seen_as, number = name.removeprefix("maze_").split("_goal_")
+        layout_name = seen_as.removesuffix("_cells")
+        layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{seen_as.removeprefix(layout_name)}"
+        assert task.name == name and task.env == fixed and task.runs_on == (f"maze:{seen_as}", fixed)
         assert task.episode_steps == layout.episode_steps and task.episode_steps % task.option_steps == 0
         goal = layout.goals[int(number) - 1]
         assert task.goal(np.zeros((3, 0)), np.ones(3)).tolist() == [goal.tolist()] * 3
@@ -351,6 +436,24 @@ def test_a_task_is_acted_out_from_the_fixed_start():
     path = rollout(controller.act, LAYOUTS["8x8"].walls, LAYOUTS["8x8"].start[None], task.episode_steps)
     assert total == returns(path, task.goal_position)[0] == 34
     assert discounted == pytest.approx(returns(path, task.goal_position, 0.99)[0])
+
+
+def test_a_task_seen_by_place_cells_pays_the_same():
+    seen, plain = maze_tasks()["maze_rooms_cells_goal_1"], maze_tasks()["maze_rooms_goal_1"]
+    env, other = make_task_env(seen, 2), make_task_env(plain, 2)
+    obs, xy = env.reset(seed=0)[0], other.reset(seed=0)[0]
+    assert env.env_spec.obs_dim == 64 and xy.tolist() == [LAYOUTS["rooms"].start.tolist()] * 2
+    goal = seen.goal_obs(env)
+    assert goal.dtype == np.float32 and goal.argmax() == 2 * 8 + 6  # '1' is in the third row from below.
+    assert np.array_equal(goal, maze.place_cells(np.float32([seen.goal_position]), (8, 8))[0])
+    controller, total = value_iteration(LAYOUTS["rooms"].walls, seen.goal_position), 0.0
+    for _ in range(seen.episode_steps):
+        assert np.array_equal(obs, maze.place_cells(np.float32(xy), (8, 8)))
+        action = controller.act(np.float32(env.physics()))
+        (obs, reward, *_), (xy, expected, *_) = env.step(action), other.step(action)
+        assert np.array_equal(reward, expected)
+        total += reward[0]
+    assert total > 20 and seen.ceiling() == plain.ceiling() == (total, "value iteration")
 
 
 # --- shortest ways
@@ -548,6 +651,7 @@ def test_the_controller_reaches_every_goal_almost_as_soon_as_can_be(name):
 
 BAD = {
     "layout": (lambda: make_env("maze:8x9"), "Unknown environment 'maze:8x9': did you mean 'maze:8x8'"),
+    "place cells": (lambda: make_env("maze:8x9_cells"), "environment 'maze:8x9_cells': did you mean 'maze:8x8_cells'"),
     "scheme": (lambda: make_env("mazes"), "Unknown environment 'mazes'"),
     "option": (lambda: make_env("maze:8x8", root_position=True), "no option root_position"),
     "unconnected": (lambda: Navigator(DIAGONAL, 1, 0), "leave 2 free cells: expected at least two, all of them"),

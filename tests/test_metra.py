@@ -14,7 +14,7 @@ import pytest
 from flax import struct
 
 from urlrl.agents.metra import Metra, MetraConfig
-from urlrl.errors import UnsupportedPrompt
+from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
 from urlrl.learners.sac import SACConfig
@@ -699,6 +699,93 @@ def test_one_skill_is_held_for_an_episode():
     action, later = agent.act(batch.obs, carry, jax.random.key(1))
     np.testing.assert_array_equal(later.z, carry.z)
     np.testing.assert_array_equal(action, agent.sample_actions(batch.obs, carry.z, jax.random.key(1)))
+
+
+# --- A policy that does not see the first entries ---------------------------------------------------------------------
+
+UNSEEN = replace(SMALL, phi_only=2)
+
+
+def check_unseen(config, sample_actions=Metra.sample_actions):
+    """The first two entries move phi and no action; every other entry moves both."""
+    agent, batch = make_agent(config), make_batch(config)
+    seen_by_policy, seen_by_phi = [], []
+    for entry in range(OBS):
+        moved = batch.obs.at[:, entry].add(1.5)
+        actions = [sample_actions(agent, obs, batch.z, jax.random.key(0), 0.5) for obs in (batch.obs, moved)]
+        seen_by_policy.append(not np.array_equal(*actions))
+        seen_by_phi.append(bool((np.abs(agent.latent(moved) - agent.latent(batch.obs)).max(axis=1) > 1e-4).all()))
+    assert seen_by_policy == [False, False, True, True, True] and seen_by_phi == [True] * OBS
+
+
+def hides_the_last_entries(agent, obs, z, key, temperature=1.0):
+    return agent.sample_actions(jnp.flip(obs, axis=-1), z, key, temperature)
+
+
+def test_the_policy_does_not_see_the_first_entries_and_phi_does():
+    check_unseen(UNSEEN)
+
+
+def test_unseen_entries_check_finds():
+    with pytest.raises(AssertionError):
+        check_unseen(SMALL)
+    with pytest.raises(AssertionError):
+        check_unseen(replace(SMALL, phi_only=1))
+    with pytest.raises(AssertionError):
+        check_unseen(UNSEEN, hides_the_last_entries)
+
+
+def test_critics_do_not_see_them_either():
+    """Both sides of an update: the transition's and its target's; the rest of the agent learns from whole states."""
+    agent, batch = make_agent(UNSEEN), make_batch(UNSEEN)
+    agent = agent.replace(sac=Witness())
+    x, _, _, _, next_x = agent.update(batch, jax.random.key(0))[0].sac.given
+    for given, obs in ((x, batch.obs), (next_x, batch.next_obs)):
+        expected = np.concatenate([agent.normalizer(obs)[:, 2:], batch.z], axis=1)
+        np.testing.assert_array_equal(given, expected)
+
+
+def check_learner_of_unseen(make_learner):
+    """`learner(z)` takes whole observations and begins as the policy; what it did not see has no weight at first."""
+    agent, batch = make_agent(UNSEEN), make_batch(UNSEEN)
+    learner, x = make_learner(agent, batch.z[0]), agent.normalizer(batch.obs)
+    policy = agent.sample_actions(batch.obs, jnp.tile(batch.z[0], (BATCH, 1)), jax.random.key(0), 0.0)
+    np.testing.assert_allclose(learner.actor(x).mode(), policy, atol=1e-5)
+    own = jnp.concatenate([x[:, 2:], jnp.tile(batch.z[0], (BATCH, 1))], axis=1)
+    expected = agent.sac.critic(own, batch.action)
+    np.testing.assert_allclose(learner.critic(x, batch.action), expected, rtol=1e-4, atol=1e-4)
+    args = (x, batch.action, jnp.ones(BATCH), batch.discount, x, jax.random.key(1))
+    learned, _ = jax.jit(lambda learner: learner.update(*args))(learner)
+    moved = learned.actor(x.at[:, 0].add(3.0)).mode() - learned.actor(x).mode()
+    assert np.abs(moved).max() > 0  # It may use them from now on.
+
+
+def puts_unseen_entries_last(agent, z):
+    return agent.sac.hold_input(OBS - 2, z).insert_inputs(OBS - 2, 2)
+
+
+def holds_another_skill(agent, z):
+    return agent.learner(-z, jax.random.key(0))
+
+
+def test_the_learner_of_a_policy_that_sees_less():
+    check_learner_of_unseen(lambda agent, z: agent.learner(z, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("wrong", [puts_unseen_entries_last, holds_another_skill])
+def test_the_learner_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_learner_of_unseen(wrong)
+
+
+def test_a_policy_must_see_something():
+    for phi_only in (OBS, OBS + 1):
+        config = replace(SMALL, phi_only=phi_only)
+        with pytest.raises(UserError, match=rf"^phi_only is {phi_only}: expected fewer than the {OBS} of an obs"):
+            Metra.create(config, make_batch(config), jax.random.key(0))
+    Metra.create(replace(SMALL, phi_only=OBS - 1), make_batch(SMALL), jax.random.key(0))
+    with pytest.raises(UserError, match=r"^phi_only is -1: expected a number of at least 0\."):
+        replace(SMALL, phi_only=-1)
 
 
 # --- Being told what to do --------------------------------------------------------------------------------------------

@@ -23,7 +23,10 @@ from run_tools import (
 )
 
 import urlrl
+from urlrl.agents.uniform import UniformConfig
 from urlrl.errors import UserError
+from urlrl.training import checkpoint
+from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.log import read_metrics
 from urlrl.types import BatchSpec
 
@@ -252,3 +255,45 @@ def test_a_resumed_environment_that_cannot_save_its_state_begins_new_episodes(un
     for name in rows.keys() - {"truncated"}:
         np.testing.assert_array_equal(rows[name][:160], whole[name][:160])
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(40, 321, 40))
+
+
+# --- arrays without elements: the skills of an agent that has none
+
+
+def check_empty_arrays(folder):
+    state = {"z": np.zeros((4, 0), np.float32), "none": np.zeros(0, np.int64), "w": np.arange(6.0).reshape(2, 3)}
+    Checkpoints(folder).save(7, {"loop": state}, {"step": 7})
+    like = {name: np.ones_like(array) for name, array in state.items()}
+    parts, info = Checkpoints(folder).restore(7, {"loop": like})
+    assert info == {"step": 7} and parts["loop"].keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(parts["loop"][name], array, strict=True)
+
+
+def test_arrays_without_elements_come_back(tmp_path):
+    check_empty_arrays(tmp_path)
+
+
+def test_saving_them_as_they_are_is_caught(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_storable", lambda state: state)
+    with pytest.raises(UserError, match="Cannot write checkpoint"):
+        check_empty_arrays(tmp_path)
+
+
+@pytest.mark.parametrize("saved, wanted", [((3, 2), (3, 0)), ((3, 0), (3, 2))])
+def test_an_array_without_elements_is_not_taken_for_another(tmp_path, saved, wanted):
+    Checkpoints(tmp_path).save(1, {"loop": {"z": np.ones(saved, np.float32)}}, {"step": 1})
+    with pytest.raises(UserError, match="Checkpoint .* (does not fit this run's config|has shape)"):
+        Checkpoints(tmp_path).restore(1, {"loop": {"z": np.zeros(wanted, np.float32)}})
+
+
+def test_a_run_of_an_agent_without_skills_continues_exactly(tmp_path):
+    config = dataclasses.replace(TINY, agent=UniformConfig(), agent_name="uniform", updates=0, eval_every=0)
+    whole = urlrl.pretrain(config, tmp_path / "whole", quiet=True)
+    run = urlrl.pretrain(dataclasses.replace(config, steps=160), tmp_path / "run", quiet=True)
+    urlrl.pretrain(config, run, quiet=True)
+    assert_same(final_state(whole), final_state(run))
+    assert transitions(run)[1]["z"].shape == (320, 0)
+    with pytest.raises(AssertionError):  # What tells a run apart from one with other random numbers.
+        other = urlrl.pretrain(dataclasses.replace(config, seed=1), tmp_path / "other", quiet=True)
+        assert_same(final_state(whole), final_state(other))

@@ -366,8 +366,9 @@ def _presets(argv: list[str]) -> None:
     table = Table("agent", "preset", "environment", "steps", "settings from", "takes", box=None, pad_edge=False)
     for agent, presets in PRESETS.items():
         for name, entry in presets.items():
-            table.add_row(agent, name, entry.config.env, f"{entry.config.steps:,}", entry.source, entry.cost)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+            where = entry.config.env or "a dataset"
+            table.add_row(agent, name, where, f"{entry.config.steps:,}", entry.source, entry.cost)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _doctor(argv: list[str]) -> None:

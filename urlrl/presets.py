@@ -145,7 +145,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "inverse": Preset(_offline(SFConfig(features="inverse", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
         "forward": Preset(_offline(SFConfig(features="forward", q_loss=False, batch=_NO_GOALS), "sf"), _HILP, _HOURS),
         "random": Preset(_offline(SFConfig(features="random", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
-        "hilp-zsrl-quick": Preset(_offline(_HILP_ZSRL_QUICK, "sf", steps=30_000), _QUICK, "15 minutes on two CPU cores"),
+        "hilp-zsrl-quick": Preset(
+            _offline(_HILP_ZSRL_QUICK, "sf", steps=30_000), _QUICK, "15 minutes on two CPU cores"
+        ),
         "hilp-zsrl-walker-quick": Preset(
             _offline(replace(_HILP_ZSRL_QUICK, distance_gamma=0.96), "sf", steps=20_000), _QUICK, _MINUTES
         ),
@@ -171,10 +173,16 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cheetah-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:cheetah_run", 1_000_000, updates=200), _QUICK, _MINUTES),
     },
     "uniform": {
-        "walker": Preset(_data(UniformConfig(), "uniform", "dmc:walker_walk", 1_000_000, updates=0), _QUICK, "a minute"),
-        "cheetah": Preset(_data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, updates=0), _QUICK, "a minute"),
+        "walker": Preset(
+            _data(UniformConfig(), "uniform", "dmc:walker_walk", 1_000_000, updates=0), _QUICK, "a minute"
+        ),
+        "cheetah": Preset(
+            _data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, updates=0), _QUICK, "a minute"
+        ),
         "maze-rooms": Preset(
-            replace(_data(UniformConfig(), "uniform", "maze:rooms_cells", 20_000, updates=0), num_envs=10, rollout_steps=200),
+            replace(
+                _data(UniformConfig(), "uniform", "maze:rooms", 20_000, updates=0), num_envs=10, rollout_steps=200
+            ),
             "the named maze of the learning tests",
             "seconds",
         ),

@@ -101,8 +101,8 @@ class EnvSpec:
         return sum(size for _, size in self.physics)
 
 
-class HostEnv(Protocol):
-    """A batch of host environments: a Gymnasium vector environment with autoreset disabled, and these.
+class PlayEnv(Protocol):
+    """What episodes are played in: a Gymnasium vector environment with autoreset disabled, and these.
 
     `step` returns float arrays of shape (n, ...); a lane that has ended must be named in a `reset` with
     `options={"reset_mask": mask}` before the next one. `reset(seed=s)` starts a new sequence of episodes from seed `s`.
@@ -116,9 +116,14 @@ class HostEnv(Protocol):
     def position(self) -> np.ndarray: ...  # (n, p): where each lane is now
     def physics(self) -> np.ndarray: ...  # (n, physics_dim)
     def goal_obs(self, position: np.ndarray) -> np.ndarray: ...  # (n, obs): a reset state moved to each position
+    def close(self) -> None: ...
+
+
+class HostEnv(PlayEnv, Protocol):
+    """A batch of host environments, whose runs can be continued."""
+
     def get_state(self) -> dict[str, np.ndarray]: ...  # all that continues the run; only where exact_resume
     def set_state(self, state: dict[str, np.ndarray]) -> np.ndarray: ...  # returns the observations, (n, obs)
-    def close(self) -> None: ...
 
 
 class Layer(NamedTuple):

@@ -210,7 +210,7 @@ def hierarchical(setting: Setting) -> None:
     def to_skill(action: np.ndarray) -> np.ndarray:
         if discrete:
             return action
-        return np.asarray(space.project(action)) if space.kind == "sphere" else Z_SCALE * action
+        return Z_SCALE * action if space.kind == "gaussian" else np.asarray(space.project(action))
 
     def act(obs: np.ndarray, action: np.ndarray) -> Any:
         return _skill_mode(setting.agent, obs, to_skill(action))

@@ -14,7 +14,7 @@ from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import Policy, pursue, pursue_one, rollout, uniform
 from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
-from urlrl.types import HostEnv, RewardPrompt, Trajectory, Transition
+from urlrl.types import PlayEnv, RewardPrompt, Trajectory, Transition
 
 LARGEST = float(np.finfo(np.float32).max)
 DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
@@ -31,23 +31,23 @@ class Episodes(NamedTuple):
     random: Trajectory
 
 
-def play(env: HostEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+def play(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
     """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
     return _episodes(env, pursue(agent, tasks, temperature=0.0), stream(seed, "prompt"), seed)
 
 
-def play_one(env: HostEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
     """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
     return _episodes(env, pursue_one(agent, task, temperature=0.0), stream(seed, "prompt"), seed)
 
 
-def play_random(env: HostEnv, seed: int) -> Trajectory:
+def play_random(env: PlayEnv, seed: int) -> Trajectory:
     """Episodes of the random policy, from the starts of `play`."""
     return _episodes(env, uniform(env.env_spec.action_dim), stream(seed, "prompt, random"), seed)
 
 
-def _episodes(env: HostEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
+def _episodes(env: PlayEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
     return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)
 
 
@@ -235,7 +235,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def position_columns(env: HostEnv) -> list[int]:
+def position_columns(env: PlayEnv) -> list[int]:
     """Where the observation shows the position: the entries that follow a goal's coordinates, one for each."""
     p = len(env.env_spec.position)
     at = env.goal_obs(np.zeros((1, p)))[0]

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from urlrl.types import HostEnv, Trajectory, Transition
+from urlrl.types import PlayEnv, Trajectory, Transition
 
 # (obs (n, obs), key, t) -> action (n, act), z (n, d)
 Policy: TypeAlias = Callable[[np.ndarray, jax.Array, np.int32], tuple[Any, Any]]
@@ -58,7 +58,7 @@ def uniform(action_dim: int) -> Policy:
     return act
 
 
-def rollout(env: HostEnv, policy: Policy, key: jax.Array, seed: int, num_steps: int) -> Trajectory:
+def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: int) -> Trajectory:
     """One episode per lane from a fresh reset with `seed`, at most `num_steps` long. Rows after an end are masked."""
     n = env.num_envs
     obs, _ = env.reset(seed=seed)

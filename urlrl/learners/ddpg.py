@@ -87,7 +87,7 @@ class DDPG(struct.PyTreeNode):
     def td_target(self, reward: Array, discount: Array, next_x: Array, key: jax.Array) -> jax.Array:
         """y, (B,)."""
         next_q = jnp.min(self.critic(next_x, self.actor(next_x).smoothed(key), params=self.target), axis=0)
-        return reward + self.config.gamma * discount * next_q
+        return jnp.asarray(reward) + self.config.gamma * discount * next_q
 
     def update(
         self, x: Array, action: Array, reward: Array, discount: Array, next_x: Array, key: jax.Array

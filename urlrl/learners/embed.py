@@ -25,7 +25,7 @@ def _hidden(x: Array, width: int) -> jax.Array:
     return nn.relu(_dense(x, width))
 
 
-def of_length(x: Array, length: float) -> jax.Array:
+def of_length(x: jax.Array, length: float) -> jax.Array:
     """(*B, d) -> vectors of this length; the gradient is 0 where x has no direction."""
     square = jnp.sum(x**2, axis=-1, keepdims=True)
     return length * x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
@@ -45,7 +45,7 @@ class FeatureMap(nn.Module):
 
 
 class ForwardMap(nn.Module):
-    """F or psi: (*B, obs), (*B, act), (*B, d) -> (2, *B, out). Both copies share the embeddings of (s, a) and (s, z)."""
+    """F or psi: (*B, obs), (*B, act), (*B, d) -> (2, *B, out). Both share the embeddings of (s, a) and (s, z)."""
 
     out: int
     width: int

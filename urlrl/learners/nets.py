@@ -270,7 +270,7 @@ class NoisyTanh(NamedTuple):
 
 def inside(action: Array) -> jax.Array:
     """Clipped to [-1 + 1e-6, 1 - 1e-6], with a gradient of 1 everywhere."""
-    return action + jax.lax.stop_gradient(jnp.clip(action, -1 + 1e-6, 1 - 1e-6) - action)
+    return jnp.asarray(action) + jax.lax.stop_gradient(jnp.clip(action, -1 + 1e-6, 1 - 1e-6) - action)
 
 
 class Categorical(NamedTuple):

@@ -71,7 +71,7 @@ def linear_task(space: SkillSpace, w: Array, key: jax.Array) -> Linear:
     """The task of a weight vector (d,). A reward of which no feature knows anything has no direction: a random z is
     taken then."""
     drawn = space.sample(key, 1)[0]
-    return Linear(jnp.where(jnp.linalg.norm(w) > TINY, space.project(w), drawn), w)
+    return Linear(jnp.where(jnp.linalg.norm(w) > TINY, space.project(w), drawn), jnp.asarray(w))
 
 
 def check_wide(name: str, space: SkillSpace) -> None:

@@ -120,16 +120,16 @@ class Checkpoints:
 
 def _restore_part(folder: Path, like: Any) -> Any:
     like = jax.device_get(like)
+    stored = _storable(like)
     try:
-        state = _checkpointer().restore(folder, args=_restore_args(like))
+        state = _checkpointer().restore(folder, args=_restore_args(stored))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint {folder} does not fit this run's config: {_first_line(error)}.") from error
-    state = jax.tree.map(lambda want, got: got if np.size(want) else want, like, state)
-    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(state)):
+    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(stored), jax.tree.leaves(state)):
         if np.shape(want) != np.shape(got):
             where = jax.tree_util.keystr(path)
             raise UserError(f"Checkpoint {folder} has shape {np.shape(got)} at {where}: expected {np.shape(want)}.")
-    return state
+    return jax.tree.map(lambda want, got: got if np.size(want) else want, like, state)
 
 
 @cache
@@ -149,7 +149,7 @@ def _save_args(state: Any):
 def _restore_args(like: Any):
     import orbax.checkpoint as ocp
 
-    return ocp.args.StandardRestore(_storable(like))
+    return ocp.args.StandardRestore(like)
 
 
 def _storable(state: Any) -> Any:

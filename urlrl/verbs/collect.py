@@ -36,6 +36,7 @@ class Navigated:
 
     layout: str
     transitions: int
+    episode_steps: int | None = None  # the maze's own; fewer, and no episode leads from one end of it to the other
 
 
 # What data is made of. A set's size is its presets' own, or `steps`, to which the parts are scaled.
@@ -48,6 +49,8 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
     "maze-8x8-navigate": Navigated("8x8", 100_000),
     "maze-medium-navigate": Navigated("medium", 200_000),
     "maze-large-navigate": Navigated("large", 400_000),
+    "maze-medium-stitch": Navigated("medium", 200_000, episode_steps=20),
+    "maze-large-stitch": Navigated("large", 400_000, episode_steps=30),
 }
 
 
@@ -93,15 +96,15 @@ def _navigate(recipe: Navigated, out: Path, transitions: int, seed: int) -> Data
     info = DatasetInfo(
         f"maze:{recipe.layout}", f"navigators, seed {seed}", physics=(("xy", 2),), obs_is_physics=True
     )  # fmt: skip
-    return write_dataset(out, info, _walks(recipe.layout, transitions, seed))
+    return write_dataset(out, info, _walks(recipe, transitions, seed))
 
 
-def _walks(layout: str, transitions: int, seed: int) -> Iterator[Episode]:
+def _walks(recipe: Navigated, transitions: int, seed: int) -> Iterator[Episode]:
     """Whole episodes, side by side, until there are at least so many transitions."""
-    with closing(make_env(f"maze:{layout}", LANES)) as env:
+    with closing(make_env(f"maze:{recipe.layout}", LANES, episode_steps=recipe.episode_steps)) as env:
         steps = env.env_spec.episode_steps
         assert steps is not None
-        navigator = Navigator(LAYOUTS[layout].walls, LANES, env_seed(seed, "navigate"))
+        navigator = Navigator(LAYOUTS[recipe.layout].walls, LANES, env_seed(seed, "navigate"))
         env.reset(seed=env_seed(seed, "navigate, starts"))
         for _ in range(-(-transitions // (LANES * steps))):
             obs, _ = env.reset(options={"reset_mask": np.ones(LANES, bool)})

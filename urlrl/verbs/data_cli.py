@@ -83,7 +83,8 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Make a set of our own: walker, cheetah (each also -random), maze-8x8-random, maze-{8x8,medium,large}-navigate."""
+    """Make a set of our own: walker, cheetah (each also -random), maze-rooms-random,
+    maze-{8x8,medium,large}-navigate, and maze-{medium,large}-stitch, of short episodes."""
 
     name: Positional[str]  # which set
     out: Path | None = None  # folder to write; required

@@ -22,8 +22,9 @@ from urlrl.training import normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host
 from urlrl.training.log import Progress, make_progress
+from urlrl.training.loop import Loop
 from urlrl.training.offline import Offline
-from urlrl.training.recorder import NoRecord, Recorder
+from urlrl.training.recorder import NoRecord, Record, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver
 from urlrl.types import EnvSpec, HostEnv
@@ -54,6 +55,8 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         stack.enter_context(run.lock())
         progress = make_progress(quiet)
         stack.callback(progress.close)
+        loop: Loop
+        record: Record
         if isinstance(config, OfflineConfig):
             dataset = Dataset(config.data)
             config = _with_data(config, dataset)

@@ -21,7 +21,8 @@ from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_
 from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
-from urlrl.training.log import Progress, make_progress
+from urlrl.training.log import Progress, make_progress, read_metrics
+from urlrl.training.run import RunFolder
 from urlrl.types import GoalPrompt, Trajectory, Transition
 from urlrl.verbs.adapt import labelled, measure_floors
 from urlrl.verbs.data import best_returns
@@ -33,15 +34,9 @@ SUITES = make_suites(
 
 
 def evaluate_suite(
-    run: Path | str,
-    suite: str,
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    step: int | None = None,
-    json_file: Path | str | None = None,
-    quiet: bool = False,
-) -> dict[str, Any]:
+    run: Path | str, suite: str, *, samples: int | None = None, seed: int = 0, step: int | None = None,
+    json_file: Path | str | None = None, quiet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Score a run by a protocol such as "exorl-v1/walker", and write `<run>/zero_shot/<suite>.json`.
 
     Args:
@@ -60,20 +55,19 @@ def evaluate_suite(
     """
     check("seed", seed, 0, MAX_SEED)
     protocol = find_suite(suite, SUITES)
-    check("samples", protocol.samples if samples is None else samples, 10)
+    count = protocol.samples if samples is None else samples
+    check("samples", count, 10)
     enable_compilation_cache()
-    loaded = load_checkpoint(run, step)
-    tasks = [find_task(name) for name in protocol.tasks]
+    loaded, tasks = load_checkpoint(run, step), [find_task(name) for name in protocol.tasks]
     for task in tasks:
         check_runs_on(task, loaded.config.env)
     progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
-    count = protocol.samples if samples is None else samples
     if count != protocol.samples:
         notes.append(f"Prompts of {count:,} labelled transitions: the protocol has {protocol.samples:,}.")
     rows = past(run, loaded, round(count / (1 - prompting.HELD_OUT)), seed)
     if rows is None:
         raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
-    found = []
+    found: list[dict[str, Any]] = []
     with closing(progress):
         for task in tasks:
             progress.update(f"{task.name}: {len(found)} of {len(tasks)} tasks done")
@@ -81,10 +75,7 @@ def evaluate_suite(
     result = {
         "suite": suite,
         "protocol": to_json(protocol),
-        "env": loaded.config.env,
-        "agent": loaded.config.agent_name,
-        "run_seed": loaded.config.seed,
-        "step": loaded.step,
+        **_origin(run, loaded),
         "seed": seed,
         "samples": count,
         "rows": found,
@@ -97,6 +88,20 @@ def evaluate_suite(
     for target in (file, *([Path(json_file)] if json_file else [])):
         write_atomically(target, content)
     return json.loads(content)
+
+
+def _origin(run: Path | str, loaded: Loaded) -> dict[str, Any]:
+    """Which agent was scored, how it was made, and the wall clock of all its epochs so far."""
+    manifest, epochs = RunFolder(run).manifest(), read_metrics(Path(run) / "metrics.jsonl")
+    return {
+        "env": loaded.config.env,
+        "agent": loaded.config.agent_name,
+        "run_seed": loaded.config.seed,
+        "step": loaded.step,
+        "config": manifest["config"],
+        "command": manifest["command"],
+        "training_seconds": round(sum(row.get("time/epoch_seconds", 0.0) for row in epochs), 1),
+    }
 
 
 def _score_task(
@@ -199,7 +204,7 @@ def _legend(result: dict[str, Any]) -> str:
     ]
     if gammas:
         lines.append(
-            f"Predicted and measured: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the start "
-            f"states; a prediction has no end."
+            f"Predicted and measured: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the "
+            f"start states; a prediction has no end."
         )
     return " ".join(lines)

@@ -1,0 +1,159 @@
+"""Adaptation of an agent that learned from a dataset: its learner has no temperature, and its past does not say which
+skills acted."""
+
+from contextlib import ExitStack, closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import urlrl
+from urlrl.adaptation import methods
+from urlrl.adaptation.config import AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
+from urlrl.adaptation.learn import _learn
+from urlrl.adaptation.methods import RUN, _reward_scale
+from urlrl.adaptation.search import Found
+from urlrl.agents.fb import FBConfig
+from urlrl.config import OfflineConfig
+from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
+from urlrl.envs import make_env
+from urlrl.envs.tasks import find_task
+from urlrl.learners.ddpg import DDPG
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.sac import SACConfig
+from urlrl.types import BatchSpec
+from urlrl.verbs.adapt import adapt, make_setting
+from urlrl.verbs.runs import load_checkpoint
+
+TASK = "maze_rooms_goal_1"  # 50 control steps per episode
+DIM = 4
+FB = FBConfig(z=SkillSpace("wide_sphere", DIM), width=16, backward_width=16, batch=BatchSpec(size=32, skills=False))
+SMALL = AdaptConfig(
+    steps=300,
+    eval_every=100,
+    eval_episodes=3,
+    num_envs=2,
+    samples=60,
+    high_level=HighLevelConfig(sac=SACConfig(width=16), updates=1, batch=8, random=2),
+    off_policy=OffPolicyConfig(interval=10, batch=16, random=40, warmup=40, warmup_updates=3),
+    search=SearchConfig(population=2, finetune_share=0.5),
+)
+
+
+def walks(steps: int = 50, lanes: int = 6) -> list[Episode]:
+    rng, zeros = np.random.default_rng(0), np.zeros(steps)
+    with closing(make_env("maze:rooms", lanes)) as env:
+        seen, actions = [env.reset(seed=0)[0]], rng.uniform(-1, 1, (steps, lanes, 2))
+        seen += [env.step(action)[0] for action in actions]
+    return [Episode(np.stack(seen)[:, i], actions[:, i], zeros, zeros.astype(bool)) for i in range(lanes)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fb")
+    info = DatasetInfo("maze:rooms", "a test", physics=(("xy", 2),), obs_is_physics=True)
+    write_dataset(folder / "data", info, walks())
+    config = OfflineConfig(agent=FB, agent_name="fb", data=str(folder / "data"), updates=5, steps=5)
+    return urlrl.pretrain(config, folder / "run", quiet=True)
+
+
+@pytest.fixture
+def setting(run):
+    with ExitStack() as opened:
+        loaded = load_checkpoint(run)
+        yield make_setting(run, loaded, find_task(TASK), SMALL, 0, lambda steps, mean: None, opened)
+
+
+@pytest.fixture(scope="module")
+def ladder(run, tmp_path_factory):
+    asked = ["zero_shot", "finetune", "scratch"]
+    return adapt(run, TASK, asked, seeds=[0], config=SMALL, out=tmp_path_factory.mktemp("adapt"), quiet=True)
+
+
+def test_every_method_has_a_result(ladder):
+    """A goal task is one reward for all episodes here, but no step of the data may earn it."""
+    assert {"finetune", "scratch"} <= set(ladder["methods"]) and ladder["pretrain_steps"] == 5
+    assert all(entry["seeds"] == [0] for entry in ladder["methods"].values())
+    assert not [note for note in ladder["notes"] if not note.startswith("zero_shot: ")]
+
+
+def test_finetuning_begins_with_the_agents_actor_and_scratch_does_not(setting, monkeypatch):
+    given = []
+    monkeypatch.setattr(methods, "_learn_control", lambda setting, learner, *rest: given.append(learner))
+    obs = jnp.asarray(setting.data.obs)
+    for method in ("finetune", "scratch"):
+        RUN[method](setting)
+    tuned, fresh = given
+    assert type(tuned) is type(fresh) is DDPG and not hasattr(tuned, "alpha")
+    z = jnp.tile(jnp.float32(setting.notes["z"]), (len(obs), 1))
+    own = setting.agent.sample_actions(obs, z, jax.random.key(0), 0.0)
+    x = setting.agent.normalizer(obs)
+    np.testing.assert_allclose(tuned.actor(x).mode(), own, atol=1e-5)
+    assert np.abs(fresh.actor(x).mode() - own).max() > 0.1
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.array(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def same(a, b) -> bool:
+    return all(map(np.array_equal, a, b))
+
+
+def test_critics_of_a_learner_without_temperature_warm_up_alone(setting):
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[:32].reshape(2, 16, *x.shape[1:]), setting.data)
+    for keep_actor in (True, False):
+        learner = setting.agent.learner(jnp.full(DIM, 1.0), jax.random.key(0))
+        actor, critic = leaves(learner.actor), leaves(learner.critic)
+        learner, finite = _learn(jax.tree.map(jnp.copy, learner), batch, jax.random.key(1), keep_actor)
+        assert finite and not same(leaves(learner.critic), critic)
+        assert same(leaves(learner.actor), actor) == keep_actor
+
+
+# --- The size of the reward, where the data does not say which skills acted
+
+
+def check_scale(reward_scale, setting):
+    """Mean |intrinsic reward| of the past under the skill that was found, over the task's reward per step of it."""
+    env, data = setting.make_env(1), setting.data
+    assert data.z.shape == (60, 0)
+    found = Found(np.float32([2.0, 0.0, 0.0, 0.0]), 10.0)  # Of a whole episode of 50 steps.
+    features = np.asarray(setting.agent.intrinsic_reward(data._replace(z=jnp.tile(found.z, (60, 1)))))
+    expected = np.abs(features).mean() / (10.0 / 50)
+    assert 0.01 < expected < 100
+    assert reward_scale(setting, found, env) == pytest.approx(expected, rel=1e-5)
+    assert reward_scale(setting, Found(found.z, 0.0), env) == 1.0
+
+
+def under_another_skill(setting, found, env):
+    return _reward_scale(setting, Found(np.roll(found.z, 1), found.score), env)
+
+
+def by_the_whole_return(setting, found, env):
+    return _reward_scale(setting, Found(found.z, found.score * 50), env)
+
+
+def test_the_reward_scale_is_of_the_skill_that_was_found(setting):
+    check_scale(_reward_scale, setting)
+
+
+@pytest.mark.parametrize("wrong", [under_another_skill, by_the_whole_return])
+def test_the_reward_scale_check_finds(wrong, setting):
+    with pytest.raises(AssertionError):
+        check_scale(wrong, setting)
+
+
+# --- A controller over skills of length sqrt(dim)
+
+
+def test_the_controller_holds_skills_of_the_agents_own_length(setting, monkeypatch):
+    original, lengths = methods._skill_mode, []
+
+    def skill_mode(agent, obs, z):
+        lengths.append(np.linalg.norm(z, axis=-1))
+        return original(agent, obs, z)
+
+    monkeypatch.setattr(methods, "_skill_mode", skill_mode)
+    RUN["hierarchical"](setting)
+    np.testing.assert_allclose(np.concatenate(lengths), DIM**0.5, rtol=1e-5)
