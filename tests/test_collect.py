@@ -10,7 +10,7 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.config import PretrainConfig
 from urlrl.data.dataset import Dataset
-from urlrl.envs.maze import LAYOUTS, cell, place_cells, step_all
+from urlrl.envs.maze import LAYOUTS, cell, step_all
 from urlrl.errors import UserError
 from urlrl.presets import preset
 from urlrl.training.run import RunFolder
@@ -60,13 +60,11 @@ def test_recipes_are_of_presets_and_mazes_that_are_there(name):
 def test_a_set_of_one_run_is_that_run(tmp_path):
     config = preset("uniform", "maze-rooms")
     data = collect("maze-rooms-random", tmp_path / "set", steps=2_000, quiet=True)
-    assert (
-        len(data) == 2_000 and data.info.env == config.env == "maze:rooms_cells" and data.info.physics == (("xy", 2),)
-    )
+    assert len(data) == 2_000 and data.info.env == config.env == "maze:rooms" and data.info.physics == (("xy", 2),)
     assert RunFolder(tmp_path / "set-runs" / "uniform").manifest()["config"]["steps"] == 2_000
     for episode in data.episodes():
         assert len(episode.action) == 50 and not episode.terminated.any()
-        np.testing.assert_array_equal(episode.obs, place_cells(np.float32(episode.physics), (8, 8)))
+        np.testing.assert_array_equal(episode.obs, np.float32(episode.physics))
         np.testing.assert_array_equal(
             step_all(np.float32(episode.physics[:-1]), episode.action, LAYOUTS["rooms"].walls), episode.physics[1:]
         )

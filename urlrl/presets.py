@@ -61,7 +61,7 @@ _LAPLACIAN_MAZE = SFConfig(
     z=SkillSpace("wide_sphere", 16), width=128, feature_width=128, gamma=0.95, features="laplacian",
     batch=BatchSpec(size=256, skills=False), lr=1e-3, feature_lr=1e-3,
 )  # fmt: skip
-_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.95, distance_gamma=0.95, batch=_GOALS)
+_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.98, distance_gamma=0.98, batch=_GOALS)
 _CONSERVATIVE = FBConfig(
     batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
 )  # fmt: skip
@@ -161,7 +161,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _offline(HILPConfig(plan_recursions=3), "hilp"), f"{_HILP}, AntMaze with planning", _HOURS
         ),
         "kitchen-paper": Preset(_offline(HILPConfig(), "hilp", steps=500_000), f"{_HILP}, Kitchen", _HOURS),
-        "maze-quick": Preset(_offline(_HILP_MAZE, "hilp", steps=20_000), _QUICK, "2 minutes on two CPU cores"),
+        "maze-quick": Preset(_offline(_HILP_MAZE, "hilp", steps=12_000), _QUICK, "2 minutes on two CPU cores"),
     },
     "rnd": {
         "urlb": Preset(

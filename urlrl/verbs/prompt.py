@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +28,7 @@ from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.training.run import RunFolder
-from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, Transition
+from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory
 from urlrl.verbs.runs import Loaded, load_checkpoint, make_run_env, past
 
 SAMPLES = 5120  # labelled transitions
@@ -179,7 +180,7 @@ def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
     agent, random = asked.loaded.agent, prompting.play_random(asked.env, asked.seed)
     rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
     if rows is None:  # A run may go without its transitions.
-        seen = Transition(*(column[random.mask].astype(np.float32) for column in random.steps))
+        seen = jax.tree.map(lambda column: column[random.mask].astype(np.float32), random.steps)
     else:
         seen = relabelled(rows, rows["reward"])
     return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")), random)
