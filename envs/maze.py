@@ -310,7 +310,13 @@ def maze_tasks() -> dict[str, MazeGoalTask]:
         for number, (x, y) in enumerate(layout.goals.tolist(), 1):
             name = f"maze_{layout_name}{end}_goal_{number}"
             tasks[name] = MazeGoalTask(
-                name, fixed, (f"maze:{layout_name}{end}", fixed), reward=partial(_reward, (x, y), radius), radius=radius, goal_position=(x, y),
-                episode_steps=layout.episode_steps, option_steps=10,
-            )  # fmt: skip
+                name,
+                fixed,
+                (f"maze:{layout_name}{end}", fixed),
+                reward=partial(_reward, (x, y), radius),
+                episode_steps=layout.episode_steps,
+                option_steps=10,
+                goal_position=(x, y),
+                radius=radius,
+            )
     return tasks
