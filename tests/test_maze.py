@@ -17,7 +17,8 @@ from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns
 
 SIZES = {"8x8": (8, 8), "rooms": (8, 8), "medium": (12, 12), "large": (16, 20)}
-NO_DETOUR = {"rooms": (2, 4, 5)}  # Doors lie on a shortest way over open ground; every other goal takes a longer one.
+NO_DETOUR = {"rooms": (2, 3, 4, 5)}  # Doors lie on a shortest way over open ground; other goals take a longer one.
+RADII = {"8x8": 0.5, "rooms": 1.0, "medium": 0.5, "large": 0.5}  # m: where a task pays
 STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
@@ -416,7 +417,8 @@ def test_tasks_pay_at_their_goals():
         assert task.episode_steps == layout.episode_steps and task.episode_steps % task.option_steps == 0
         goal = layout.goals[int(number) - 1]
         assert task.goal(np.zeros((3, 0)), np.ones(3)).tolist() == [goal.tolist()] * 3
-        around = goal + np.array([[0, 0], [0.5, 0], [0, -0.5], [0.501, 0], [0.36, 0.36]])
+        radius = RADII[layout_name]
+        around = goal + 2 * radius * np.array([[0, 0], [0.5, 0], [0, -0.5], [0.501, 0], [0.36, 0.36]])
         moment = Moment(0 * around, np.zeros((5, 2)), around, np.zeros((5, 0)), np.ones(5, np.int64))
         assert task.score(moment).tolist() == [1, 1, 1, 0, 0]  # A disc: 0.36 sqrt(2) is above 0.5.
         assert task.reward(around[None], np.zeros((1, 5, 2))).shape == (1, 5)
@@ -446,7 +448,7 @@ def test_a_task_seen_by_place_cells_pays_the_same():
     goal = seen.goal_obs(env)
     assert goal.dtype == np.float32 and goal.argmax() == 2 * 8 + 6  # '1' is in the third row from below.
     assert np.array_equal(goal, maze.place_cells(np.float32([seen.goal_position]), (8, 8))[0])
-    controller, total = value_iteration(LAYOUTS["rooms"].walls, seen.goal_position), 0.0
+    controller, total = value_iteration(LAYOUTS["rooms"].walls, seen.goal_position, RADII["rooms"]), 0.0
     for _ in range(seen.episode_steps):
         assert np.array_equal(obs, maze.place_cells(np.float32(xy), (8, 8)))
         action = controller.act(np.float32(env.physics()))
