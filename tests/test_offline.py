@@ -134,6 +134,21 @@ def test_a_dataset_without_an_environment_trains_and_says_what_is_missing(tmp_pa
         urlrl.prompt(run, goal={"x": 1.0, "y": 0.0})
 
 
+def test_data_without_physics_answers_no_reward_in_words(tmp_path):
+    rng = np.random.default_rng(0)
+    zeros = np.zeros(5)
+    walks = (
+        Episode(rng.normal(size=(6, 24)).astype(np.float32), rng.uniform(-1, 1, (5, 6)), zeros, zeros.astype(bool))
+        for _ in range(10)
+    )
+    write_dataset(tmp_path / "data", DatasetInfo("dmc:walker_walk", "a test"), walks)
+    run = urlrl.pretrain(offline(tmp_path / "data", steps=5), tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="have no physics: expected some"):
+        urlrl.prompt(run, "vx")
+    with pytest.raises(UserError, match="have no physics: expected some"):
+        urlrl.adapt(run, "walker_walk", ["zero_shot"], seeds=[0], quiet=True)
+
+
 def test_the_other_verbs_work_on_an_offline_run(fb_run, tmp_path):
     result = urlrl.evaluate(fb_run)
     assert result["coverage"]["agent"] >= 1 and set(result["goals"]) >= {"agent", "random"}

@@ -18,6 +18,7 @@ BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.M | re.S)
 # What would take minutes -> what takes seconds and goes the same way.
 SHORTER = {
     "--preset half-cheetah-quick": "--preset point-quick --steps 3000",
+    "--preset maze-quick": "--preset maze-quick --steps 500",
     "steps=20_000": "steps=2_000",
     "--task half_cheetah_goal": "--task point_goal --steps 1000 --eval-every 500 --eval-episodes 2 --num-envs 2",
     "--seeds 0..4": "--seeds 0",

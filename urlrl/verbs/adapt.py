@@ -24,7 +24,7 @@ from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
 from urlrl.training.log import Progress, duration, make_progress
 from urlrl.types import Transition
-from urlrl.verbs.runs import Loaded, load_checkpoint, past
+from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
 
 FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
 FLOOR_EPISODES = 50
@@ -201,6 +201,8 @@ def make_setting(
         return opened.enter_context(closing(make_task_env(task, num_envs, root_position=loaded.config.root_position)))
 
     rows = past(run, loaded, config.samples, seed)
+    if rows is not None:
+        check_physics(rows, run)
     data = None if rows is None else labelled(rows, task)
     return Setting(loaded.agent, make_env, config, seed, data, _spread(loaded, rows, task), show)
 

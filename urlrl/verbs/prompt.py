@@ -29,7 +29,7 @@ from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.training.run import RunFolder
 from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory
-from urlrl.verbs.runs import Loaded, load_checkpoint, make_run_env, past
+from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, make_run_env, past
 
 SAMPLES = 5120  # labelled transitions
 
@@ -129,6 +129,8 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
     rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
     if rows is None:
         raise UserError(f"{asked.run} has no transitions in its folder replay/: a reward needs some to be read from.")
+
+    check_physics(rows, asked.run)
 
     def reward(physics: np.ndarray, action: np.ndarray) -> np.ndarray:
         return expression(dict(zip(expression.names, evaluate(chosen, physics, action))))

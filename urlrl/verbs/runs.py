@@ -104,6 +104,15 @@ def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     return rows
 
 
+def check_physics(rows: Rows, run: Path | str) -> None:
+    """Refuse transitions that hold no physics where a reward is to be computed from it."""
+    if "next_physics" not in rows:
+        raise UserError(
+            f"The transitions that {run} learned from have no physics: expected some, to compute a reward from; label "
+            f"transitions yourself with a RewardPrompt in Python."
+        )
+
+
 def run_dataset(config: OfflineConfig) -> Dataset:
     """The dataset of an offline run. Raises UserError if it is not there any more, or another one is."""
     dataset = Dataset(config.data)

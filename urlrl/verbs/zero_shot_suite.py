@@ -69,8 +69,8 @@ def evaluate_suite(
         raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
     found: list[dict[str, Any]] = []
     with closing(progress):
-        for task in tasks:
-            progress.update(f"{task.name}: {len(found)} of {len(tasks)} tasks done")
+        for done, task in enumerate(tasks):
+            progress.update(f"{task.name}: {done} of {len(tasks)} tasks done")
             found += _score_task(loaded, task, protocol, rows, seed, notes, progress)
     result = {
         "suite": suite,
