@@ -26,7 +26,6 @@ is the same; targets are copies at the start (as there); Q loss, pixels and goal
 mean(r B), without weights.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,10 +63,12 @@ class FBConfig:
     penalty_budget: float = 50.0  # P that is allowed before alpha rises
     penalty_lr: float = 1e-4  # Adam, of log alpha; 0: alpha stays as it is
     penalty_init: float = 1.0  # initial alpha; from 0 it never rises: P is measured only
-    max_gradient: float = math.inf  # each gradient entry of F and B is clipped to it
+    max_gradient: float | None = None  # each gradient entry of F and B is clipped to it; None: none is
 
     def __post_init__(self):
         self.ddpg()  # It refuses what it cannot work with.
+        if self.max_gradient is not None:
+            check("max_gradient", self.max_gradient, 0, open_low=True)
         check_wide("FB", self.z)
         check("backward_width", self.backward_width, 1)
         check("actor_lr", self.actor_lr, 0, open_low=True)

@@ -22,7 +22,6 @@ differ); a goal may be an episode's last state; the covariance is inverted with 
 "concat" cumulant, pixels and the svd, latent and autoencoder features are left out.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -58,10 +57,12 @@ class SFConfig:
     noise_clip: float = 0.3  # its largest size while learning
     distance_gamma: float = 0.98  # hilbert: discount of the distance
     distance_expectile: float = 0.5  # hilbert: 0.5 is the distance of what the data does
-    max_gradient: float = math.inf  # each gradient entry of psi is clipped to it
+    max_gradient: float | None = None  # each gradient entry of psi is clipped to it; None: none is
 
     def __post_init__(self):
         self.ddpg()  # It refuses what it cannot work with.
+        if self.max_gradient is not None:
+            check("max_gradient", self.max_gradient, 0, open_low=True)
         check_wide("SF", self.z)
         check_choice("features", self.features, FEATURES)
         check_choice("cumulant", self.cumulant, ("state", "difference"))

@@ -1,6 +1,5 @@
 """Networks and their optimisers as pytrees: `Model`, `PositiveScalar`, MLPs and the tanh-normal policy head."""
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,10 +23,10 @@ small_normal = nn.initializers.variance_scaling(0.01, "fan_avg", "normal")  # 0.
 
 
 @lru_cache
-def adam(lr: float, clip: float = math.inf) -> optax.GradientTransformation:
-    """Adam with the usual constants, on gradients of which each entry is clipped to [-clip, clip]; cached, so that two
-    agents of one config are one pytree type."""
-    return optax.adam(lr) if clip == math.inf else optax.chain(optax.clip(clip), optax.adam(lr))
+def adam(lr: float, clip: float | None = None) -> optax.GradientTransformation:
+    """Adam with the usual constants, on gradients whose entries are clipped to [-clip, clip], if that is given; cached,
+    so that two agents of one config are one pytree type."""
+    return optax.adam(lr) if clip is None else optax.chain(optax.clip(clip), optax.adam(lr))
 
 
 class Model(struct.PyTreeNode):
@@ -39,7 +38,7 @@ class Model(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float = math.inf) -> "Model":
+    def create(cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float | None = None) -> "Model":
         """Adam at rate `lr`, on gradients clipped to [-clip, clip] by entry."""
         params = module.init(key, *inputs)["params"]
         tx = adam(lr, clip)
