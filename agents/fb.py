@@ -188,11 +188,14 @@ class FB(struct.PyTreeNode):
             total = fb + config.orthonormality * orth
             if actions is not None:
                 total = total + jax.lax.stop_gradient(alpha.value) * penalty
-            return total, (fb, orth, penalty, jnp.mean(diagonal), jnp.max(jnp.abs(b.T @ b / n - jnp.eye(b.shape[1]))))
+            error = jnp.max(jnp.abs(b.T @ b / n - jnp.eye(b.shape[1])))
+            return total, (fb, orth, jnp.mean(diagonal), error, penalty)
 
         (forward, backward), _, aux = minimise_jointly((self.forward, self.backward), loss)
-        names = ("fb/loss", "fb/orthonormality", "fb/penalty", "fb/diagonal", "fb/covariance_error")
+        names = ("fb/loss", "fb/orthonormality", "fb/diagonal", "fb/covariance_error", "fb/penalty")
         metrics = dict(zip(names, aux)) | {"fb/alpha": alpha.value}
+        if actions is None:
+            metrics = {name: metrics[name] for name in names[:-1]}
         return self.replace(forward=forward, backward=backward, alpha=alpha), metrics
 
     def _penalty_actions(self, batch: Transition, z: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

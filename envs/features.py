@@ -74,10 +74,13 @@ def features(env_name: str) -> dict[str, Feature]:
     Raises:
         UserError: the environment has none.
     """
-    if env_name not in NAMES:
-        raise UserError(f"Environment '{env_name}' has no named features: expected one of {', '.join(NAMES)}.")
-    if env_name in _POINTS:
-        return _features(_POINTS[env_name]() | _effort(), None)
+    kind = "maze" if env_name.startswith("maze:") else env_name
+    if kind in _POINTS:
+        return _features(_POINTS[kind]() | _effort(), None)
+    if kind not in NAMES:
+        raise UserError(
+            f"Environment '{env_name}' has no named features: expected one of {', '.join(NAMES)} or a maze."
+        )
     model = _model(env_name)
     torso = model.body("torso").id
     free = model.jnt_type[model.body_jntadr[torso]] == mujoco.mjtJoint.mjJNT_FREE
@@ -107,9 +110,9 @@ def _point() -> _Rows:
     return {
         "x": ("position along x", "m", lambda m: m.physics[:, 0]),
         "y": ("position along y", "m", lambda m: m.physics[:, 1]),
-        "vx": ("velocity along x: the action", "m/s", lambda m: m.action[:, 0]),
-        "vy": ("velocity along y: the action", "m/s", lambda m: m.action[:, 1]),
-        "speed": ("length of the velocity", "m/s", lambda m: np.hypot(m.action[:, 0], m.action[:, 1])),
+        "vx": ("velocity along x that the action asks for", "m/s", lambda m: m.action[:, 0]),
+        "vy": ("velocity along y that the action asks for", "m/s", lambda m: m.action[:, 1]),
+        "speed": ("length of that velocity", "m/s", lambda m: np.hypot(m.action[:, 0], m.action[:, 1])),
     }
 
 
@@ -123,7 +126,7 @@ def _point_mass() -> _Rows:
     }
 
 
-_POINTS = {"point": _point, "point_mass_maze": _point_mass}  # those whose physics rows say all without a model
+_POINTS = {"point": _point, "maze": _point, "point_mass_maze": _point_mass}  # those whose physics rows say all without a model
 
 
 def _effort() -> _Rows:

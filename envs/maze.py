@@ -4,8 +4,9 @@ A maze is walls (H, W), true where a cell of 1 m is solid; beyond its edge all i
 middle: x grows with the column, y with the row, so row 0 is the lowest, and cell (i, j) covers
 [j, j + 1) x [i, i + 1) - (W, H) / 2. Drawings have the highest row on top, as on paper.
 
-A control step is two legs, along x and then along y, and each ends MARGIN before the wall that it meets. So the point
-slides along walls and passes the corner of one wall, but not between two that touch at a corner: no leg leads there.
+A control step is two legs, along x and then along y. Each ends MARGIN before the wall that it meets, and in the next
+cell at the latest. So the point slides along walls and passes the corner of one wall, but not between two that touch at
+a corner: no leg leads there.
 """
 
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ from urlrl.envs.tasks import Task
 from urlrl.errors import unknown
 from urlrl.types import Array, EnvSpec
 
-STEP = 0.5  # m per axis in one control step at full action: below 1 m, so no step leads over a wall
-CONTROL_DT = 0.5  # seconds
+STEP = 1.0  # m per axis in one control step at full action
+CONTROL_DT = 1.0  # seconds
 MARGIN = 0.01  # m that a leg keeps from the face of a wall: rounding must not put the point into it
 GOAL_RADIUS = 0.5  # m: the disc of a goal at the centre of its cell touches no other cell
 
@@ -145,7 +146,7 @@ def reset(key: jax.Array, level: Level | None = None) -> State:
 
 
 def step(state: State, action: jax.Array) -> State:
-    """action (2,) in [-1, 1]: the velocity along x and y in m/s, held for 0.5 s."""
+    """action (2,) in [-1, 1]: the velocity along x and y in m/s, held for a second."""
     (x, y), walls = state.obs, state.walls
     height, width = walls.shape
     dx, dy = STEP * jnp.clip(action, -1, 1)
@@ -163,8 +164,9 @@ def _leg(
 ) -> jax.Array:
     """Where a move along one axis ends; it starts in cell `index` of `length`, with or without walls on either side."""
     faces = np.arange(length) - length / 2  # Tables, as compilers may round a sum of three in another order.
-    low = jnp.where(wall_below | (index == 0), jnp.asarray(faces + MARGIN, jnp.float32)[index], -jnp.inf)
-    high = jnp.where(wall_above | (index == length - 1), jnp.asarray(faces + 1 - MARGIN, jnp.float32)[index], jnp.inf)
+    low, high = (jnp.asarray(bound, jnp.float32) for bound in (faces + MARGIN, faces + 1 - MARGIN))
+    low = jnp.where(wall_below | (index == 0), low[index], low[jnp.clip(index - 1, 0)])
+    high = jnp.where(wall_above | (index == length - 1), high[index], high[jnp.clip(index + 1, max=length - 1)])
     return jnp.clip(start + move, low, high)
 
 
@@ -203,6 +205,7 @@ def _spec(name: str, layout: Layout) -> EnvSpec:
         id=f"maze:{name}", obs_dim=2, action_dim=2, episode_steps=layout.episode_steps, control_dt=CONTROL_DT,
         position=("x", "y"), goal_box=(width / 2, height / 2), physics=(("xy", 2),), obs_is_physics=True,
         obs_mean=tuple(centres.mean(axis=0).tolist()), obs_std=tuple(spread.tolist()), exact_resume=True,
+        walls=tuple(map(tuple, layout.walls.tolist())),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 They know the walls, which agents are not told, and are what agents are compared with.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,12 +132,12 @@ def value_iteration(
             sooner and to stay is best at any time from which the goal is within reach.
 
     Raises:
-        UserError: gamma is not in (0, 1], or 1 without a horizon; a step is no whole number of squares, or a square no
-            larger than what legs keep from walls.
+        UserError: gamma is not in (0, 1], or 1 without a horizon; a square is no larger than what legs keep from walls.
     """
     check("gamma", gamma, 0, 1 if horizon else np.nextafter(1, 0), open_low=True)
-    if (STEP * squares) % 1 or not 0 < squares * MARGIN < 1:
-        raise UserError(f"squares is {squares}: expected an even number between 0 and {1 / MARGIN:g}.")
+    most = math.ceil(1 / MARGIN) - 1
+    if not 1 <= squares <= most:
+        raise UserError(f"squares is {squares}: expected a whole number between 1 and {most}.")
     solid = np.kron(walls, np.ones((squares, squares), bool))
     at = np.argwhere(~solid)
     places = (centre(at, solid.shape) / squares).astype(np.float32)

@@ -11,6 +11,8 @@ from urlrl.envs import make_env
 from urlrl.evaluation.rollout import follow, rollout
 from urlrl.evaluation.zero_shot import reach_goals
 from urlrl.types import DemoPrompt
+from urlrl.verbs.collect import collect
+from urlrl.verbs.zero_shot_suite import evaluate_suite
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,35 @@ def test_ant_quick_spreads_over_the_plane(tmp_path):
     coverage, goals = result["coverage"], result["goals"]
     assert coverage["agent"] >= 80 and coverage["agent"] > coverage["random"]
     assert goals["agent"]["final_distance"] <= 0.9 * goals["random"]["final_distance"]
+
+
+# --- zero-shot agents on a maze: 20,000 random transitions of `maze:rooms`, start, horizon and discount fixed
+
+
+@pytest.fixture(scope="module")
+def maze_data(tmp_path_factory):
+    return collect("maze-rooms-random", tmp_path_factory.mktemp("maze") / "data", quiet=True)
+
+
+def shares(config, data, out, told_by):
+    """Of the value-iteration return, at each of the five goals."""
+    config = dataclasses.replace(config, data=str(data.folder))
+    rows = evaluate_suite(urlrl.pretrain(config, out, quiet=True), "maze-v1/rooms_cells", quiet=True)["rows"]
+    return [row["return"]["mean"] / row["ceiling"][0] for row in rows if row["prompt"] == told_by]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "preset", "told_by"),
+    [("hilp", "maze-quick", "goal"), ("fb", "maze-quick", "reward"), ("sf", "laplacian-maze-quick", "reward")],
+)
+def test_a_maze_that_was_explored_at_random_is_solved_when_told_where_to_go(
+    agent, preset, told_by, maze_data, tmp_path
+):
+    config = urlrl.preset(agent, preset)
+    found = [
+        shares(dataclasses.replace(config, seed=seed), maze_data, tmp_path / str(seed), told_by)
+        for seed in range(5)
+    ]
+    assert np.shape(found) == (5, 5)
+    assert np.mean(found) >= 0.9 and np.mean(found, axis=1).min() >= 0.7

@@ -56,7 +56,7 @@ def test_layouts_are_connected_and_their_goals_lie_apart(name):
     for i, cells in enumerate(routes):
         others = set().union(*(routes[j] for j in range(5) if j != i))
         assert cells - others  # None lies on the way to the others.
-        assert 5 <= len(cells) - 1 < episode_steps / 2  # At half a metre per step there is time to come and to stay.
+        assert 5 <= len(cells) - 1 < episode_steps / 2  # At a metre per step there is time to come and to stay.
         assert (len(cells) - 1 > np.abs(goals[i] - start).sum()) == (i + 1 not in NO_DETOUR.get(name, ()))
 
 
@@ -80,14 +80,15 @@ CORNER = walls_of(
 @pytest.mark.parametrize(
     ("start", "action", "end"),
     [
-        ((-1.0, -1.0), (1.0, 0.5), (-0.5, -0.75)),  # in the open: 0.5 m at full action
-        ((-1.0, -1.0), (7.0, -0.25), (-0.5, -1.125)),  # actions are clipped
-        ((0.25, 0.0), (1.0, 1.0), (0.5 - MARGIN, 0.5)),  # slides up along the wall
-        ((0.25, 0.0), (0.25, 0.0), (0.375, 0.0)),  # stops short of it
-        ((0.25, -1.0), (1.0, 0.0), (0.75, -1.0)),  # through the gap
-        ((0.25, -0.75), (1.0, 1.0), (0.75, -0.5 - MARGIN)),  # into the gap first, and then there is a wall above
-        ((0.25, -0.25), (1.0, -1.0), (0.5 - MARGIN, -0.75)),  # x comes first: from there the wall is in the way
-        ((0.75, -1.25), (1.0, 1.0), (1.25, -0.75)),
+        ((-1.0, -1.0), (1.0, 0.5), (0.0, -0.5)),  # in the open: 1 m at full action
+        ((-1.0, -1.0), (7.0, -0.25), (0.0, -1.25)),  # actions are clipped
+        ((0.25, 0.0), (1.0, 1.0), (0.5 - MARGIN, 1.0)),  # slides up along the wall
+        ((0.25, 0.0), (0.125, 0.0), (0.375, 0.0)),  # stops short of it
+        ((np.nextafter(np.float32(-0.5), -1), 0.0), (1.0, 0.0), (0.5 - MARGIN, 0.0)),  # as far as to the next cell
+        ((0.25, -1.0), (1.0, 0.0), (1.25, -1.0)),  # through the gap
+        ((0.25, -0.75), (1.0, 1.0), (1.25, -0.5 - MARGIN)),  # into the gap first, and then there is a wall above
+        ((0.25, -0.25), (1.0, -1.0), (0.5 - MARGIN, -1.25)),  # x comes first: from there the wall is in the way
+        ((0.75, -1.25), (0.5, 0.5), (1.25, -0.75)),
         ((1.25, -1.25), (1.0, -1.0), (1.5 - MARGIN, -1.5 + MARGIN)),  # the edge of the grid is a wall
         ((-1.25, 1.25), (-1.0, 1.0), (-1.5 + MARGIN, 1.5 - MARGIN)),
     ],
@@ -247,7 +248,7 @@ def test_starts_are_uniform_over_the_free_cells():
 def test_the_spec(name):
     env, layout = make_env(f"maze:{name}", 2), LAYOUTS[name.removesuffix("_fixed")]
     spec = env.env_spec
-    assert (spec.id, spec.obs_dim, spec.action_dim, spec.control_dt) == (f"maze:{name}", 2, 2, 0.5)
+    assert (spec.id, spec.obs_dim, spec.action_dim, spec.control_dt) == (f"maze:{name}", 2, 2, 1.0)
     assert (spec.position, spec.physics) == (("x", "y"), (("xy", 2),)) and spec.obs_is_physics and spec.exact_resume
     assert spec.goal_box == (layout.walls.shape[1] / 2, layout.walls.shape[0] / 2)
     assert spec.episode_steps == layout.episode_steps
@@ -436,7 +437,7 @@ def test_a_task_is_acted_out_from_the_fixed_start():
         obs, reward, *_ = env.step(controller.act(obs))
         total, discounted = total + reward[0], discounted + 0.99**t * reward[0]
     path = rollout(controller.act, LAYOUTS["8x8"].walls, LAYOUTS["8x8"].start[None], task.episode_steps)
-    assert total == returns(path, task.goal_position)[0] == 34
+    assert total == returns(path, task.goal_position)[0] == 41
     assert discounted == pytest.approx(returns(path, task.goal_position, 0.99)[0])
 
 
@@ -535,24 +536,24 @@ GOAL = (2.0, 0.0)  # the centre of the cell (0, 6)
 def assert_values_of_the_corridor():
     """Squares are 12.5 cm; that of the start has its lower left corner there, and all of one must be in the radius."""
     controller = value_iteration(CORRIDOR, GOAL, radius=0.5, gamma=0.9)
-    starts = np.float32([[2.0, 0.0], [1.125, 0.0], [1.0, 0.0], [-4.0, 0.0], [4.4, 0.0]])
-    # There; one step leads to [1.625, 1.75]; one to [1.5, 1.625], whose corner is 0.515 m away, so two; twelve to
-    # [2.0, 2.125], as eleven lead to [1.5, 1.625]; from [4.375, 4.5], five lead to [2.25, 2.375] with shorter ones.
-    expected = 0.9 ** np.array([0, 0, 1, 11, 4]) / (1 - 0.9)
+    starts = np.float32([[2.0, 0.0], [0.625, 0.0], [0.5, 0.0], [-4.45, 0.0], [4.4, 0.0]])
+    # There; one step leads to [1.625, 1.75]; one to [1.5, 1.625], whose corner is 0.515 m away, so two; seven with
+    # shorter ones, as six lead to [1.5, 1.625]; from [4.375, 4.5] three, as two lead to [2.375, 2.5] at most.
+    expected = 0.9 ** np.array([0, 0, 1, 6, 2]) / (1 - 0.9)
     assert np.allclose(controller.values(starts), expected, rtol=1e-8)
     path = rollout(controller.act, CORRIDOR, starts, 400)
-    steps = np.array([0, 0, 0, 10, 3])  # until the first one that pays: the point itself needs no whole square.
+    steps = np.array([0, 0, 0, 5, 1])  # until the first one that pays: the point itself needs no whole square.
     assert np.allclose(returns(path, np.array(GOAL), 0.9), 0.9**steps / (1 - 0.9), rtol=1e-8)
 
 
 def test_values_of_a_corridor_by_hand():
     assert_values_of_the_corridor()
     controller = value_iteration(CORRIDOR, GOAL, gamma=1.0, horizon=20)
-    start = np.float32([[-4.0, 0.0]])
-    assert controller.values(start).tolist() == [20 - 11]
-    assert returns(rollout(controller.act, CORRIDOR, start, 20), np.array(GOAL)).tolist() == [20 - 10]
+    start = np.float32([[-4.45, 0.0]])
+    assert controller.values(start).tolist() == [20 - 6]
+    assert returns(rollout(controller.act, CORRIDOR, start, 20), np.array(GOAL)).tolist() == [20 - 5]
     discounted = value_iteration(CORRIDOR, GOAL, gamma=0.9, horizon=20).values(start)
-    assert discounted == pytest.approx([sum(0.9**t for t in range(11, 20))])
+    assert discounted == pytest.approx([sum(0.9**t for t in range(6, 20))])
 
 
 def pays_where_it_leaves(reward, leads_to, gamma, horizon):
@@ -580,12 +581,12 @@ def test_all_positions_of_a_square_move_to_the_same_square():
     walls, rng = LAYOUTS["8x8"].walls, np.random.default_rng(0)
     solid = np.kron(walls, np.ones((8, 8), bool))
     at = np.argwhere(~solid)[rng.integers((~solid).sum(), size=20_000)]
-    actions = maze_control._actions(8)[rng.integers(81, size=20_000)]
+    actions = maze_control._actions(8)[rng.integers(289, size=20_000)]
     middle = np.float32(centre(at, solid.shape) / 8)
     anywhere = np.float32(middle + rng.uniform(-0.062, 0.062, middle.shape))
     squares = [np.stack(cell(maze.step_all(xy, actions, walls) * 8, solid.shape)) for xy in (middle, anywhere)]
     assert np.array_equal(*squares)
-    assert len(maze_control._actions(8)) == len(np.unique(maze_control._actions(8), axis=0)) == 81
+    assert len(maze_control._actions(8)) == len(np.unique(maze_control._actions(8), axis=0)) == 289
 
 
 def test_values_are_a_lower_bound_and_those_of_a_wider_goal_an_upper_one():
@@ -602,7 +603,8 @@ def spread(low, high, index, length, free):
     """Where a leg from [low, high] of a cell may end: (cell, low, high), under any action."""
     face = index - length / 2
     down, up = index > 0 and free(index - 1), index < length - 1 and free(index + 1)
-    low, high = max(low - 0.5, -np.inf if down else face + MARGIN), min(high + 0.5, np.inf if up else face + 1 - MARGIN)
+    low = max(low - maze.STEP, -np.inf if down else face + MARGIN)
+    high = min(high + maze.STEP, np.inf if up else face + 1 - MARGIN)
     for at, start, end in ((index - 1, face - 1, face), (index, face, face + 1), (index + 1, face + 1, face + 2)):
         if max(low, start) <= min(high, end):
             yield at, max(low, start), min(high, end)
@@ -659,8 +661,8 @@ BAD = {
     "unconnected": (lambda: Navigator(DIAGONAL, 1, 0), "leave 2 free cells: expected at least two, all of them"),
     "no room": (lambda: Navigator(np.ones((2, 2), bool), 1, 0), "leave 0 free cells"),
     "goal in a wall": (lambda: shortest_steps(DIAGONAL, (1, 0)), r"The goal \(1, 0\) is a wall: expected"),
-    "odd squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=7), "squares is 7: expected an even number"),
-    "tiny squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=100), "between 0 and 100"),
+    "no squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=0), "squares is 0: expected a whole number between 1"),
+    "tiny squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=100), "squares is 100: expected .* 1 and 99"),
     "no end": (lambda: value_iteration(CORRIDOR, GOAL, gamma=1.0), "gamma is 1.0: expected"),
     "gamma": (lambda: value_iteration(CORRIDOR, GOAL, gamma=1.1, horizon=5), "gamma is 1.1: expected"),
 }

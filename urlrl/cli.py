@@ -81,17 +81,19 @@ def _pretrain(argv: list[str]) -> None:
     """Everything an option can change comes from a preset, or from the agent's own defaults."""
     from urlrl.agents import find_agent
     from urlrl.config import OfflineConfig, PretrainConfig, to_json
-    from urlrl.presets import preset
+    from urlrl.presets import learns_from_data, preset
 
     options = list(argv)
     agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
     preset_name, out = take(options, "--preset"), take(options, "--out")
     dry_run, quiet = take_flag(options, "--dry-run"), take_flag(options, "--quiet")
     _, agent_config = find_agent(agent)
-    offline = any(option.split("=")[0] == "--data" for option in options)
-    kind = OfflineConfig if offline else PretrainConfig
+    given = {option.split("=")[0] for option in options}
+    from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
+    kind = OfflineConfig if from_data else PretrainConfig
     default = preset(agent, preset_name) if preset_name else kind(agent=agent_config(), agent_name=agent)
-    if offline and not isinstance(default, OfflineConfig):
+    offline = isinstance(default, OfflineConfig)
+    if "--data" in given and not offline:
         raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
     options_class = type(default)[agent_config]  # type: ignore[index]
     if not asks_for_help(options):
@@ -104,10 +106,17 @@ def _pretrain(argv: list[str]) -> None:
         )
     config = tyro.cli(options_class, args=options, default=default, prog="urlrl pretrain", description="")
     if isinstance(config, OfflineConfig) and not config.data:
-        raise UserError(f"Agent '{agent}' learns from a dataset here: expected --data DIR (urlrl data convert).")
+        raise UserError(
+            f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
+        )
     where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
     folder = Path(out or f"runs/{agent.replace(':', '.')}-{where}-{config.seed}")
     if dry_run:
+        if isinstance(config, OfflineConfig):
+            from urlrl.data.dataset import Dataset
+            from urlrl.verbs.pretrain import with_data
+
+            config = with_data(config, Dataset(config.data))
         print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
         return
     from urlrl.verbs.pretrain import pretrain
@@ -117,7 +126,16 @@ def _pretrain(argv: list[str]) -> None:
     except MemoryError as error:
         detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
         raise UserError(f"{detail}; try a smaller replay_capacity.") from error
-    print(f"Done. Next: urlrl evaluate {folder}; urlrl report {folder}")
+    print(f"Done. Next: urlrl evaluate {folder}{_suite_option(folder) if offline else ''}; urlrl report {folder}")
+
+
+def _suite_option(folder: Path) -> str:
+    """What scores an agent that learned from data, where there is a protocol for its environment."""
+    from urlrl.training.run import RunFolder
+    from urlrl.verbs.zero_shot_suite import suite_on
+
+    suite = suite_on(RunFolder(folder).manifest()["config"]["env"])
+    return f" --suite {suite}" if suite else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +187,7 @@ class PromptOptions:
     video: Path | None = None  # also render the first episode to this .mp4 or .webp file
     out: Path | None = None  # folder of what is written; <run>/prompts/<name> by default
     json: Path | None = None  # also write the result to this file
-    samples: int = 5120  # transitions of the run that are labelled with the reward
+    samples: int = 5120  # labelled transitions of the run that the agent is shown
     step: int | None = None  # which checkpoint; the newest by default
     seed: int = 0  # of samples, resets and random actions
     list: bool = False  # only list the names that a reward can use

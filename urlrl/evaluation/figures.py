@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -141,6 +142,7 @@ def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: T
     if len(spec.position) >= 2:
         horizontal, vertical = place[..., 0], place[..., 1]
         ax.set(xlabel=f"{spec.position[0]} (m)", ylabel=f"{spec.position[1]} (m)")
+        _draw_walls(ax, spec, theme)
         ax.set_aspect("equal", adjustable="datalim")
     else:
         times, label = clock(trajectory, spec)
@@ -289,7 +291,20 @@ def _draw_paths(
     if goal is not None:
         ax.plot(*(goal[:2] if plane else (times[-1], goal[0])), "*", color=theme.ink, markersize=11, clip_on=False)
     if plane:
+        _draw_walls(ax, spec, theme)
         ax.set_aspect("equal", adjustable="datalim")
+
+
+def _draw_walls(ax: Axes, spec: EnvSpec, theme: Theme) -> None:
+    """Of a maze, its edge included."""
+    if not spec.walls:
+        return
+    solid = np.pad(np.array(spec.walls), 1, constant_values=True)
+    height, width = solid.shape
+    shade = np.zeros((height, width, 4))
+    shade[solid] = to_rgba(theme.muted, 0.45)
+    extent = (-width / 2, width / 2, -height / 2, height / 2)
+    ax.imshow(shade, origin="lower", extent=extent, interpolation="nearest", zorder=0.5)
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:

@@ -51,6 +51,11 @@ def _episodes(env: PlayEnv, policy: Policy, key: jax.Array, seed: int) -> Trajec
     return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)
 
 
+def labelled_count(samples: int) -> int:
+    """How many transitions to label, so that `samples` of them are shown and the others held out."""
+    return round(samples / (1 - HELD_OUT))
+
+
 def read_reward(agent: Any, steps: Transition, seed: int) -> tuple[Any, dict[str, Any]]:
     """The task that an agent makes of labelled transitions (n, ...), and how well it explains those held out.
 

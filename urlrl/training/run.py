@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,10 +71,12 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder against other processes; the lock goes with the process, also when it is killed."""
+        """Hold the folder against other processes; the lock goes with the process, also when it is killed. A folder
+        that nothing else came into is removed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / ".lock", "w")  # noqa: SIM115 - closed below
+            lock = self.path / ".lock"
+            file = open(lock, "w")  # noqa: SIM115 - closed below
         except OSError as error:
             raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
@@ -81,7 +84,12 @@ class RunFolder:
         except BlockingIOError as error:
             raise UserError(f"{self.path} is in use by another process that trains there.") from error
         else:
-            yield
+            try:
+                yield
+            finally:
+                if os.listdir(self.path) == [lock.name]:
+                    lock.unlink()
+                    self.path.rmdir()
         finally:
             file.close()
 

@@ -10,7 +10,7 @@ import numpy as np
 from urlrl.config import MAX_SEED, PretrainConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.envs import make_env
-from urlrl.envs.maze import LAYOUTS
+from urlrl.envs.maze import CELLS, LAYOUTS
 from urlrl.envs.maze_control import Navigator
 from urlrl.errors import UserError, check, unknown
 from urlrl.presets import preset
@@ -32,7 +32,7 @@ class Explored:
 
 @dataclass(frozen=True)
 class Navigated:
-    """Walks of `Navigator` from random starts, in whole episodes."""
+    """Walks of `Navigator` from random starts, in whole episodes, seen by place cells."""
 
     layout: str
     transitions: int
@@ -49,8 +49,8 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
     "maze-8x8-navigate": Navigated("8x8", 100_000),
     "maze-medium-navigate": Navigated("medium", 200_000),
     "maze-large-navigate": Navigated("large", 400_000),
-    "maze-medium-stitch": Navigated("medium", 200_000, episode_steps=20),
-    "maze-large-stitch": Navigated("large", 400_000, episode_steps=30),
+    "maze-medium-stitch": Navigated("medium", 200_000, episode_steps=10),
+    "maze-large-stitch": Navigated("large", 400_000, episode_steps=15),
 }
 
 
@@ -93,26 +93,24 @@ def _explore(part: Explored, folder: Path, out: Path, steps: int | None, seed: i
 
 
 def _navigate(recipe: Navigated, out: Path, transitions: int, seed: int) -> Dataset:
-    info = DatasetInfo(
-        f"maze:{recipe.layout}", f"navigators, seed {seed}", physics=(("xy", 2),), obs_is_physics=True
-    )  # fmt: skip
+    info = DatasetInfo(f"maze:{recipe.layout}{CELLS}", f"navigators, seed {seed}", physics=(("xy", 2),))
     return write_dataset(out, info, _walks(recipe, transitions, seed))
 
 
 def _walks(recipe: Navigated, transitions: int, seed: int) -> Iterator[Episode]:
     """Whole episodes, side by side, until there are at least so many transitions."""
-    with closing(make_env(f"maze:{recipe.layout}", LANES, episode_steps=recipe.episode_steps)) as env:
+    with closing(make_env(f"maze:{recipe.layout}{CELLS}", LANES, episode_steps=recipe.episode_steps)) as env:
         steps = env.env_spec.episode_steps
         assert steps is not None
         navigator = Navigator(LAYOUTS[recipe.layout].walls, LANES, env_seed(seed, "navigate"))
         env.reset(seed=env_seed(seed, "navigate, starts"))
         for _ in range(-(-transitions // (LANES * steps))):
             obs, _ = env.reset(options={"reset_mask": np.ones(LANES, bool)})
-            seen, actions = [obs], []
+            seen, places, actions = [obs], [env.physics()], []
             for _ in range(steps):
-                actions.append(navigator.act(seen[-1]))
+                actions.append(navigator.act(env.position()))
                 seen.append(env.step(actions[-1])[0])
-            zeros = np.zeros(steps)
+                places.append(env.physics())
+            obs, xy, acted, zeros = np.stack(seen), np.stack(places), np.stack(actions), np.zeros(steps)
             for lane in range(LANES):
-                episode = np.stack(seen)[:, lane], np.stack(actions)[:, lane]
-                yield Episode(*episode, zeros, zeros.astype(bool))
+                yield Episode(obs[:, lane], acted[:, lane], zeros, zeros.astype(bool), xy[:, lane])

@@ -59,7 +59,7 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         record: Record
         if isinstance(config, OfflineConfig):
             dataset = Dataset(config.data)
-            config = _with_data(config, dataset)
+            config = with_data(config, dataset)
             run.check(to_json(config))
             loop, record = _offline(config, dataset, run, progress)
         else:
@@ -104,8 +104,8 @@ def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Prog
     return loop, Recorder(run, config, loop)
 
 
-def _with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
-    """The config with what the dataset says; raises UserError if they do not fit."""
+def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
+    """The config with what the dataset says of itself. Raises UserError if they do not fit."""
     if config.agent.batch.skills:
         raise UserError(
             f"Agent '{config.agent_name}' learns from the skills that acted, which a dataset does not hold: expected "

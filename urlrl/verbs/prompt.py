@@ -31,7 +31,7 @@ from urlrl.training.run import RunFolder
 from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory
 from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, make_run_env, past
 
-SAMPLES = 5120  # labelled transitions
+SAMPLES = 5120  # labelled transitions that a reward prompt shows
 
 
 class Asked(NamedTuple):
@@ -74,7 +74,8 @@ def prompt(
         reward: an expression of `list_features(run)`, as in "vx * upright - 0.1 * energy".
         goal: metres by coordinate.
         demo: observations (T, obs) of one episode, or a .safetensors, .npy or .csv file of them.
-        samples: how many of the run's transitions are labelled with the reward; a fifth of them is held out.
+        samples: how many of the run's transitions the agent is shown, labelled with the reward; a quarter as many
+            more are held out from it.
         seed: of the samples, resets and random actions.
         step: which checkpoint; None is the newest that is whole.
         out: folder of `result.json` and `trajectory.png`; None is `<run>/prompts/<name>`.
@@ -126,7 +127,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
     known = features(asked.loaded.config.env)
     expression = parse(text, known)
     chosen = [known[name] for name in expression.names]
-    rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
+    rows = past(asked.run, asked.loaded, prompting.labelled_count(asked.samples), asked.seed)
     if rows is None:
         raise UserError(f"{asked.run} has no transitions in its folder replay/: a reward needs some to be read from.")
 

@@ -33,6 +33,11 @@ SUITES = make_suites(
 )
 
 
+def suite_on(env: str) -> str | None:
+    """A protocol whose tasks run on this environment, if there is one."""
+    return next((name for name, suite in SUITES.items() if env in find_task(suite.tasks[0]).runs_on), None)
+
+
 def evaluate_suite(
     run: Path | str, suite: str, *, samples: int | None = None, seed: int = 0, step: int | None = None,
     json_file: Path | str | None = None, quiet: bool = False,
@@ -64,9 +69,12 @@ def evaluate_suite(
     progress, notes = make_progress(quiet), [loaded.note] if loaded.note else []
     if count != protocol.samples:
         notes.append(f"Prompts of {count:,} labelled transitions: the protocol has {protocol.samples:,}.")
-    rows = past(run, loaded, round(count / (1 - prompting.HELD_OUT)), seed)
+    wanted = prompting.labelled_count(count)
+    rows = past(run, loaded, wanted, seed)
     if rows is None:
         raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
+    if (held := len(rows["reward"])) < wanted:
+        notes.append(f"The data holds {held:,} transitions: prompts show {1 - prompting.HELD_OUT:.0%} of them.")
     found: list[dict[str, Any]] = []
     with closing(progress):
         for done, task in enumerate(tasks):
@@ -175,7 +183,7 @@ def show(result: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
     console.print(
         f"{result['suite']}: {result['agent']}, seed {result['run_seed']}, step {result['step']:,}; "
-        f"{result['samples']:,} labelled transitions, seed {result['seed']}"
+        f"{_shown(result):,} labelled transitions, seed {result['seed']}"
     )
     rows = result["rows"]
     floors = list(dict.fromkeys(name for row in rows for name in row["floors"]))
@@ -183,7 +191,7 @@ def show(result: dict[str, Any]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         fit, discounted = row["fit"], row["discounted_return"]
-        cells = [row["task"], row["prompt"], "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**row["return"])]
+        cells = [row["task"], row["prompt"], _interval(**row["return"])]
         cells += [f"{row['floors'][name]['mean']:.1f}" if name in row["floors"] else "" for name in floors]
         cells += ["" if row["best_in_data"] is None else f"{row['best_in_data']:.1f}"]
         cells += ["" if row["ceiling"] is None else f"{row['ceiling'][0]:.0f} ({row['ceiling'][1]})"]
@@ -196,11 +204,24 @@ def show(result: dict[str, Any]) -> None:
         console.print(note, soft_wrap=True)
 
 
+def _interval(mean: float, low: float, high: float) -> str:
+    """Episodes that are all the same one have no interval."""
+    return f"{mean:.1f}" if low == high else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _shown(result: dict[str, Any]) -> int:
+    """Labelled transitions of a prompt; what was asked for where no reward was told."""
+    fits = [row["fit"] for row in result["rows"] if row["fit"]]
+    return fits[0]["samples"] - fits[0]["held_out"] if fits else result["samples"]
+
+
 def _legend(result: dict[str, Any]) -> str:
     protocol, gammas = result["protocol"], {row["gamma"] for row in result["rows"] if row["gamma"]}
+    spread = any(row["return"]["low"] < row["return"]["high"] for row in result["rows"])
     lines = [
-        f"Return: mean of {protocol['episodes']} episodes of the final checkpoint, 95 % Student interval. R²: of the "
-        f"reward as the agent reads it, on transitions held out."
+        f"Return: mean of {protocol['episodes']} episodes of the final checkpoint"
+        f"{', 95 % Student interval' if spread else ', which are all the same one'}. R²: of the reward as the agent "
+        f"reads it, on transitions held out."
     ]
     if gammas:
         lines.append(
