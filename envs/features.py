@@ -126,7 +126,11 @@ def _point_mass() -> _Rows:
     }
 
 
-_POINTS = {"point": _point, "maze": _point, "point_mass_maze": _point_mass}  # those whose physics rows say all without a model
+_POINTS = {
+    "point": _point,
+    "maze": _point,
+    "point_mass_maze": _point_mass,
+}  # those whose physics rows say all without a model
 
 
 def _effort() -> _Rows:

@@ -10,7 +10,7 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.config import PretrainConfig
 from urlrl.data.dataset import Dataset
-from urlrl.envs.maze import LAYOUTS, cell, step_all
+from urlrl.envs.maze import LAYOUTS, cell, place_cells, step_all
 from urlrl.errors import UserError
 from urlrl.presets import preset
 from urlrl.training.run import RunFolder
@@ -60,11 +60,13 @@ def test_recipes_are_of_presets_and_mazes_that_are_there(name):
 def test_a_set_of_one_run_is_that_run(tmp_path):
     config = preset("uniform", "maze-rooms")
     data = collect("maze-rooms-random", tmp_path / "set", steps=2_000, quiet=True)
-    assert len(data) == 2_000 and data.info.env == config.env == "maze:rooms" and data.info.physics == (("xy", 2),)
+    assert (
+        len(data) == 2_000 and data.info.env == config.env == "maze:rooms_cells" and data.info.physics == (("xy", 2),)
+    )
     assert RunFolder(tmp_path / "set-runs" / "uniform").manifest()["config"]["steps"] == 2_000
     for episode in data.episodes():
         assert len(episode.action) == 50 and not episode.terminated.any()
-        np.testing.assert_array_equal(episode.obs, np.float32(episode.physics))
+        np.testing.assert_array_equal(episode.obs, place_cells(np.float32(episode.physics), (8, 8)))
         np.testing.assert_array_equal(
             step_all(np.float32(episode.physics[:-1]), episode.action, LAYOUTS["rooms"].walls), episode.physics[1:]
         )
@@ -116,10 +118,12 @@ def check_walks(data: Dataset, layout: str, episodes=None):
     """Episodes begin anywhere free, every action leads from its row to the next, and no row is in a wall."""
     walls = LAYOUTS[layout].walls
     for episode in data.episodes() if episodes is None else episodes:
-        assert not walls[cell(np.asarray(episode.obs), walls.shape)].any()
-        np.testing.assert_array_equal(step_all(episode.obs[:-1], episode.action, walls), episode.obs[1:])
+        xy = np.float32(episode.physics)
+        assert not walls[cell(xy, walls.shape)].any()
+        np.testing.assert_array_equal(episode.obs, place_cells(xy, walls.shape))
+        np.testing.assert_array_equal(step_all(xy[:-1], episode.action, walls), xy[1:])
         assert np.abs(episode.action).max() <= 1 and not episode.reward.any() and not episode.terminated.any()
-        assert np.linalg.norm(episode.obs[-1] - episode.obs[0]) > 0.5
+        assert np.linalg.norm(xy[-1] - xy[0]) > 0.5
 
 
 def of_the_step_before(episode):
@@ -127,13 +131,13 @@ def of_the_step_before(episode):
 
 
 def rows_from_the_top(episode):
-    return episode._replace(obs=episode.obs * np.float32([1, -1]))
+    return episode._replace(physics=episode.physics * np.array([1, -1]))
 
 
 def test_navigators_walk_over_free_cells(few_lanes, tmp_path):
     data = collect("maze-medium-navigate", tmp_path / "set", steps=401, quiet=True)
     assert len(data) == 800 and [len(episode.action) for episode in data.episodes()] == [100] * 8  # Whole episodes.
-    assert data.info.env == "maze:medium" and data.info.physics == (("xy", 2),) and data.info.obs_is_physics
+    assert data.info.env == "maze:medium_cells" and data.info.physics == (("xy", 2),)
     check_walks(data, "medium")
     for wrong in (of_the_step_before, rows_from_the_top):
         with pytest.raises(AssertionError):
@@ -150,7 +154,7 @@ def test_a_seed_is_a_set(few_lanes, tmp_path):
     assert ids[0] == ids[1] != ids[2]
 
 
-@pytest.mark.parametrize(("layout", "steps"), [("medium", 20), ("large", 30)])
+@pytest.mark.parametrize(("layout", "steps"), [("medium", 10), ("large", 15)])
 def test_sets_to_stitch_are_of_short_episodes(layout, steps, few_lanes, tmp_path):
     data = collect(f"maze-{layout}-stitch", tmp_path / "set", steps=4 * steps, quiet=True)
     assert [len(episode.action) for episode in data.episodes()] == [steps] * 4

@@ -195,7 +195,7 @@ def test_an_agent_whose_policy_no_bundle_holds_is_refused_by_name(name):
         exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
     assert str(refusal.value) == (
         f"Agent {find_agent(name)[0].__name__} cannot be exported: expected one whose policy is a chain of dense "
-        f"layers, with a method 'skill_networks'."
+        f"layers, with a method 'skill_networks', such as metra. In Python it is loaded with urlrl.load."
     )
 
 
@@ -416,7 +416,7 @@ def test_a_run_whose_agent_cannot_be_exported_gets_one_sentence(tmp_path, capsys
     assert stop.value.code == 2 and not (tmp_path / "out").exists()
     assert capsys.readouterr().err == (
         "urlrl: Agent Uniform cannot be exported: expected one whose policy is a chain of dense layers, with a method "
-        "'skill_networks'.\n"
+        "'skill_networks', such as metra. In Python it is loaded with urlrl.load.\n"
     )
 
 

@@ -101,7 +101,14 @@ def test_a_row_does_not_depend_on_the_others_and_leading_axes_stay():
 
 
 @pytest.mark.parametrize(
-    "name", ["ant", "half_cheetah_hurdle", "point", *(n for n in NAMES if n.endswith(("_walk", "cheetah_run")))]
+    "name",
+    [
+        "ant",
+        "half_cheetah_hurdle",
+        "point",
+        "maze:rooms_cells",
+        *(n for n in NAMES if n.endswith(("_walk", "cheetah_run"))),
+    ],
 )
 def test_every_feature_of_an_environment_is_a_finite_number_per_row(name):
     env = make_env(name, 4)

@@ -661,7 +661,10 @@ BAD = {
     "unconnected": (lambda: Navigator(DIAGONAL, 1, 0), "leave 2 free cells: expected at least two, all of them"),
     "no room": (lambda: Navigator(np.ones((2, 2), bool), 1, 0), "leave 0 free cells"),
     "goal in a wall": (lambda: shortest_steps(DIAGONAL, (1, 0)), r"The goal \(1, 0\) is a wall: expected"),
-    "no squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=0), "squares is 0: expected a whole number between 1"),
+    "no squares": (
+        lambda: value_iteration(CORRIDOR, GOAL, squares=0),
+        "squares is 0: expected a whole number between 1",
+    ),
     "tiny squares": (lambda: value_iteration(CORRIDOR, GOAL, squares=100), "squares is 100: expected .* 1 and 99"),
     "no end": (lambda: value_iteration(CORRIDOR, GOAL, gamma=1.0), "gamma is 1.0: expected"),
     "gamma": (lambda: value_iteration(CORRIDOR, GOAL, gamma=1.1, horizon=5), "gamma is 1.1: expected"),

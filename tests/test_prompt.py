@@ -141,7 +141,7 @@ def test_a_reward(run, capsys, tmp_path):
     (made,) = [path for path in folder.iterdir() if path.name.startswith("vx-0-01-energy-")]
     assert {path.name for path in made.iterdir()} == {"result.json", "trajectory.png"}
     assert json.loads((made / "result.json").read_text()) == json.loads((tmp_path / "r.json").read_text()) == found
-    assert found["kind"] == "reward" and found["fit"]["samples"] == 200 and found["fit"]["held_out"] == 40
+    assert found["kind"] == "reward" and found["fit"]["samples"] == 250 and found["fit"]["held_out"] == 50
     assert found["tail"] == pytest.approx(0.99**15) and found["episode_steps"] == 15
     assert found["return"]["low"] < found["return"]["mean"] < found["return"]["high"]
     assert np.linalg.norm(found["z"]) == pytest.approx(1) and abs(found["return"]["mean"]) <= 15.15

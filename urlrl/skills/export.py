@@ -43,8 +43,8 @@ def make_policy(
     spec, z = env.env_spec, agent.config.z
     if not hasattr(agent, "skill_networks"):
         raise SkillError(
-            f"Agent {type(agent).__name__} has no skills to export: expected an agent with a method 'skill_networks', "
-            f"such as metra. `urlrl prompt` and agent.read in Python use it as it is."
+            f"Agent {type(agent).__name__} cannot be exported: expected one whose policy is a chain of dense layers, "
+            f"with a method 'skill_networks', such as metra. In Python it is loaded with urlrl.load."
         )
     networks = agent.skill_networks()
     probes = make_probes(agent, networks.latent, trajectory, key)
