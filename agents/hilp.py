@@ -19,7 +19,7 @@ jitted loss held one constant set of skills, and the paper's numbers were made s
 state; the four losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -136,6 +136,10 @@ class HILP(struct.PyTreeNode):
         hilbert, phi_metrics = self.hilbert.update(obs, next_obs, goal, batch.goal_steps)
         metrics = {**metrics, **phi_metrics, "reward/intrinsic": jnp.mean(reward)}
         return self.replace(hilbert=hilbert, iql=iql), metrics
+
+    def planning(self, recursions: int) -> "HILP":
+        """The same agent, going to goals over waypoints; 0 recursions: straight."""
+        return self.replace(config=replace(self.config, plan_recursions=recursions))
 
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along:
         """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that

@@ -53,8 +53,6 @@ def label(result: dict[str, Any]) -> str:
     """An agent, with what tells its variants apart."""
     config = result["config"]["agent"]
     variant = config.get("features") or ({"none": ""}.get(config.get("penalty", "none"), config.get("penalty")))
-    if config.get("plan_recursions"):
-        variant = "planned"
     return f"{result['agent']}{f' ({variant})' if variant else ''}"
 
 

@@ -16,6 +16,7 @@ from urlrl.config import OfflineConfig, PretrainConfig, run_config_from_json, to
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
+from urlrl.presets import learns_from_data
 from urlrl.training import loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
@@ -178,7 +179,8 @@ def test_a_suite_scores_every_task_with_every_prompt(data, fb_run, capsys):
 
 def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, tmp_path):
     run = urlrl.pretrain(offline(data, HILP_TINY, "hilp", steps=10), tmp_path / "hilp", quiet=True)
-    assert len(evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)["rows"]) == 10
+    rows = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)["rows"]
+    assert [row["prompt"] for row in rows] == ["reward", "goal", "plan"] * 5
     config = offline(data, urlrl.agents.find_agent("uniform")[1](), "uniform", steps=5)
     run = urlrl.pretrain(config, tmp_path / "uniform", quiet=True)
     result = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)
@@ -193,6 +195,7 @@ def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, tmp_p
         "evaluate {run} --samples 32": "expected --suite NAME",
         "evaluate {run} --suite maze-v1/8x8 --samples 3": "samples is 3: expected a number of at least 10",
         "pretrain fb --preset quick": "expected --data DIR",
+        "pretrain fb": "expected --data DIR",
         "pretrain metra --preset point-quick --data {data}": "expected one without --data",
         "pretrain fb --data {data} --agent.z.kind sphere": "expected 'wide_sphere'",
         "pretrain fb --data {data} --agent.penalty cv": "agent.penalty' is 'cv'",
@@ -210,9 +213,48 @@ def test_bad_commands(data, fb_run, capsys, command, words):
 def test_the_command_line_pretrains_on_data(data, tmp_path, capsys):
     options = "--agent.width 16 --agent.backward-width 16 --agent.batch.size 16 --steps 10 --updates 5 --quiet"
     main(["pretrain", "fb", "--preset", "quick", "--data", str(data), *options.split(), "--out", str(tmp_path / "run")])
-    assert "Done. Next: urlrl evaluate" in capsys.readouterr().out
+    run = tmp_path / "run"
+    assert f"Done. Next: urlrl evaluate {run} --suite maze-v1/8x8; urlrl report {run}" in capsys.readouterr().out
     assert RunFolder(tmp_path / "run").checkpoints.steps() == [10]
     assert isinstance(urlrl.load(tmp_path / "run")[1], OfflineConfig)
+
+
+def test_a_dry_run_on_data_looks_at_the_data(data, tmp_path, capsys):
+    main(["pretrain", "fb", "--preset", "quick", "--data", str(data), "--dry-run"])
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["data_id"] == Dataset(data).id and config["env"] == "maze:8x8"
+    with pytest.raises(SystemExit):
+        main(["pretrain", "fb", "--data", str(tmp_path), "--dry-run"])
+    assert "is not a dataset" in capsys.readouterr().err
+
+
+def test_agents_that_learn_from_data_ask_for_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "fb", "--help"])
+    assert "--data STR" in capsys.readouterr().out
+    main(["pretrain", "fb", "--env", "point", "--dry-run"])  # Told to, it learns from its own steps.
+    assert "data" not in json.loads(capsys.readouterr().out)["config"]
+    assert learns_from_data("hilp") and not learns_from_data("metra") and not learns_from_data("rnd")
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(data, tmp_path):
+    with pytest.raises(UserError, match="is not a dataset"):
+        urlrl.pretrain(offline(tmp_path), tmp_path / "runs" / "new", quiet=True)
+    assert not (tmp_path / "runs" / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    with pytest.raises(UserError, match="is not a dataset"):
+        urlrl.pretrain(offline(tmp_path), tmp_path / "mine", quiet=True)
+    assert (tmp_path / "mine" / "notes.txt").is_file()
+
+
+def test_prompts_from_few_transitions_say_so(data, fb_run, capsys):
+    result = evaluate_suite(fb_run, "maze-v1/8x8", quiet=True)
+    held = len(Dataset(data))
+    assert f"The data holds {held:,} transitions: prompts show 80% of them." in result["notes"]
+    show(result)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert f"{held - int(0.2 * held):,} labelled transitions" in first
 
 
 def test_progress_counts_updates(data, tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -18,6 +19,7 @@ from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import figures, prompting, video
 from urlrl.evaluation.figures import LIGHT, OverTime, draw_prompt
+from urlrl.evaluation.rollout import rollout, uniform
 from urlrl.types import EnvSpec, Trajectory, Transition
 from urlrl.verbs.prompt import list_features, prompt
 
@@ -318,6 +320,23 @@ def test_figure(p, mark, monkeypatch):
     shown = [{"goal": "goal", "demo": "demonstration"}[name] for name in marks]
     assert labels == ["agent", "random policy", *shown] and len(figure.axes) == 1 + bool(p)
     figure.canvas.draw()
+
+
+def test_a_maze_is_drawn_with_its_walls(monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 50)
+    env = make_env("maze:rooms", 3)
+    env.reset(seed=0)
+    walk = rollout(env, uniform(2), jax.random.key(0), 0, 5)
+    walk = walk._replace(steps=walk.steps._replace(z=np.eye(3, 2)[None].repeat(5, axis=0)))
+    for figure in (
+        draw_prompt(walk, walk, env.env_spec, None, LIGHT),
+        figures.draw_skills(walk, env.env_spec, "sphere", LIGHT),
+    ):
+        (image,) = figure.axes[0].images
+        drawn = np.asarray(image.get_array())[..., 3] > 0  # Lowest row first, with an edge of one cell around.
+        assert image.origin == "lower" and image.get_extent() == (-5, 5, -5, 5)
+        assert np.array_equal(drawn[1:-1, 1:-1], env.walls) and drawn.sum() == env.walls.sum() + 36
+        figure.canvas.draw()
 
 
 BALL = """<mujoco><worldbody><geom type="plane" size="5 5 1"/><light pos="0 0 3"/>

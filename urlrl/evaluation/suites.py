@@ -10,7 +10,9 @@ from typing import Literal
 
 from urlrl.errors import unknown
 
-PromptKind = Literal["reward", "goal"]
+PromptKind = Literal["reward", "goal", "plan"]  # "plan": a goal, by an agent that plans a way there
+
+GOALS: tuple[PromptKind, ...] = ("reward", "goal", "plan")  # what a task of a place to be is told by
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,8 @@ def make_suites(
     """The protocols, by name, of these groups of tasks."""
     suites = [
         *(ZeroShotSuite(f"exorl-v1/{domain}", tasks) for domain, tasks in exorl.items()),
-        *(ZeroShotSuite(f"maze-v1/{layout}", tasks, prompts=("reward", "goal")) for layout, tasks in mazes.items()),
-        *(
-            ZeroShotSuite(f"ogbench-v1/{name}", tasks, prompts=("reward", "goal"), episodes=10)
-            for name, tasks in ogbench.items()
-        ),
+        *(ZeroShotSuite(f"maze-v1/{layout}", tasks, GOALS) for layout, tasks in mazes.items()),
+        *(ZeroShotSuite(f"ogbench-v1/{name}", tasks, GOALS, episodes=10) for name, tasks in ogbench.items()),
     ]
     return {suite.name: suite for suite in suites}
 

@@ -32,6 +32,8 @@ SUITES = make_suites(
     ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}
 )
 
+PLAN = 3  # recursions of a planning agent, as in HILP's paper
+
 
 def suite_on(env: str) -> str | None:
     """A protocol whose tasks run on this environment, if there is one."""
@@ -124,31 +126,41 @@ def _score_task(
     found = []
     with closing(make_task_env(task, protocol.episodes, root_position=loaded.config.root_position)) as env:
         for kind in protocol.prompts:
+            agent = _variant(loaded.agent, kind)
+            if agent is None:
+                continue
             try:
-                told = _read(kind, loaded, task, env, rows, seed)
+                told = _read(kind, agent, task, env, rows, seed)
             except UserError as error:  # The agent cannot be asked so, or the data says nothing of this reward.
                 note = str(error) if isinstance(error, UnsupportedPrompt) else f"{task.name}: {error}"
                 notes += [] if note in notes else [note]
                 continue
             read, fit = told
-            trajectory = prompting.play_one(env, loaded.agent, read, seed)
-            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(loaded.agent, read, trajectory, kind)}
+            trajectory = prompting.play_one(env, agent, read, seed)
+            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind)}
             progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
             found.append(row | around)
     return found
 
 
+def _variant(agent: Any, kind: PromptKind) -> Any | None:
+    """The agent that answers this kind of prompt: one that can plan is asked with and without. None if it cannot."""
+    if hasattr(agent, "planning"):
+        return agent.planning(PLAN if kind == "plan" else 0)
+    return None if kind == "plan" else agent
+
+
 def _read(
-    kind: PromptKind, loaded: Loaded, task: Task, env: TaskEnv, rows: Rows, seed: int
+    kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, seed: int
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the agent makes of the task, and how well that explains its reward."""
     if kind == "reward":
-        return prompting.read_reward(loaded.agent, labelled(rows, task), seed)
+        return prompting.read_reward(agent, labelled(rows, task), seed)
     goal = task.goal_obs(env)
     if goal is None:
         raise UserError(f"Task '{task.name}' has no goal that an observation shows: expected a reward prompt.")
     seen: Transition = relabelled(rows, rows["reward"])
-    return loaded.agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
+    return agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
 
 
 def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) -> dict[str, Any]:
@@ -160,7 +172,7 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
         "returns": returns.tolist(),
         "episode_steps": len(rewards),
     }
-    if kind == "goal" or not hasattr(agent, "predict_return"):
+    if kind != "reward" or not hasattr(agent, "predict_return"):
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.config.gamma)
     start = trajectory.steps.obs[0].astype(np.float32)
