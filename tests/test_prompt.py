@@ -334,7 +334,7 @@ def test_a_maze_is_drawn_with_its_walls(monkeypatch):
     ):
         (image,) = figure.axes[0].images
         drawn = np.asarray(image.get_array())[..., 3] > 0  # Lowest row first, with an edge of one cell around.
-        assert image.origin == "lower" and image.get_extent() == (-5, 5, -5, 5)
+        assert image.origin == "lower" and image.get_extent() == [-5, 5, -5, 5]
         assert np.array_equal(drawn[1:-1, 1:-1], env.walls) and drawn.sum() == env.walls.sum() + 36
         figure.canvas.draw()
 
