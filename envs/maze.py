@@ -26,7 +26,7 @@ from urlrl.types import Array, EnvSpec
 STEP = 1.0  # m per axis in one control step at full action
 CONTROL_DT = 1.0  # seconds
 MARGIN = 0.01  # m that a leg keeps from the face of a wall: rounding must not put the point into it
-GOAL_RADIUS = 0.5  # m: the disc of a goal at the centre of its cell touches no other cell
+GOAL_RADIUS = 1.0  # m, as long as a step: who comes at full speed can stay. It does not reach through walls of 1 m
 
 # '#' is a wall, S the start of the `_fixed` environments, 1 to 5 the goals of the tasks.
 _DRAWINGS = {
@@ -83,7 +83,6 @@ _DRAWINGS = {
         S..#####.####.#....#
     """,
 }
-_RADII = {"rooms": 1.0}  # m: how near to a goal is there, if not GOAL_RADIUS
 _EPISODE_STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
@@ -271,10 +270,9 @@ class MazeEnv(HostVectorEnv):
 
 @dataclass(frozen=True)
 class MazeGoalTask(Task):
-    """1 per control step that ends within `radius` of a place that is the same in every episode, else 0."""
+    """1 per control step that ends within GOAL_RADIUS of a place that is the same in every episode, else 0."""
 
     goal_position: tuple[float, float] = (0.0, 0.0)  # x, y in metres
-    radius: float = GOAL_RADIUS  # m
 
     def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
         return np.tile(self.goal_position, (len(clock), 1))
@@ -288,9 +286,9 @@ class MazeGoalTask(Task):
 
         name = self.env.removeprefix("maze:").removesuffix(CELLS).removesuffix("_fixed")
         layout, goal = LAYOUTS[name], np.array(self.goal_position)
-        controller = value_iteration(layout.walls, goal, self.radius)
+        controller = value_iteration(layout.walls, goal)
         path = rollout(controller.act, layout.walls, layout.start[None], layout.episode_steps)
-        return float(returns(path, goal, radius=self.radius)[0]), "value iteration"
+        return float(returns(path, goal)[0]), "value iteration"
 
 
 def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
@@ -298,9 +296,9 @@ def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.nd
     return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
 
 
-def _reward(goal: tuple[float, float], radius: float, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+def _reward(goal: tuple[float, float], physics: np.ndarray, action: np.ndarray) -> np.ndarray:
     del action
-    return near(physics, np.array(goal), radius)
+    return near(physics, np.array(goal))
 
 
 def maze_tasks() -> dict[str, MazeGoalTask]:
@@ -309,17 +307,15 @@ def maze_tasks() -> dict[str, MazeGoalTask]:
     tasks = {}
     for layout_name, end in product(LAYOUTS, ("", CELLS)):
         layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{end}"
-        radius = _RADII.get(layout_name, GOAL_RADIUS)
         for number, (x, y) in enumerate(layout.goals.tolist(), 1):
             name = f"maze_{layout_name}{end}_goal_{number}"
             tasks[name] = MazeGoalTask(
                 name,
                 fixed,
                 (f"maze:{layout_name}{end}", fixed),
-                reward=partial(_reward, (x, y), radius),
+                reward=partial(_reward, (x, y)),
                 episode_steps=layout.episode_steps,
                 option_steps=10,
                 goal_position=(x, y),
-                radius=radius,
             )
     return tasks

@@ -16,6 +16,7 @@ from urlrl.errors import UserError, check
 
 Policy = Callable[[np.ndarray], np.ndarray]  # positions (n, 2) to actions (n, 2)
 
+ARRIVED = 0.5  # m from the centre of its goal's cell, where a navigator takes another
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
@@ -79,7 +80,7 @@ class Navigator:
         # Any cell but the one that the lane is in.
         draw = self.rng.integers(len(self.cells) - 1, size=len(xy))
         draw += draw >= self.number[row, column]
-        reached = np.linalg.norm(self.goals() - xy, axis=1) <= GOAL_RADIUS
+        reached = np.linalg.norm(self.goals() - xy, axis=1) <= ARRIVED
         self.goal = np.where(reached, draw, self.goal)
         way = centre(self.toward[self.goal, row, column], self.shape) - xy
         length = np.linalg.norm(way, axis=1, keepdims=True)

@@ -18,7 +18,7 @@ from urlrl.evaluation.prompting import position_columns
 
 SIZES = {"8x8": (8, 8), "rooms": (8, 8), "medium": (12, 12), "large": (16, 20)}
 NO_DETOUR = {"rooms": (2, 3, 4, 5)}  # Doors lie on a shortest way over open ground; other goals take a longer one.
-RADII = {"8x8": 0.5, "rooms": 1.0, "medium": 0.5, "large": 0.5}  # m: where a task pays
+RADIUS = 1.0  # m: where a task pays
 STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
 
 
@@ -418,8 +418,7 @@ def test_tasks_pay_at_their_goals():
         assert task.episode_steps == layout.episode_steps and task.episode_steps % task.option_steps == 0
         goal = layout.goals[int(number) - 1]
         assert task.goal(np.zeros((3, 0)), np.ones(3)).tolist() == [goal.tolist()] * 3
-        radius = RADII[layout_name]
-        around = goal + 2 * radius * np.array([[0, 0], [0.5, 0], [0, -0.5], [0.501, 0], [0.36, 0.36]])
+        around = goal + 2 * RADIUS * np.array([[0, 0], [0.5, 0], [0, -0.5], [0.501, 0], [0.36, 0.36]])
         moment = Moment(0 * around, np.zeros((5, 2)), around, np.zeros((5, 0)), np.ones(5, np.int64))
         assert task.score(moment).tolist() == [1, 1, 1, 0, 0]  # A disc: 0.36 sqrt(2) is above 0.5.
         assert task.reward(around[None], np.zeros((1, 5, 2))).shape == (1, 5)
@@ -437,7 +436,7 @@ def test_a_task_is_acted_out_from_the_fixed_start():
         obs, reward, *_ = env.step(controller.act(obs))
         total, discounted = total + reward[0], discounted + 0.99**t * reward[0]
     path = rollout(controller.act, LAYOUTS["8x8"].walls, LAYOUTS["8x8"].start[None], task.episode_steps)
-    assert total == returns(path, task.goal_position)[0] == 41
+    assert total == returns(path, task.goal_position)[0] == 43
     assert discounted == pytest.approx(returns(path, task.goal_position, 0.99)[0])
 
 
@@ -449,7 +448,7 @@ def test_a_task_seen_by_place_cells_pays_the_same():
     goal = seen.goal_obs(env)
     assert goal.dtype == np.float32 and goal.argmax() == 2 * 8 + 6  # '1' is in the third row from below.
     assert np.array_equal(goal, maze.place_cells(np.float32([seen.goal_position]), (8, 8))[0])
-    controller, total = value_iteration(LAYOUTS["rooms"].walls, seen.goal_position, RADII["rooms"]), 0.0
+    controller, total = value_iteration(LAYOUTS["rooms"].walls, seen.goal_position), 0.0
     for _ in range(seen.episode_steps):
         assert np.array_equal(obs, maze.place_cells(np.float32(xy), (8, 8)))
         action = controller.act(np.float32(env.physics()))
@@ -515,7 +514,7 @@ def test_the_navigator_reaches_goal_after_goal(name):
     navigator, twin = (Navigator(walls, 32, seed=4) for _ in range(2))
     xy, reached, visited = np.tile(np.float32(start), (32, 1)), np.zeros(32, int), np.zeros(walls.shape, bool)
     for _ in range(600):
-        before, close = navigator.goal, near(xy[:, None] - navigator.goals()[:, None], np.zeros(2))[:, 0] > 0
+        before, close = navigator.goal, near(xy[:, None] - navigator.goals()[:, None], np.zeros(2), 0.5)[:, 0] > 0
         actions = navigator.act(xy)
         assert np.array_equal(actions, twin.act(xy)) and np.array_equal(navigator.goal, twin.goal)
         here = navigator.number[cell(xy, walls.shape)]
@@ -543,16 +542,16 @@ def assert_values_of_the_corridor():
     assert np.allclose(controller.values(starts), expected, rtol=1e-8)
     path = rollout(controller.act, CORRIDOR, starts, 400)
     steps = np.array([0, 0, 0, 5, 1])  # until the first one that pays: the point itself needs no whole square.
-    assert np.allclose(returns(path, np.array(GOAL), 0.9), 0.9**steps / (1 - 0.9), rtol=1e-8)
+    assert np.allclose(returns(path, np.array(GOAL), 0.9, radius=0.5), 0.9**steps / (1 - 0.9), rtol=1e-8)
 
 
 def test_values_of_a_corridor_by_hand():
     assert_values_of_the_corridor()
-    controller = value_iteration(CORRIDOR, GOAL, gamma=1.0, horizon=20)
+    controller = value_iteration(CORRIDOR, GOAL, radius=0.5, gamma=1.0, horizon=20)
     start = np.float32([[-4.45, 0.0]])
     assert controller.values(start).tolist() == [20 - 6]
-    assert returns(rollout(controller.act, CORRIDOR, start, 20), np.array(GOAL)).tolist() == [20 - 5]
-    discounted = value_iteration(CORRIDOR, GOAL, gamma=0.9, horizon=20).values(start)
+    assert returns(rollout(controller.act, CORRIDOR, start, 20), np.array(GOAL), radius=0.5).tolist() == [20 - 5]
+    discounted = value_iteration(CORRIDOR, GOAL, radius=0.5, gamma=0.9, horizon=20).values(start)
     assert discounted == pytest.approx([sum(0.9**t for t in range(6, 20))])
 
 
@@ -594,7 +593,7 @@ def test_values_are_a_lower_bound_and_those_of_a_wider_goal_an_upper_one():
     controller = value_iteration(walls, goal, gamma=0.9)
     starts = np.asarray(jax.vmap(lambda key: reset(key).obs)(jax.random.split(jax.random.key(1), 300)))
     got = returns(rollout(controller.act, walls, starts, 300), goal, 0.9)
-    wider = value_iteration(walls, goal, radius=0.5 + np.sqrt(2) / 8, gamma=0.9)
+    wider = value_iteration(walls, goal, radius=RADIUS + np.sqrt(2) / 8, gamma=0.9)
     assert (got >= controller.values(starts) - 1e-6).all() and (got <= wider.values(starts) + 1e-6).all()
     assert got.mean() < controller.values(starts).mean() * 1.05
 
@@ -611,18 +610,18 @@ def spread(low, high, index, length, free):
 
 
 def fewest_steps(walls, start, goal):
-    """A bound on how soon any policy is within 0.5 m of the goal, the centre of a cell.
+    """A bound on how soon any policy is within 1 m of the goal, the centre of a cell.
 
     All that n steps can lead to is known cell by cell, as a box that is too large if anything: a leg turns a box into
     boxes, as each axis has an action of its own, and those that meet in a cell are made one.
     """
     height, width = walls.shape
-    boxes, steps, last = {cell_at(start, walls): (*start, *start)}, 0, cell_at(goal, walls)  # x, y, x, y
+    boxes, steps = {cell_at(start, walls): (*start, *start)}, 0  # x, y, x, y
 
     def distance(box):
         return np.hypot(*(max(box[axis] - goal[axis], goal[axis] - box[axis + 2], 0) for axis in (0, 1)))
 
-    while last not in boxes or distance(boxes[last]) > 0.5:
+    while min(map(distance, boxes.values())) > RADIUS:
         before, boxes, steps = boxes, {}, steps + 1
         for (row, column), (x0, y0, x1, y1) in before.items():
             for j, left, right in spread(x0, x1, column, width, lambda j, row=row: not walls[row, j]):

@@ -32,7 +32,7 @@ SUITES = make_suites(
     ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}
 )
 
-PLAN = 3  # recursions of a planning agent, as in HILP's paper
+PLAN = 3  # recursions of planning where the agent's config has none, as in HILP's paper
 
 
 def suite_on(env: str) -> str | None:
@@ -146,7 +146,7 @@ def _score_task(
 def _variant(agent: Any, kind: PromptKind) -> Any | None:
     """The agent that answers this kind of prompt: one that can plan is asked with and without. None if it cannot."""
     if hasattr(agent, "planning"):
-        return agent.planning(PLAN if kind == "plan" else 0)
+        return agent.planning(agent.config.plan_recursions or PLAN if kind == "plan" else 0)
     return None if kind == "plan" else agent
 
 
