@@ -12,6 +12,7 @@ AGENTS = {
     "hilp": "urlrl.agents.hilp:HILP",
     "sf": "urlrl.agents.sf:SF",
     "fb": "urlrl.agents.fb:FB",
+    "fre": "urlrl.agents.fre:FRE",
     "rnd": "urlrl.agents.rnd:RND",
     "uniform": "urlrl.agents.uniform:Uniform",
 }

@@ -57,6 +57,7 @@ class SFConfig:
     noise_clip: float = 0.3  # its largest size while learning
     distance_gamma: float = 0.98  # hilbert: discount of the distance
     distance_expectile: float = 0.5  # hilbert: 0.5 is the distance of what the data does
+    distance_tau: float = 0.005  # hilbert: target phi: share of the online one per update
     max_gradient: float | None = None  # each gradient entry of psi is clipped to it; None: none is
 
     def __post_init__(self):
@@ -66,7 +67,7 @@ class SFConfig:
         check_wide("SF", self.z)
         check_choice("features", self.features, FEATURES)
         check_choice("cumulant", self.cumulant, ("state", "difference"))
-        for name in ("mix", "distance_gamma", "distance_expectile"):
+        for name in ("mix", "distance_gamma", "distance_expectile", "distance_tau"):
             check(name, getattr(self, name), 0, 1)
         check("feature_width", self.feature_width, 1)
         check("batch.size", self.batch.size, 2)
@@ -98,6 +99,7 @@ class SFConfig:
             lr=self.feature_lr,
             gamma=self.distance_gamma,
             expectile=self.distance_expectile,
+            tau=self.distance_tau,
         )
 
 

@@ -27,6 +27,7 @@ class Transition(NamedTuple):
     z: Any  # (*B, z): the skill that acted
     goal: Any = None  # (*B, obs): a state to reach, where `BatchSpec.goals` asks for one
     goal_steps: Any = None  # (*B,), int32: steps from obs to goal in its episode; 0: obs is the goal; -1: any state
+    future: Any = None  # (*B, n, obs): later states of the episode, where `BatchSpec.futures` asks for n
 
 
 class Trajectory(NamedTuple):
@@ -70,9 +71,11 @@ class BatchSpec:
     goal_gamma: float = 0.99  # a later state is k ~ Geom(1 - goal_gamma) >= 1 steps ahead, at most the episode's last
     goal_random: float = 0.375  # share of goals that are any state of the data
     goal_current: float = 0.0  # share of goals that are obs itself
+    futures: int = 0  # how many later states of its episode come with each transition, drawn as such goals are
 
     def __post_init__(self):
         check("size", self.size, 1)
+        check("futures", self.futures, 0)
         check("goal_gamma", self.goal_gamma, 0, 1)
         check("goal_random", self.goal_random, 0, 1)
         check("goal_current", self.goal_current, 0, 1 - self.goal_random)

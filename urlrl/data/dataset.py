@@ -92,6 +92,15 @@ def draw(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -
     return Indices(row, goal, goal_steps)
 
 
+@partial(jax.jit, static_argnums=3)
+def draw_future(key: jax.Array, row: jax.Array, starts: jax.Array, spec: BatchSpec) -> jax.Array:
+    """(*B, spec.futures) rows of later states of the episodes of rows (*B,): each k ~ Geom(1 - goal_gamma) steps ahead,
+    at most the episode's last."""
+    last = starts[jnp.searchsorted(starts, row, side="right")] - 1
+    steps = geometric(key, (*row.shape, spec.futures), spec.goal_gamma)
+    return row[..., None] + jnp.minimum(steps, (last - row)[..., None])
+
+
 def geometric(key: jax.Array, shape: tuple[int, ...], gamma: float) -> jax.Array:
     """k >= 1 with P(k) = (1 - gamma) gamma^(k - 1); int32, at most 2^30."""
     if gamma == 0:
@@ -142,10 +151,11 @@ class Dataset:
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` uniform batches, stacked: every field is (num_batches, spec.size, ...)."""
         drawn = jax.tree.map(np.asarray, draw(key, self._starts, num_batches, spec))
-        batch = self.at(drawn.row)
-        if not spec.goals:
-            return batch
-        return batch._replace(goal=self.columns["obs"][drawn.goal], goal_steps=drawn.goal_steps)
+        batch, obs = self.at(drawn.row), self.columns["obs"]
+        if spec.futures:
+            ahead = draw_future(jax.random.fold_in(key, 1), jnp.asarray(drawn.row), self._starts, spec)
+            batch = batch._replace(future=obs[np.asarray(ahead)])
+        return batch._replace(goal=obs[drawn.goal], goal_steps=drawn.goal_steps) if spec.goals else batch
 
     def at(self, row: np.ndarray) -> Transition:
         """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""

@@ -5,6 +5,8 @@ that the data does not hold.
     L_Q  = mean (Q_1 - y)^2 + (Q_2 - y)^2,         y = r + gamma * discount * V(x')
     L_pi = -mean w log pi(a|x),                    w = min(exp(beta (min_k Qbar_k(x, a) - V(x))), 100)
 
+With `online_advantage` w is by the critics Q_k themselves, as FRE has it; HILP has Qbar_k.
+
 All three are of the networks as they were before the step, and so is what the targets are averaged from.
 """
 
@@ -30,6 +32,7 @@ class IQLConfig:
     tau: float = 0.005  # target critics: share of the online critics per update
     expectile: float = 0.9  # 0.5: the value of what the data does; towards 1: of its best
     inverse_temperature: float = 10.0  # beta; 0 is behaviour cloning
+    online_advantage: bool = False  # the policy's weight is by the critics, not by their targets
 
     def __post_init__(self):
         for name in ("width", "depth"):
@@ -79,7 +82,8 @@ class IQL(struct.PyTreeNode):
         config = self.config
         target_q = jnp.min(self.q(x, action, self.target), axis=0)
         y = jax.lax.stop_gradient(reward + config.gamma * discount * self.value(next_x)[..., 0])
-        advantage = target_q - self.value(x)[..., 0]
+        q = jnp.min(self.q(x, action, None), axis=0) if config.online_advantage else target_q
+        advantage = q - self.value(x)[..., 0]
         weight = jnp.minimum(jnp.exp(config.inverse_temperature * advantage), MAX_WEIGHT)
         target_q, weight = jax.lax.stop_gradient((target_q, weight))
 

@@ -91,9 +91,9 @@ def _resume(run: RunFolder, saver: Saver, config: RunConfig, command: str | None
 
 def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
     """A run in an environment, where it begins."""
-    if config.agent.batch.goals:
+    if config.agent.batch.goals or config.agent.batch.futures:
         raise UserError(
-            f"Agent '{config.agent_name}' learns from goals that lie ahead in recorded episodes: expected --data DIR."
+            f"Agent '{config.agent_name}' learns from what lies ahead in recorded episodes: expected --data DIR."
         )
     _check_normalizer(config, env.env_spec)
     _announce(config, env.env_spec, run, progress)

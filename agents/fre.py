@@ -1,0 +1,287 @@
+"""FRE: functional reward encodings (Frans, Park, Abbeel, Levine, 2024).
+
+https://arxiv.org/abs/2402.17135
+
+A reward function is told by a handful of states and its rewards there. A variational encoder makes a latent w of them,
+from which a decoder can tell the reward of other states; a policy that is conditioned on w is trained by IQL on reward
+functions that are drawn at random. Told a new one, it acts at once.
+
+    q(w | (s_k, r_k))    N(mu, std^2) of K pairs                                   (learners/reward_encoder.py)
+    rewards              goal, linear, mlp, in equal shares                        (learners/reward_priors.py)
+    L_enc                mean (dec(w, s_d) - r(s_d))^2 + beta KL(q, N(0, 1)),  w ~ q; d are D other states
+    policy               IQL on r(s) with [w ; s], w = mu                          (learners/iql.py)
+
+Two phases: for `warmup` updates encoder and decoder learn alone, afterwards the policy alone, and the encoder stays.
+
+What is told are the states s that the data was in and what r pays there. Our tasks pay for the state s' that was
+reached, so the pairs of a prompt are (s', r).
+
+Differences from the released code: the KL term and the samples of w read the encoder's second output as the same thing,
+the logarithm of a standard deviation (there the KL reads a log-variance), and after the warm-up Adam's momentum does
+not move the encoder any more; the states from anywhere are of the batch (there every reward has states of its own);
+random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never zero everywhere; IQL's
+networks are normalised after a GELU, as HILP's, and its targets average the critics alone; there are no columns that
+the encoder sees and the policy does not.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.learners.iql import IQL, IQLConfig
+from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
+from urlrl.learners.reward_encoder import RewardEncoder, kl
+from urlrl.learners.reward_priors import Labels, States, find_prior, label
+from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+
+
+@dataclass(frozen=True)
+class FREConfig:
+    z: SkillSpace = SkillSpace("gaussian", 128)  # encodings of reward functions
+    batch: BatchSpec = BatchSpec(size=512, skills=False, futures=7)  # what a gradient step sees
+    rewards: tuple[str, ...] = ("goal", "linear", "mlp")  # priors, in equal shares; also "module:function"
+    position: tuple[int, ...] = ()  # indices of the observation that say where the body is; () is none
+    goal_radius: float = 1.0  # below this distance, of the position or of all, a goal is reached
+    mlp_scale: float = 1.0  # what random networks multiply states by: more for normalised ones, or most are constant
+    encode: int = 32  # K, states that tell a reward
+    decode: int = 8  # D, states that the decoder is asked about
+    encoder_width: int = 128  # of the transformer
+    encoder_depth: int = 2  # its blocks
+    encoder_heads: int = 2  # of attention
+    beta: float = 0.01  # weight of the KL term
+    warmup: int = 150_000  # gradient steps of the encoder, before the policy's
+    width: int = 512  # units of every other hidden layer
+    depth: int = 3  # hidden layers of every other network
+    lr: float = 1e-4  # Adam, of every network
+    gamma: float = 0.99  # discount per control step
+    tau: float = 0.001  # target critics: share of the online ones per update
+    expectile: float = 0.8  # of the policy's value
+    inverse_temperature: float = 3.0  # how far the policy leaves the data's; 0 is behaviour cloning
+    position_bins: int = 0  # soft bins of each coordinate of the position, for the policy instead of it; 0 is none
+    position_range: tuple[float, float] = (0.0, 35.0)  # from the first to the last bin
+
+    def __post_init__(self):
+        self.iql()  # It refuses what it cannot work with.
+        if self.z.kind != "gaussian":
+            raise UserError(f"z.kind is '{self.z.kind}': expected 'gaussian' for FRE, the prior of encodings.")
+        for name in ("decode", "encoder_depth", "encoder_heads"):
+            check(name, getattr(self, name), 1)
+        check("encode", self.encode, self.batch.futures + 2)
+        check("encoder_width", self.encoder_width, 2 * self.encoder_heads)
+        if self.encoder_width % (2 * self.encoder_heads):
+            raise UserError(
+                f"encoder_width is {self.encoder_width}: expected a multiple of {2 * self.encoder_heads}, as it has "
+                f"{self.encoder_heads} heads."
+            )
+        for name in ("beta", "warmup", "position_bins"):
+            check(name, getattr(self, name), 0)
+        for name in ("goal_radius", "mlp_scale"):
+            check(name, getattr(self, name), 0, open_low=True)
+        if not self.rewards or self.batch.size < len(self.rewards):
+            raise UserError(f"rewards is {self.rewards}: expected at least one prior, and no more than a batch holds.")
+        if self.position_bins == 1 or (self.position_bins and not self.position):
+            raise UserError(
+                f"position_bins is {self.position_bins}: expected 0, or at least 2 and the indices of a position."
+            )
+        self.priors()
+
+    def iql(self) -> IQLConfig:
+        """The policy learner's share of this."""
+        return IQLConfig(
+            width=self.width,
+            depth=self.depth,
+            lr=self.lr,
+            gamma=self.gamma,
+            tau=self.tau,
+            expectile=self.expectile,
+            inverse_temperature=self.inverse_temperature,
+            online_advantage=True,
+        )
+
+    def priors(self) -> list:
+        about = States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale)
+        return [find_prior(name, about) for name in self.rewards]
+
+
+class Encoded(NamedTuple):
+    """A task: an encoding, and what its rewards were divided by to lie in [-1, 1]."""
+
+    w: jax.Array  # (d,)
+    scale: jax.Array  # ()
+
+
+class FRE(struct.PyTreeNode):
+    encoder: Model  # states (*B, K, obs), rewards (*B, K) -> mean, log standard deviation (*B, d)
+    decoder: Model  # [w ; s] -> (*B, 1)
+    iql: IQL
+    updates: jax.Array  # (), int32: gradient steps so far
+    normalizer: Normalizer
+    config: FREConfig = struct.field(pytree_node=False)
+    Config = FREConfig
+
+    begin, act = hold_skill_begin, hold_skill_act
+
+    @classmethod
+    def create(cls, config: FREConfig, example: Transition, key: jax.Array) -> "FRE":
+        """`example` is one transition or a batch; only its shapes matter."""
+        encoder_key, decoder_key, iql_key = jax.random.split(key, 3)
+        obs_dim = example.obs.shape[-1]
+        if bad := [i for i in config.position if not 0 <= i < obs_dim]:
+            raise UserError(f"position names entry {bad[0]} of an observation of {obs_dim} numbers.")
+        obs = jnp.zeros((1, obs_dim), jnp.float32)
+        action, w = jnp.zeros((1, example.action.shape[-1]), jnp.float32), jnp.zeros((1, config.z.dim), jnp.float32)
+        encoder = RewardEncoder(config.z.dim, config.encoder_width, config.encoder_depth, config.encoder_heads)
+        states, rewards = jnp.zeros((1, config.encode, obs_dim), jnp.float32), jnp.zeros((1, config.encode))
+        decoder = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True)
+        return cls(
+            encoder=Model.create(encoder, config.lr, encoder_key, states, rewards),
+            decoder=Model.create(decoder, config.lr, decoder_key, _join(w, obs)),
+            iql=IQL.create(config.iql(), _join(w, _binned(config, obs)), action, iql_key),
+            updates=jnp.int32(0),
+            normalizer=Normalizer.identity(obs_dim),
+            config=config,
+        )
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["FRE", Metrics]:
+        """Draw reward functions; improve their encoding or, after the warm-up, the policy for them."""
+        states_key, label_key, noise_key, iql_key = jax.random.split(key, 4)
+        obs, next_obs, future = (self.normalizer(x) for x in (batch.obs, batch.next_obs, batch.future))
+        states, asked = self._states(obs, future, states_key)
+        labels = label(self.config.priors(), label_key, states, asked)
+
+        def encode(agent: "FRE") -> tuple["FRE", Metrics]:
+            return agent._improve_encoding(states, labels, noise_key)
+
+        def act(agent: "FRE") -> tuple["FRE", Metrics]:
+            return agent._improve_policy(batch, obs, next_obs, states, labels, iql_key)
+
+        # Both return all metrics, those of the other phase as 0.
+        of_encoding, of_policy = (jax.eval_shape(phase, self)[1] for phase in (encode, act))
+        nothing = {name: jnp.zeros(x.shape, x.dtype) for name, x in {**of_encoding, **of_policy}.items()}
+
+        def filled(phase):
+            def run(agent):
+                stepped, metrics = phase(agent)
+                return stepped, nothing | metrics
+
+            return run
+
+        agent, metrics = jax.lax.cond(self.updates < self.config.warmup, filled(encode), filled(act), self)
+        return agent.replace(updates=self.updates + 1), metrics
+
+    def _states(self, obs: jax.Array, future: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What tells each reward, (B, K, obs): the state, later ones of its episode, then any; and what the decoder is
+        asked about, (B, D, obs)."""
+        n, later, config = obs.shape[0], future.shape[1], self.config
+        drawn = jax.random.randint(key, (n, config.encode - 1 - later + config.decode), 0, n)
+        anywhere = obs[drawn]
+        states = jnp.concatenate([obs[:, None], future, anywhere[:, config.decode :]], axis=1)
+        return states, anywhere[:, : config.decode]
+
+    def _improve_encoding(self, states: jax.Array, labels: Labels, key: jax.Array) -> tuple["FRE", Metrics]:
+        def loss(params):
+            mean, log_std = self.encoder(states, labels.encode, params=params[0])
+            w = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+            told = jnp.broadcast_to(w[:, None], (*labels.decode.shape, w.shape[-1]))
+            decoded = self.decoder(_join(told, labels.decode_states), params=params[1])[..., 0]
+            error, divergence = jnp.mean((decoded - labels.decode) ** 2), jnp.mean(kl(mean, log_std))
+            return error + self.config.beta * divergence, (error, divergence)
+
+        (encoder, decoder), _, (error, divergence) = minimise_jointly((self.encoder, self.decoder), loss)
+        metrics = {"encoder/error": error, "encoder/kl": divergence}
+        return self.replace(encoder=encoder, decoder=decoder), metrics
+
+    def _improve_policy(
+        self, batch: Transition, obs: jax.Array, next_obs: jax.Array, states: jax.Array, labels: Labels, key: jax.Array
+    ) -> tuple["FRE", Metrics]:
+        w, _ = self.encoder(states, labels.encode)
+        reward = labels.encode[:, 0]  # of s
+        discount = batch.discount * (1 - labels.ends)
+        x, next_x = (_join(w, _binned(self.config, o)) for o in (obs, next_obs))
+        iql, metrics = self.iql.update(x, batch.action, reward, discount, next_x, key)
+        return self.replace(iql=iql), {**metrics, "reward/intrinsic": jnp.mean(reward)}
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """(*B, act) in [-1, 1]; temperature 0 is the mode."""
+        return self.iql.actor(self._input(obs, z)).sample(key, temperature)
+
+    def encode(self, states: Array, rewards: Array, key: jax.Array | None = None) -> jax.Array:
+        """w (*B, d) of raw states (*B, K, obs) and rewards (*B, K) in [-1, 1]: the mean, or with a key a sample."""
+        mean, log_std = self.encoder(self.normalizer(states), rewards)
+        return mean if key is None else mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+    def decode(self, z: Array, obs: Array) -> jax.Array:
+        """What the reward of encodings (*B, d) is at raw states (*B, obs), (*B,)."""
+        return self.decoder(_join(z, self.normalizer(obs)))[..., 0]
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array:
+        """The reward that z stands for, decoded at s', (B,)."""
+        return self.decode(batch.z, batch.next_obs)
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Encoded:
+        """A reward is the encoding of its pairs (s', r): of more than `encode` the mean of encodings of so many each.
+        If rewards leave [-1, 1], all are divided by the largest. A goal is told as the prior's goals are, at states
+        of `seen`."""
+        match prompt:
+            case RewardPrompt(steps):
+                reward = jnp.asarray(steps.reward, jnp.float32)
+                scale = jnp.maximum(jnp.max(jnp.abs(reward)), 1.0)
+                return Encoded(self._read_pairs(jnp.asarray(steps.next_obs), reward / scale), scale)
+            case GoalPrompt(goal):
+                picks = jax.random.randint(key, (self.config.encode - 1,), 0, seen.obs.shape[0])
+                states = jnp.concatenate([jnp.asarray(goal)[None], jnp.asarray(seen.obs)[picks]])
+                scaled = self.normalizer(states)
+                where = jnp.array(self.config.position) if self.config.position else slice(None)
+                away = jnp.linalg.norm(scaled[:, where] - scaled[:1, where], axis=-1)
+                reward = jnp.where(away < self.config.goal_radius, 0.0, -1.0)
+                return Encoded(self._read_pairs(states, reward), jnp.float32(1))
+            case _:
+                raise UnsupportedPrompt(
+                    f"FRE cannot follow a {type(prompt).__name__}: expected a RewardPrompt or GoalPrompt."
+                )
+
+    def _read_pairs(self, states: jax.Array, rewards: jax.Array) -> jax.Array:
+        """w (d,) of n states and rewards."""
+        n, size = rewards.shape[0], min(self.config.encode, rewards.shape[0])
+        whole = n // size * size
+        return jnp.mean(
+            self.encode(states[:whole].reshape(-1, size, states.shape[-1]), rewards[:whole].reshape(-1, size)), axis=0
+        )
+
+    def aim(self, task: Encoded, obs: Array) -> jax.Array:
+        """The task's w at each of these states, (*B, d)."""
+        return jnp.broadcast_to(task.w, (*obs.shape[:-1], task.w.shape[-1]))
+
+    def predict_reward(self, task: Encoded, batch: Transition) -> jax.Array:
+        """What the decoder makes of it at s', (B,)."""
+        return task.scale * self.decode(self.aim(task, batch.next_obs), batch.next_obs)
+
+    def predict_return(self, task: Encoded, obs: Array) -> jax.Array:
+        """The discounted return from these states, (*B,), without end. The first reward in it is that of the states
+        themselves, where a measured return begins with the next ones."""
+        return task.scale * self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
+
+    def _input(self, obs: Array, z: Array) -> jax.Array:
+        """What the policy's networks see of raw observations."""
+        return _join(z, _binned(self.config, self.normalizer(obs)))
+
+
+def _binned(config: FREConfig, obs: jax.Array) -> jax.Array:
+    """(*B, obs) -> (*B, in): each coordinate of the position as tanh((x - c) / width) of soft bins c, then the rest."""
+    if not config.position_bins:
+        return obs
+    low, high = config.position_range
+    centres = jnp.linspace(low, high, config.position_bins)
+    width = (high - low) / config.position_bins
+    bins = [jnp.tanh(jnp.subtract.outer(obs[..., i], centres) / width) for i in config.position]
+    rest = [i for i in range(obs.shape[-1]) if i not in config.position]
+    return jnp.concatenate([*bins, obs[..., jnp.array(rest, int)]], axis=-1)
+
+
+def _join(w: Array, obs: Array) -> jax.Array:
+    return jnp.concatenate([w, obs], axis=-1)

@@ -1,0 +1,361 @@
+"""FRE: what its encoder must and must not see, its rewards, its two phases, and what a prompt becomes."""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from urlrl.agents.fre import FRE, FREConfig, _binned
+from urlrl.data.dataset import DatasetInfo, Episode, draw_future, write_dataset
+from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.latents import SkillSpace
+from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
+from urlrl.learners.reward_encoder import RewardEncoder, kl, reward_bin
+from urlrl.learners.reward_priors import PRIORS, Reward, States, find_prior, goal, label, linear, mlp
+from urlrl.training.loop import learn
+from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
+
+OBS, ACT, DIM = 5, 2, 8
+CONFIG = FREConfig(
+    z=SkillSpace("gaussian", DIM), batch=BatchSpec(size=12, skills=False, futures=3), encode=8, decode=4,
+    encoder_width=16, width=16, depth=2, warmup=2, lr=1e-3,
+)  # fmt: skip
+
+
+def batches(num: int, seed: int = 0) -> Transition:
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.standard_normal((num, CONFIG.batch.size, *shape)).astype(np.float32)
+
+    ones, z = np.ones((num, CONFIG.batch.size), np.float32), np.zeros((num, CONFIG.batch.size, 0), np.float32)
+    return Transition(normal(OBS), np.tanh(normal(ACT)), normal(), ones, normal(OBS), z, future=normal(3, OBS))
+
+
+def make_agent(config: FREConfig = CONFIG) -> FRE:
+    return FRE.create(config, jax.tree.map(lambda x: x[0], batches(1)), jax.random.key(0))
+
+
+# --- the encoder ------------------------------------------------------------------------------------------------------
+
+
+def encoder_moves_by(order, attend=None, monkeypatch=None) -> float:
+    """How much the encoding changes when the pairs come in another order."""
+    if attend is not None:
+        monkeypatch.setattr(nn.MultiHeadDotProductAttention, "__call__", attend)
+    rng = np.random.default_rng(0)
+    states, rewards = rng.standard_normal((3, 32, OBS)), rng.uniform(-1, 1, (3, 32))
+    encoder = RewardEncoder(DIM, width=32)
+    params = encoder.init(jax.random.key(0), states, rewards)
+    one, other = (encoder.apply(params, states[:, i], rewards[:, i]) for i in (slice(None), order))
+    return max(float(jnp.abs(a - b).max()) for a, b in zip(one, other))
+
+
+def test_pairs_have_no_order():
+    assert encoder_moves_by(np.random.default_rng(1).permutation(32)) < 1e-5
+
+
+def test_a_causal_mask_would_give_them_one(monkeypatch):
+    original = nn.MultiHeadDotProductAttention.__call__
+
+    def causal(self, x):
+        return original(self, x, mask=nn.make_causal_mask(jnp.ones(x.shape[:-1])))
+
+    assert encoder_moves_by(np.random.default_rng(1).permutation(32), causal, monkeypatch) > 1e-2
+
+
+def test_bins_of_rewards():
+    rewards = np.array([-1, -0.5, -1 / 32, 0, 0.5, 15 / 16, 1, 2, -3])
+    assert reward_bin(rewards).tolist() == [0, 8, 15, 16, 24, 31, 31, 31, 0]
+
+
+def check_kl(divergence):
+    zero = jnp.zeros((1, 4))
+    assert divergence(zero, zero)[0] == 0
+    for mean, log_std in ((0.5, 0.0), (0.0, 0.3), (0.0, -0.3), (-1.0, 0.2)):
+        x = mean + np.exp(log_std) * np.random.default_rng(0).standard_normal(400_000)
+        expected = np.mean(-log_std - 0.5 * ((x - mean) / np.exp(log_std)) ** 2 + 0.5 * x**2)  # E log q - log p
+        found = divergence(jnp.full((1, 4), mean), jnp.full((1, 4), log_std))[0]
+        assert found == pytest.approx(expected, abs=0.01) and found > 0
+
+
+def test_the_divergence_is_that_of_what_is_sampled():
+    check_kl(kl)
+    with pytest.raises(AssertionError):  # As released: a log-variance here, a log standard deviation in the sample.
+        check_kl(lambda mean, scale: -0.5 * jnp.mean(1 + scale - mean**2 - jnp.exp(scale), axis=-1))
+
+
+def test_encoder_and_decoder_overfit_64_random_rewards():
+    states = jax.random.normal(jax.random.key(0), (64, 40, OBS))
+    labels = label([find_prior("mlp", States())], jax.random.key(1), states[:, :32], states[:, 32:])
+    encoder, decoder = RewardEncoder(32, width=64), MLP(1, 128, 2, activation=gelu_tanh, norm=True)
+    models = (
+        Model.create(encoder, 1e-3, jax.random.key(2), states[:1, :32], labels.encode[:1]),
+        Model.create(decoder, 1e-3, jax.random.key(3), jnp.zeros((1, 32 + OBS))),
+    )
+
+    def error(params, order):
+        w, _ = models[0](states[:, :32], labels.encode, params=params[0])
+        told = jnp.broadcast_to(w[order, None], (64, 8, 32))
+        decoded = models[1](jnp.concatenate([told, labels.decode_states], axis=-1), params=params[1])[..., 0]
+        return jnp.mean((decoded - labels.decode) ** 2)
+
+    @jax.jit
+    def train(models):
+        def step(models, _):
+            models, _, _ = minimise_jointly(models, lambda params: (error(params, jnp.arange(64)), None))
+            return models, None
+
+        return jax.lax.scan(step, models, length=400)[0]
+
+    trained = tuple(model.params for model in train(models))
+    matched, shuffled = error(trained, jnp.arange(64)), error(trained, jnp.roll(jnp.arange(64), 1))
+    assert matched < 1e-2 and shuffled > 10 * matched
+
+
+# --- rewards ----------------------------------------------------------------------------------------------------------
+
+ABOUT = States(futures=7, position=(0, 1), goal_radius=0.5)
+
+
+def drawn(family, num=400, about=ABOUT, at=None):
+    """Rewards of `num` functions at `at` (m, obs), (num, m)."""
+    states = jax.random.normal(jax.random.key(0), (num, 32, OBS))
+    at = jax.random.normal(jax.random.key(9), (200, OBS)) if at is None else at
+    keys = jax.random.split(jax.random.key(1), num)
+    return np.asarray(jax.vmap(lambda key, s: family(key, s, about).of(at))(keys, states))
+
+
+def check_linear(family):
+    rewards = drawn(family)
+    low = rewards.min(axis=1)
+    assert rewards.max() <= 1 and rewards.min() >= -1
+    assert 0.3 < (low >= 0).mean() < 0.7  # Half of them are cut at 0; few others happen to be.
+    free = drawn(family, at=jnp.eye(OBS)[2:]) - drawn(family, at=-jnp.eye(OBS)[2:])
+    assert (np.abs(free).sum(axis=1) > 0).all()  # None is zero everywhere.
+    assert 1.1 < (np.abs(free) > 0).sum(axis=1).mean() < 1.35  # One that is kept, and 0.1 of two others.
+    assert not drawn(family, at=jnp.eye(OBS)[:2]).any()  # Where it is does not count.
+
+
+def never_forced(key, states, about):
+    kept_key, size_key = jax.random.split(key)
+    c = jnp.where(jax.random.bernoulli(kept_key, 0.1, (OBS,)), jax.random.uniform(size_key, (OBS,), minval=-1), 0)
+    return Reward(lambda s: jnp.clip(s.at[..., :2].set(0) @ c, -1, 1))
+
+
+def test_linear_rewards():
+    check_linear(linear)
+    with pytest.raises(AssertionError):
+        check_linear(never_forced)
+
+
+def test_random_networks_differ_and_stay_in_bounds():
+    rewards = drawn(mlp, about=dataclasses.replace(ABOUT, mlp_scale=5.0))
+    assert np.abs(rewards).max() <= 1 and (rewards.std(axis=1) > 0.1).mean() > 0.9
+    assert (drawn(mlp).std(axis=1) > 0.1).mean() < 0.8  # Of states of size 1 fewer networks make much.
+    varied = rewards[rewards.std(axis=1) > 0.1][:50]
+    assert np.abs(np.corrcoef(varied) - np.eye(50)).mean() < 0.4
+
+
+def test_goals_are_states_that_tell_the_reward():
+    states = jnp.outer(jnp.arange(32.0), jnp.ones(OBS))  # Row i is i.
+    chosen = jax.vmap(lambda key: goal(key, states, ABOUT).special[0])(jax.random.split(jax.random.key(0), 20_000))
+    shares = np.bincount(np.asarray(chosen, int), minlength=32) / 20_000
+    groups = [shares[0], shares[1:8].sum(), shares[8:].sum()]
+    assert groups == pytest.approx([0.2, 0.5, 0.3], abs=0.015)
+
+
+def test_a_goal_ends_exactly_where_its_reward_is_zero():
+    states = jax.random.normal(jax.random.key(0), (300, 32, OBS))
+    labels = label([find_prior("goal", ABOUT)], jax.random.key(1), states, states[:, :4])
+    assert set(np.unique(labels.encode)) == {-1.0, 0.0}
+    assert np.array_equal(labels.ends, labels.encode[:, 0] == 0) and 0.1 < labels.ends.mean() < 0.5
+    assert (labels.decode[:, 0] == 0).all()  # The goal itself is asked about first.
+    near = np.linalg.norm(labels.decode_states[:, :1, :2] - states[:, :, :2], axis=-1) < 0.5
+    assert np.array_equal(near, labels.encode == 0)  # By the position alone.
+    assert not label([find_prior("linear", ABOUT)], jax.random.key(1), states, states[:, :4]).ends.any()
+
+
+def test_shares_of_the_priors_are_equal_and_in_order():
+    def constant(value):
+        return lambda key, states: Reward(lambda s: jnp.full(s.shape[:-1], value))
+
+    states = jnp.zeros((11, 4, OBS))
+    found = label([constant(v) for v in (0.1, 0.2, 0.3)], jax.random.key(0), states, states)
+    assert np.allclose(found.encode[:, 0], [0.1] * 3 + [0.2] * 3 + [0.3] * 5)
+
+
+def tall(key, states):
+    height = jax.random.uniform(key)
+    return Reward(lambda s: jnp.where(s[..., 2] > height, 1.0, 0.0))
+
+
+def test_a_prior_of_ones_own():
+    agent = make_agent(dataclasses.replace(CONFIG, rewards=("goal", f"{__name__}:tall")))
+    _, metrics, finite = learn(agent, batches(3), jax.random.key(0))
+    assert finite and np.isfinite(metrics["encoder/error"])
+    with pytest.raises(UserError, match="Unknown reward prior 'gaol': did you mean 'goal'"):
+        dataclasses.replace(CONFIG, rewards=("gaol",))
+    with pytest.raises(UserError, match="cannot be imported"):
+        dataclasses.replace(CONFIG, rewards=("nowhere:prior",))
+    assert set(PRIORS) == {"goal", "linear", "mlp"}
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+def test_the_encoder_learns_first_and_then_stays():
+    start = make_agent()
+    warm, _, _ = learn(jax.tree.map(jnp.copy, start), batches(2), jax.random.key(0))
+    done, _, _ = learn(jax.tree.map(jnp.copy, warm), batches(3, seed=1), jax.random.key(1))
+    assert not same(start.encoder.params, warm.encoder.params) and same(start.iql, warm.iql)
+    assert same(warm.encoder, done.encoder) and same(warm.decoder, done.decoder) and not same(warm.iql, done.iql)
+    assert (int(warm.updates), int(done.updates)) == (2, 5)
+
+
+def test_what_tells_a_reward():
+    """The state, later states of its episode, then states of the batch."""
+    agent, batch = make_agent(), jax.tree.map(lambda x: x[0], batches(1))
+    states, asked = agent._states(jnp.asarray(batch.obs), jnp.asarray(batch.future), jax.random.key(0))
+    assert states.shape == (12, 8, OBS) and asked.shape == (12, 4, OBS)
+    assert np.array_equal(states[:, 0], batch.obs) and np.array_equal(states[:, 1:4], batch.future)
+    known = {row.tobytes() for row in batch.obs}
+    assert all(
+        np.asarray(row).tobytes() in known for row in jnp.concatenate([states[:, 4:], asked], 1).reshape(-1, OBS)
+    )
+    assert len({np.asarray(row).tobytes() for row in states[:, 4:].reshape(-1, OBS)}) > 6
+
+
+def pairs(num: int, reward=None) -> Transition:
+    rng = np.random.default_rng(3)
+    obs = rng.standard_normal((num, OBS)).astype(np.float32)
+    reward = rng.uniform(-1, 1, num).astype(np.float32) if reward is None else np.full(num, reward, np.float32)
+    return Transition(0 * obs, np.zeros((num, ACT)), reward, np.ones(num), obs, np.zeros((num, 0)))
+
+
+def test_many_pairs_are_the_mean_of_encodings_of_few():
+    agent, steps = make_agent(), pairs(24)
+    task = agent.read(RewardPrompt(steps), steps, jax.random.key(0))
+    parts = [agent.encode(steps.next_obs[i : i + 8], steps.reward[i : i + 8]) for i in (0, 8, 16)]
+    np.testing.assert_allclose(task.w, np.mean(parts, axis=0), atol=1e-6)
+    few = jax.tree.map(lambda x: x[:5], steps)
+    np.testing.assert_allclose(
+        agent.read(RewardPrompt(few), few, jax.random.key(0)).w, agent.encode(few.next_obs, few.reward), atol=1e-6
+    )
+
+
+def test_large_rewards_are_told_in_their_own_scale():
+    agent, steps = make_agent(), pairs(8)
+    large = steps._replace(reward=20 * steps.reward)
+    size = np.abs(large.reward).max()
+    task = agent.read(RewardPrompt(large), large, jax.random.key(0))
+    assert task.scale == pytest.approx(size)
+    unit = agent.read(RewardPrompt(steps._replace(reward=large.reward / size)), steps, jax.random.key(0))
+    np.testing.assert_allclose(task.w, unit.w, atol=1e-6)
+    np.testing.assert_allclose(
+        agent.predict_reward(task, steps), size * agent.predict_reward(unit, steps), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        agent.predict_return(task, steps.next_obs), size * agent.predict_return(unit, steps.next_obs), rtol=1e-5
+    )
+
+
+def test_a_goal_is_told_like_the_priors_goals():
+    agent = make_agent(dataclasses.replace(CONFIG, position=(0, 1), goal_radius=0.7))
+    agent = agent.replace(normalizer=Normalizer(jnp.zeros(OBS), jnp.full(OBS, 2.0)))
+    seen, key = pairs(50)._replace(obs=pairs(50).next_obs), jax.random.key(0)
+    told = np.float32([0.3, -0.2, 9, 9, 9])
+    task = agent.read(GoalPrompt(told), seen, jax.random.clone(key))
+    picks = jax.random.randint(jax.random.clone(key), (7,), 0, 50)
+    states = np.concatenate([told[None], seen.obs[picks]])
+    reward = np.where(np.linalg.norm(states[:, :2] - told[:2], axis=1) / 2 < 0.7, 0.0, -1.0)
+    assert reward[0] == 0 and set(reward) == {0.0, -1.0}
+    np.testing.assert_allclose(task.w, agent.encode(states, reward), atol=1e-6)
+    with pytest.raises(UnsupportedPrompt, match="FRE cannot follow a DemoPrompt"):
+        agent.read(DemoPrompt(seen.obs), seen, key)
+
+
+def test_positions_in_soft_bins():
+    config = dataclasses.replace(CONFIG, position=(1,), position_bins=8, position_range=(0.0, 7.0))
+    x = jnp.float32([[5.0, 2.0, 6.0, 7.0, 8.0]])
+    bins = np.tanh((2.0 - np.arange(8)) / (7 / 8))
+    np.testing.assert_allclose(_binned(config, x)[0], [*bins, 5, 6, 7, 8], atol=1e-6)
+    assert make_agent(config).sample_actions(x, np.zeros((1, DIM)), jax.random.key(0)).shape == (1, ACT)
+
+
+def test_rewards_pay_for_the_state_that_acts(monkeypatch):
+    """The policy's reward is that of s, and the future counts nothing where s is the goal."""
+    seen = {}
+
+    def spy(self, x, action, reward, discount, next_x, key):
+        seen.update(x=x, reward=reward, discount=discount)
+        return self, {"actor/loss": jnp.float32(0)}
+
+    agent = make_agent(dataclasses.replace(CONFIG, warmup=0, rewards=("goal",), goal_radius=2.0))
+    monkeypatch.setattr(type(agent.iql), "update", spy)
+    batch = jax.tree.map(lambda x: x[0], batches(1))
+    obs, future = jnp.asarray(batch.obs), jnp.asarray(batch.future)
+    states, asked = agent._states(obs, future, jax.random.key(4))
+    labels = label(agent.config.priors(), jax.random.key(5), states, asked)
+    agent._improve_policy(batch, obs, batch.next_obs, states, labels, jax.random.key(6))
+    assert np.array_equal(seen["reward"], labels.encode[:, 0]) and 0 < labels.ends.mean() < 1
+    assert np.array_equal(seen["discount"], (labels.encode[:, 0] != 0).astype(np.float32))
+    w, _ = agent.encoder(states, labels.encode)
+    np.testing.assert_allclose(seen["x"], np.concatenate([w, batch.obs], axis=-1), atol=1e-6)
+
+
+BAD = {
+    "kind": (partial(FREConfig, z=SkillSpace("sphere", 4)), "z.kind is 'sphere': expected 'gaussian' for FRE"),
+    "encode": (partial(FREConfig, encode=8), "encode is 8: expected a number of at least 9"),
+    "heads": (partial(FREConfig, encoder_width=130, encoder_heads=4), "encoder_width is 130: expected a multiple of 8"),
+    "no rewards": (partial(FREConfig, rewards=()), "expected at least one prior"),
+    "one bin": (partial(FREConfig, position_bins=1, position=(0,)), "position_bins is 1: expected 0, or at least 2"),
+    "bins of nothing": (partial(FREConfig, position_bins=8), "and the indices of a position"),
+    "radius": (partial(FREConfig, goal_radius=0.0), "goal_radius is 0.0: expected"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_settings(case):
+    make, message = BAD[case]
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_position_outside_the_observation():
+    with pytest.raises(UserError, match="position names entry 7 of an observation of 5 numbers"):
+        make_agent(dataclasses.replace(CONFIG, position=(0, 7)))
+
+
+# --- its data ---------------------------------------------------------------------------------------------------------
+
+
+def test_later_states_are_of_the_same_episode(tmp_path):
+    lengths = [3, 9, 40, 400]
+    episodes = [
+        Episode(np.float32([[e, t] for t in range(n + 1)]), np.zeros((n, 1)), np.zeros(n), np.zeros(n, bool))
+        for e, n in enumerate(lengths)
+    ]
+    data = write_dataset(tmp_path / "data", DatasetInfo("", "a test"), episodes)
+    spec = BatchSpec(size=256, skills=False, futures=7, goal_gamma=0.9)
+    batch = data.sample(jax.random.key(0), 20, spec)
+    assert batch.future.shape == (20, 256, 7, 2) and batch.goal is None
+    ahead = batch.future[..., 1] - batch.obs[..., None, 1]
+    assert np.array_equal(batch.future[..., 0], np.broadcast_to(batch.obs[..., :1], ahead.shape))
+    assert (
+        ahead.min() == 1 and (batch.future[..., 1] <= np.array(lengths)[batch.obs[..., 0].astype(int)][..., None]).all()
+    )
+    inside = ahead[(batch.obs[..., 0] == 3) & (batch.obs[..., 1] < 300)]
+    assert inside.mean() == pytest.approx(10, rel=0.05)  # 1 / (1 - 0.9)
+    plain = data.sample(jax.random.key(0), 20, dataclasses.replace(spec, futures=0))
+    assert plain.future is None and np.array_equal(plain.obs, batch.obs)
+    rows = draw_future(jax.random.key(1), jnp.array([0, 4]), jnp.asarray(data.starts, jnp.int32), spec)
+    assert rows.shape == (2, 7) and (rows[0] <= 3).all() and (rows[1] <= 13).all()

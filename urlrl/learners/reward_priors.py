@@ -1,0 +1,146 @@
+"""Reward functions to learn from where nobody gives any: FRE's three families (https://arxiv.org/abs/2402.17135).
+
+A prior is one function `prior(key, states) -> Reward`: it draws one reward function. `states` (K, obs) are those that
+the function will be told by: a later part of an episode from states[0] on, then states from anywhere, so a goal among
+them is sometimes near. Rewards are in [-1, 1]. It is traced and batched by vmap, so it is written in jax.numpy. Your
+own, an importable "module:function", stands beside the names of `PRIORS` in an agent's config:
+
+    def tall(key, states):                      # reward heights above one that is drawn
+        height = jax.random.uniform(key, minval=0.5, maxval=1.5)
+        return Reward(lambda s: jnp.where(s[..., 14] > height, 1.0, 0.0))
+
+| name   | drawn                                          | reward                                | ends          |
+|--------|------------------------------------------------|---------------------------------------|---------------|
+| goal   | g of `states`, rather near than far in time    | 0 where |s - g| < radius, else -1     | at the goal   |
+| linear | few weights c in (-1, 1), at least one; a coin | clip(c^T s, 0 or -1, 1)               | never         |
+| mlp    | a network of 32 tanh units                     | clip(net(s), -1, 1)                   | never         |
+
+States are as the agent's networks see them: in standard deviations of the data, if its run has `normalizer` fit.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from urlrl.errors import UserError, unknown
+from urlrl.types import Array
+
+UNITS = 32  # of a random network
+KEPT = 0.1  # chance of a linear weight
+GOAL_SHARES = (0.2, 0.5, 0.3)  # chances that a goal is the state itself, a later one, one from anywhere
+
+
+class Reward(NamedTuple):
+    """One reward function."""
+
+    of: Callable[[jax.Array], jax.Array]  # states (*B, obs) -> (*B,), in [-1, 1]
+    ends: bool = False  # the future counts nothing once the reward is 0
+    special: Any = None  # (obs,): a state that the decoder should be asked about, or None
+
+
+@dataclass(frozen=True)
+class States:
+    """What the families need to know of states."""
+
+    futures: int = 7  # how many of the states that tell a reward follow the first in its episode
+    position: tuple[int, ...] = ()  # indices of where the body is: goals are places, linear rewards are of the rest
+    goal_radius: float = 1.0  # below this distance a goal is reached: of the position or, without one, of all
+    mlp_scale: float = 1.0  # what random networks multiply states by
+
+
+Prior = Callable[[jax.Array, jax.Array], Reward]
+
+
+def goal(key: jax.Array, states: jax.Array, about: States) -> Reward:
+    """Reach one of `states`."""
+    num, later = states.shape[0], about.futures
+    counts = (1, later, num - 1 - later)
+    chances = jnp.concatenate([jnp.full(n, share / max(n, 1)) for n, share in zip(counts, GOAL_SHARES)])
+    target = states[jax.random.choice(key, num, p=chances / jnp.sum(chances))]
+    seen = jnp.array(about.position) if about.position else slice(None)
+
+    def of(s: jax.Array) -> jax.Array:
+        place = s[..., seen]
+        away = jnp.sum(jnp.square(place - jnp.broadcast_to(target[seen], place.shape)), axis=-1)
+        return jnp.where(away < about.goal_radius**2, 0.0, -1.0)
+
+    return Reward(of, ends=True, special=target)
+
+
+def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:
+    """A weighted sum of few coordinates."""
+    size_key, kept_key, one_key, coin_key = jax.random.split(key, 4)
+    dim = states.shape[-1]
+    free = jnp.array([i for i in range(dim) if i not in about.position])
+    one = free[jax.random.randint(one_key, (), 0, len(free))]  # Never is all of it zero.
+    kept = jax.random.bernoulli(kept_key, KEPT, (dim,)).at[jnp.array(about.position, int)].set(False).at[one].set(True)
+    c = jnp.where(kept, jax.random.uniform(size_key, (dim,), minval=-1.0, maxval=1.0), 0.0)
+    low = jnp.where(jax.random.bernoulli(coin_key), 0.0, -1.0)
+    return Reward(lambda s: jnp.clip(s @ c, low, 1.0))
+
+
+def mlp(key: jax.Array, states: jax.Array, about: States) -> Reward:
+    """A network that was drawn and never trained."""
+    first, bias, second = jax.random.split(key, 3)
+    w1 = jax.random.normal(first, (states.shape[-1], UNITS)) / UNITS**0.5
+    b1, w2 = 4 * jax.random.normal(bias, (UNITS,)), jax.random.normal(second, (UNITS,)) / 4
+
+    def of(s: jax.Array) -> jax.Array:
+        return jnp.clip(
+            jnp.tanh(about.mlp_scale * s @ w1 + jnp.broadcast_to(b1, (*s.shape[:-1], UNITS))) @ w2, -1.0, 1.0
+        )
+
+    return Reward(of)
+
+
+PRIORS: dict[str, Callable[[jax.Array, jax.Array, States], Reward]] = {"goal": goal, "linear": linear, "mlp": mlp}
+
+
+def find_prior(name: str, about: States) -> Prior:
+    """A prior by its name in `PRIORS`, or as "module:function". Raises UserError."""
+    if name in PRIORS:
+        return lambda key, states: PRIORS[name](key, states, about)
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise unknown("reward prior", name, PRIORS)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"Reward prior '{name}' cannot be imported: {error}.") from error
+    return found
+
+
+class Labels(NamedTuple):
+    """Rewards of n reward functions, each at states of its own."""
+
+    encode: jax.Array  # (n, K): at the states that tell them
+    decode: jax.Array  # (n, D)
+    decode_states: jax.Array  # (n, D, obs): as given, but for special ones in the first place
+    ends: jax.Array  # (n,): 1 where the future counts nothing after states[:, 0], else 0
+
+
+def label(priors: list[Prior], key: jax.Array, encode_states: Array, decode_states: Array) -> Labels:
+    """n reward functions, of the priors in equal shares and in their order (the last takes what is left), at states
+    (n, K, obs) and (n, D, obs)."""
+    n = encode_states.shape[0]
+    share = n // len(priors)
+    cuts = [share * i for i in range(len(priors))] + [n]
+    keys = jax.random.split(key, n)
+    parts = []
+    for prior, begin, end in zip(priors, cuts, cuts[1:]):
+
+        def one(key: jax.Array, encode: jax.Array, decode: jax.Array, prior: Prior = prior) -> Labels:
+            reward = prior(key, encode)
+            if reward.special is not None:
+                decode = decode.at[0].set(reward.special)
+            told = reward.of(encode)
+            ends = jnp.where(told[0] == 0, 1.0, 0.0) if reward.ends else jnp.float32(0)
+            return Labels(told, reward.of(decode), decode, ends)
+
+        some = slice(begin, end)
+        parts.append(jax.vmap(one)(keys[some], jnp.asarray(encode_states)[some], jnp.asarray(decode_states)[some]))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
