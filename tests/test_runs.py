@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_tools import TINY, Notes, assert_same, command, damage_checkpoint, final_state, wait_for
+from run_tools import TINY, Notes, assert_same, command, copy_of, damage_checkpoint, final_state, wait_for
 
 import urlrl
 from urlrl.agents.metra import Metra
@@ -204,3 +204,16 @@ def test_a_fitted_normaliser_is_the_published_one(tmp_path, monkeypatch):
     np.testing.assert_array_less(np.abs(np.subtract(fitted.mean, env.env_spec.obs_mean)) / env.env_spec.obs_std, 0.1)
     off = verbs.make_normalizer(dataclasses.replace(config, normalizer="off"), env.env_spec, Notes())
     assert not off.mean.any() and (off.std == 1).all()
+
+
+def test_a_run_from_before_an_option_was_there_continues(whole_run, tmp_path):
+    """Its default is what the run had."""
+    run = copy_of(whole_run, tmp_path)
+    manifest = json.loads((run / "config.json").read_text())
+    del manifest["config"]["agent"]["batch"]["futures"]
+    (run / "config.json").write_text(json.dumps(manifest))
+    _, config = urlrl.load(run)
+    RunFolder(run).check(config)
+    batch = dataclasses.replace(config.agent.batch, futures=2)
+    with pytest.raises(UserError, match="agent.batch.futures is 0 there and 2 here"):
+        RunFolder(run).check(dataclasses.replace(config, agent=dataclasses.replace(config.agent, batch=batch)))

@@ -4,11 +4,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from urlrl.config import RESUMABLE_FIELDS, flatten
+from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.training.checkpoint import Checkpoints
@@ -39,11 +39,15 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config_file} cannot be read: {error}.") from error
 
-    def check(self, config: dict[str, Any]) -> None:
-        """Raises UserError if the folder holds a run of another config, or something that is not a run."""
+    def check(self, config: RunConfig) -> None:
+        """Raises UserError if the folder holds a run of another config, or something that is not a run. An option that
+        did not exist when the run began is there with its default."""
         if self.config_file.exists():
             if self.checkpoints.steps():  # Otherwise there is nothing that another config could spoil.
-                self._check_same(self.manifest()["config"], config)
+                there = self.manifest()["config"]
+                with suppress(UserError):  # Of another agent it says other things, which are told below.
+                    there = to_json(run_config_from_json(there, type(config.agent)))
+                self._check_same(there, to_json(config))
         elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
 

@@ -60,10 +60,10 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         if isinstance(config, OfflineConfig):
             dataset = Dataset(config.data)
             config = with_data(config, dataset)
-            run.check(to_json(config))
+            run.check(config)
             loop, record = _offline(config, dataset, run, progress)
         else:
-            run.check(to_json(config))
+            run.check(config)
             env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
             loop, record = _online(config, env, run, progress)
         saver = Saver(run, config, loop, record)
