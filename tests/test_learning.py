@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import urlrl
+from urlrl.data.dataset import Episode, write_dataset
 from urlrl.envs import make_env
 from urlrl.evaluation.rollout import follow, rollout
 from urlrl.evaluation.zero_shot import reach_goals
@@ -93,3 +94,31 @@ def test_a_maze_that_was_explored_at_random_is_solved_when_told_where_to_go(
     ]
     assert np.shape(found) == (5, 5)
     assert np.mean(found) >= 0.9 and np.mean(found, axis=1).min() >= 0.7
+
+
+RIGHT = (0, 1, 3, 4)  # goals that no step to the left is needed for
+
+
+@pytest.mark.slow
+def test_without_steps_to_the_left_conservative_values_hold(maze_data, tmp_path):
+    """The didactic test of VC-FB's paper: actions that the data does not hold are not worth what FB imagines."""
+
+    def to_the_right():
+        for episode in maze_data.episodes():
+            for t in np.flatnonzero(episode.action[:, 0] >= 0):
+                both = slice(t, t + 2)
+                nothing = np.zeros(1)
+                yield Episode(
+                    episode.obs[both], episode.action[t : t + 1], nothing, nothing.astype(bool), episode.physics[both]
+                )
+
+    data = write_dataset(tmp_path / "right", maze_data.info, to_the_right())
+    assert 9_000 < len(data) < 11_000
+    found = {}
+    for penalty in ("none", "vc"):
+        for seed in range(3):
+            config = dataclasses.replace(urlrl.preset("fb", "maze-quick"), steps=4_000, seed=seed)
+            config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, penalty=penalty))
+            got = np.array(shares(config, data, tmp_path / f"{penalty}-{seed}", "reward"))
+            found.setdefault(penalty, []).append(got[list(RIGHT)].mean())
+    assert np.mean(found["vc"]) >= np.mean(found["none"]) and np.mean(found["vc"]) > 0.7

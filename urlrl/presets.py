@@ -122,7 +122,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "vcfb": Preset(_offline(_CONSERVATIVE, "fb"), _ZSRL, _HOURS),
         "mcfb": Preset(_offline(replace(_CONSERVATIVE, penalty="mc"), "fb"), _ZSRL, _HOURS),
         "quick": Preset(_offline(_FB_QUICK, "fb", steps=20_000), _QUICK, _MINUTES),
-        "maze-quick": Preset(_offline(_FB_MAZE, "fb", steps=8_000), _QUICK, "a minute on two CPU cores"),
+        "maze-quick": Preset(_offline(_FB_MAZE, "fb", steps=12_000), _QUICK, "a minute on two CPU cores"),
     },
     "sf": {
         "hilp-zsrl": Preset(_offline(_HILP_ZSRL, "sf"), f"{_HILP}, ExORL cheetah", _HOURS),
