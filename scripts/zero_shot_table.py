@@ -68,10 +68,9 @@ def seeds_of(results: dict[int, dict[str, Any]], task: str, prompt: str) -> list
 
 def table(results: list[dict[str, Any]], series: Series) -> str:
     """Markdown."""
-    lines = [
-        "| task | agent, told by | return by seed | mean | over random | random | zero action | best in data | R² |"
-    ]
-    lines.append("|---" * 9 + "|")
+    columns = ["task", "agent, told by", "return by seed", "mean", "over random", "of ceiling", "random", "zero action"]
+    columns += ["best in data", "R²"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for task in results[0]["protocol"]["tasks"]:
         for (agent, prompt), mine in series.items():
             returns = seeds_of(mine, task, prompt)
@@ -83,6 +82,8 @@ def table(results: list[dict[str, Any]], series: Series) -> str:
             best = rows[0]["best_in_data"]
             cells = [task, f"{agent}, {prompt}", ", ".join(f"{value:.0f}" for value in returns)]
             cells += [f"{np.mean(returns):.0f}", f"{np.mean(returns) / random:.1f}x" if random > 0 else ""]
+            ceiling = rows[0]["ceiling"]
+            cells += ["" if ceiling is None else f"{np.mean(returns) / ceiling[0]:.2f}"]
             cells += [f"{random:.1f}", f"{rows[0]['floors']['zero action']['mean']:.1f}"]
             cells += ["" if best is None else f"{best:.0f}", f"{np.mean(fits):.2f}" if fits else ""]
             lines.append(f"| {' | '.join(cells)} |")
