@@ -56,6 +56,7 @@ _FB_QUICK = FBConfig(
 _HILP_ZSRL = SFConfig(features="hilbert")
 # Distances spread as fast as phi's target follows: with the published 0.005 they still grow after 25,000 updates.
 _HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, feature_width=256, lr=5e-4, batch=_GOALS, distance_tau=0.02)
+_HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, distance_gamma=0.96, distance_tau=0.005)
 _NO_GOALS, _AHEAD = BatchSpec(size=1024, skills=False), BatchSpec(size=1024, skills=False, goals=True, goal_random=0.0)
 _FB_MAZE = replace(_FB_QUICK, width=128, backward_width=128, lr=1e-3, actor_lr=1e-3, gamma=0.9)
 _LAPLACIAN_MAZE = SFConfig(
@@ -150,7 +151,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _offline(_HILP_ZSRL_QUICK, "sf", steps=20_000), _QUICK, _MINUTES
         ),
         "hilp-zsrl-walker-quick": Preset(
-            _offline(replace(_HILP_ZSRL_QUICK, distance_gamma=0.96), "sf", steps=20_000), _QUICK, _MINUTES
+            _offline(_HILP_WALKER_QUICK, "sf", steps=20_000), _QUICK, _MINUTES
         ),
         "laplacian-maze-quick": Preset(
             _offline(_LAPLACIAN_MAZE, "sf", steps=8_000), _QUICK, "a minute on two CPU cores"
