@@ -177,6 +177,8 @@ def test_a_goal_ends_exactly_where_its_reward_is_zero():
     assert (labels.decode[:, 0] == 0).all()  # The goal itself is asked about first.
     near = np.linalg.norm(labels.decode_states[:, :1, :2] - states[:, :, :2], axis=-1) < 0.5
     assert np.array_equal(near, labels.encode == 0)  # By the position alone.
+    same = label([find_prior("near", ABOUT)], jax.random.key(1), states, states[:, :4])
+    assert np.array_equal(same.encode, labels.encode + 1) and not same.ends.any()
     assert not label([find_prior("linear", ABOUT)], jax.random.key(1), states, states[:, :4]).ends.any()
 
 
@@ -202,7 +204,7 @@ def test_a_prior_of_ones_own():
         dataclasses.replace(CONFIG, rewards=("gaol",))
     with pytest.raises(UserError, match="cannot be imported"):
         dataclasses.replace(CONFIG, rewards=("nowhere:prior",))
-    assert set(PRIORS) == {"goal", "linear", "mlp"}
+    assert set(PRIORS) == {"goal", "near", "linear", "mlp"}
 
 
 # --- the agent --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Reward functions to learn from where nobody gives any: FRE's three families (https://arxiv.org/abs/2402.17135).
+"""Reward functions to learn from where nobody gives any: FRE's three families (https://arxiv.org/abs/2402.17135), and
+one of ours.
 
 A prior is one function `prior(key, states) -> Reward`: it draws one reward function. `states` (K, obs) are those that
 the function will be told by: a later part of an episode from states[0] on, then states from anywhere, so a goal among
@@ -12,6 +13,7 @@ own, an importable "module:function", stands beside the names of `PRIORS` in an 
 | name   | drawn                                          | reward                                | ends          |
 |--------|------------------------------------------------|---------------------------------------|---------------|
 | goal   | g of `states`, rather near than far in time    | 0 where |s - g| < radius, else -1     | at the goal   |
+| near   | the same g; ours: so most of our tasks pay     | 1 where |s - g| < radius, else 0      | never         |
 | linear | few weights c in (-1, 1), at least one; a coin | clip(c^T s, 0 or -1, 1)               | never         |
 | mlp    | a network of 32 tanh units                     | clip(net(s), -1, 1)                   | never         |
 
@@ -57,18 +59,30 @@ Prior = Callable[[jax.Array, jax.Array], Reward]
 
 def goal(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """Reach one of `states`."""
+    target, reached = _place(key, states, about)
+    return Reward(lambda s: jnp.where(reached(s), 0.0, -1.0), ends=True, special=target)
+
+
+def near(key: jax.Array, states: jax.Array, about: States) -> Reward:
+    """Stay near one of `states`."""
+    target, reached = _place(key, states, about)
+    return Reward(lambda s: jnp.where(reached(s), 1.0, 0.0), special=target)
+
+
+def _place(key: jax.Array, states: jax.Array, about: States) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """One of `states`, and whether others are near it."""
     num, later = states.shape[0], about.futures
     counts = (1, later, num - 1 - later)
     chances = jnp.concatenate([jnp.full(n, share / max(n, 1)) for n, share in zip(counts, GOAL_SHARES)])
     target = states[jax.random.choice(key, num, p=chances / jnp.sum(chances))]
     seen = jnp.array(about.position) if about.position else slice(None)
 
-    def of(s: jax.Array) -> jax.Array:
+    def reached(s: jax.Array) -> jax.Array:
         place = s[..., seen]
         away = jnp.sum(jnp.square(place - jnp.broadcast_to(target[seen], place.shape)), axis=-1)
-        return jnp.where(away < about.goal_radius**2, 0.0, -1.0)
+        return away < about.goal_radius**2
 
-    return Reward(of, ends=True, special=target)
+    return target, reached
 
 
 def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:
@@ -97,7 +111,9 @@ def mlp(key: jax.Array, states: jax.Array, about: States) -> Reward:
     return Reward(of)
 
 
-PRIORS: dict[str, Callable[[jax.Array, jax.Array, States], Reward]] = {"goal": goal, "linear": linear, "mlp": mlp}
+PRIORS: dict[str, Callable[[jax.Array, jax.Array, States], Reward]] = {
+    "goal": goal, "near": near, "linear": linear, "mlp": mlp,
+}  # fmt: skip
 
 
 def find_prior(name: str, about: States) -> Prior:
