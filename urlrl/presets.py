@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from urlrl.agents.fb import FBConfig
+from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.metra import MetraConfig
 from urlrl.agents.rnd import RNDConfig
@@ -26,6 +27,7 @@ _METRA_CODE = MetraConfig(constraint_reduction="mean", batch=BatchSpec(timeout_a
 # Narrow networks and ten times the published learning rate. HalfCheetah keeps METRA's 16 indices and mean constraint.
 
 _HILP = "HILP's released code (github.com/seohongpark/HILP)"
+_FRE = "FRE's released code (github.com/kvfrans/fre)"
 _CA = "the FB paper's released code (github.com/facebookresearch/controllable_agent)"
 _ZSRL = "VC-FB's released code (github.com/enjeeneer/zero-shot-rl)"
 _CHEETAH_QUICK = MetraConfig(z=SkillSpace("onehot", 16), width=128, lr=1e-3, constraint_reduction="mean")
@@ -164,6 +166,26 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "kitchen-paper": Preset(_offline(HILPConfig(), "hilp", steps=500_000), f"{_HILP}, Kitchen", _HOURS),
         "maze-quick": Preset(_offline(_HILP_MAZE, "hilp", steps=12_000), _QUICK, "2 minutes on two CPU cores"),
+    },
+    "fre": {
+        "antmaze-paper": Preset(
+            _offline(
+                FREConfig(position=(0, 1), goal_radius=2.0, position_bins=32, position_range=(0.0, 35.0)), "fre"
+            ),
+            f"{_FRE}, AntMaze",
+            _HOURS,
+        ),
+        # Goals are near in standard deviations of the data, as the normaliser has them; random networks see the same.
+        "exorl-walker-paper": Preset(
+            _offline(FREConfig(goal_radius=5.4, warmup=1_000_000), "fre", steps=2_000_000, normalizer="fit"),
+            f"{_FRE}, ExORL walker",
+            _HOURS,
+        ),
+        "exorl-cheetah-paper": Preset(
+            _offline(FREConfig(goal_radius=1.44, warmup=1_000_000), "fre", steps=2_000_000, normalizer="fit"),
+            f"{_FRE}, ExORL cheetah",
+            _HOURS,
+        ),
     },
     "rnd": {
         "urlb": Preset(
