@@ -66,6 +66,11 @@ _LAPLACIAN_MAZE = SFConfig(
     batch=BatchSpec(size=256, skills=False),
 )  # fmt: skip
 _HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.98, distance_gamma=0.98, batch=_GOALS)
+_FRE_MAZE = FREConfig(
+    z=SkillSpace("gaussian", 32), batch=BatchSpec(size=128, skills=False, futures=7, goal_gamma=0.9),
+    rewards=("goal", "near", "mlp"), position=(0, 1), goal_radius=0.45, mlp_scale=4.0, encoder_width=64, warmup=8_000,
+    width=128, depth=2, lr=1e-3, gamma=0.95, tau=0.005, position_bins=16, position_range=(-1.8, 1.8),
+)  # fmt: skip
 _CONSERVATIVE = FBConfig(
     batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
 )  # fmt: skip
@@ -186,6 +191,11 @@ PRESETS: dict[str, dict[str, Preset]] = {
             f"{_FRE}, ExORL cheetah",
             _HOURS,
         ),
+        "maze-quick": Preset(
+            _offline(_FRE_MAZE, "fre", steps=20_000, normalizer="fit"),
+            "for first steps on maze:rooms, x and y as observations",
+            "8 minutes on two CPU cores",
+        ),
     },
     "rnd": {
         "urlb": Preset(
@@ -208,6 +218,11 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 _data(UniformConfig(), "uniform", "maze:rooms_cells", 20_000, updates=0), num_envs=10, rollout_steps=200
             ),
             "the named maze of the learning tests",
+            "seconds",
+        ),
+        "maze-rooms-xy": Preset(
+            replace(_data(UniformConfig(), "uniform", "maze:rooms", 20_000, updates=0), num_envs=10, rollout_steps=200),
+            "the same, seen as x and y",
             "seconds",
         ),
     },

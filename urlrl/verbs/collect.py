@@ -46,6 +46,7 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
     "walker-random": (Explored("uniform", "walker"),),
     "cheetah-random": (Explored("uniform", "cheetah"),),
     "maze-rooms-random": (Explored("uniform", "maze-rooms"),),
+    "maze-rooms-xy-random": (Explored("uniform", "maze-rooms-xy"),),
     "maze-8x8-navigate": Navigated("8x8", 100_000),
     "maze-medium-navigate": Navigated("medium", 200_000),
     "maze-large-navigate": Navigated("large", 400_000),
