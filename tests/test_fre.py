@@ -202,7 +202,7 @@ def test_a_prior_of_ones_own():
     assert finite and np.isfinite(metrics["encoder/error"])
     with pytest.raises(UserError, match="Unknown reward prior 'gaol': did you mean 'goal'"):
         dataclasses.replace(CONFIG, rewards=("gaol",))
-    with pytest.raises(UserError, match="cannot be imported"):
+    with pytest.raises(UserError, match="Cannot import the reward prior"):
         dataclasses.replace(CONFIG, rewards=("nowhere:prior",))
     assert set(PRIORS) == {"goal", "near", "linear", "mlp"}
 

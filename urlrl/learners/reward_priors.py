@@ -20,7 +20,6 @@ own, an importable "module:function", stands beside the names of `PRIORS` in an 
 States are as the agent's networks see them: in standard deviations of the data, if its run has `normalizer` fit.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +27,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from urlrl.errors import UserError, unknown
+from urlrl.errors import unknown
+from urlrl.loading import load_object
 from urlrl.types import Array
 
 UNITS = 32  # of a random network
@@ -120,14 +120,9 @@ def find_prior(name: str, about: States) -> Prior:
     """A prior by its name in `PRIORS`, or as "module:function". Raises UserError."""
     if name in PRIORS:
         return lambda key, states: PRIORS[name](key, states, about)
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise unknown("reward prior", name, PRIORS)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"Reward prior '{name}' cannot be imported: {error}.") from error
-    return found
+    return load_object(name, "reward prior")
 
 
 class Labels(NamedTuple):
