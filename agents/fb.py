@@ -39,7 +39,17 @@ from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import Model, Normalizer, PositiveScalar, minimise_jointly, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
-from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+from urlrl.types import (
+    Array,
+    BatchSpec,
+    DemoPrompt,
+    GoalPrompt,
+    Metrics,
+    Prompt,
+    RewardPrompt,
+    Transition,
+    check_prompt,
+)
 
 PENALTIES = ("none", "vc", "mc")
 UNIFORM, OF_POLICY, OF_DATA = 6, 2, 2  # actions of the penalty: uniform; of the policy at s, and at s'; the data's own
@@ -223,6 +233,7 @@ class FB(struct.PyTreeNode):
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Linear:
         """A reward is mean(r(s') B(s')), a goal B(g), a demonstration the mean B of the states that it reached."""
         del seen
+        check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.mean(steps.reward[:, None] * self.features(steps.next_obs), axis=0)

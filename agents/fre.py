@@ -37,7 +37,7 @@ from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, States, find_prior, label
-from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,7 @@ class FRE(struct.PyTreeNode):
         """A reward is the encoding of its pairs (s', r): of more than `encode` the mean of encodings of so many each.
         If rewards leave [-1, 1], all are divided by the largest. A goal is told as the prior's goals are, at states
         of `seen`."""
+        check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case RewardPrompt(steps):
                 reward = jnp.asarray(steps.reward, jnp.float32)

@@ -31,7 +31,17 @@ from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
 from urlrl.learners.nets import MLP, Normalizer, gelu_tanh
-from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+from urlrl.types import (
+    Array,
+    BatchSpec,
+    DemoPrompt,
+    GoalPrompt,
+    Metrics,
+    Prompt,
+    RewardPrompt,
+    Transition,
+    check_prompt,
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class HILP(struct.PyTreeNode):
         """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that
         explains it best; a demonstration the direction in which it went."""
         del key
+        check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case GoalPrompt(goal):
                 latent = self.latent(goal)

@@ -40,6 +40,7 @@ from urlrl.types import (
     RewardPrompt,
     SkillNetworks,
     Transition,
+    check_prompt,
 )
 
 REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean}
@@ -183,6 +184,7 @@ class Metra(struct.PyTreeNode):
         direction w that explains it best, dphi^T w + b, and the skill the one that `seen` shows to move most along w.
         Both are least squares."""
         del key
+        check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case GoalPrompt(goal):
                 return Toward(self.latent(goal))

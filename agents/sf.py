@@ -36,7 +36,17 @@ from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import Model, Normalizer, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
-from urlrl.types import Array, BatchSpec, DemoPrompt, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition
+from urlrl.types import (
+    Array,
+    BatchSpec,
+    DemoPrompt,
+    GoalPrompt,
+    Metrics,
+    Prompt,
+    RewardPrompt,
+    Transition,
+    check_prompt,
+)
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,7 @@ class SF(struct.PyTreeNode):
         """A reward is its least-squares fit on the features, without intercept. A goal is the weights that single its
         features out among those of `seen`; for the difference cumulant a point to move to. A demonstration is the
         mean of the goals that it reached, or the way that it went."""
+        check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.linalg.pinv(self.features(steps), rtol=1e-5) @ steps.reward

@@ -2,6 +2,7 @@
 random policy. METRA's own file holds it to the same."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
-from urlrl.errors import UnsupportedPrompt
+from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import pursue
 from urlrl.learners.features import FEATURES
 from urlrl.learners.latents import SkillSpace
@@ -455,3 +456,31 @@ class WithIdleField(UniformConfig):
 
 def test_settings_check_finds_an_idle_one():
     assert unread_fields("uniform", WithIdleField()) == {"batch", "idle"}
+
+
+def flawed_prompts():
+    seen = jax.tree.map(np.asarray, make_batch())
+    none = jax.tree.map(lambda x: x[:0], seen)
+    nan = np.where(np.arange(BATCH) == 3, np.nan, seen.reward)
+    return {
+        "GoalPrompt: goal has shape (4,): expected (5).": GoalPrompt(seen.goal[0, :4]),
+        "GoalPrompt: goal has shape (8, 5): expected (5).": GoalPrompt(seen.goal),
+        "GoalPrompt: goal holds a number that is not finite": GoalPrompt(np.full(OBS, np.inf)),
+        "RewardPrompt: reward has shape (0,): expected (n).": RewardPrompt(none),
+        "RewardPrompt: next_obs has shape (8, 4): expected (8, 5).": RewardPrompt(
+            seen._replace(next_obs=seen.next_obs[:, :4])
+        ),
+        "RewardPrompt: obs has shape (7, 5): expected (8, 5).": RewardPrompt(seen._replace(obs=seen.obs[:7])),
+        "RewardPrompt: reward has shape (8, 1): expected (n).": RewardPrompt(
+            seen._replace(reward=seen.reward[:, None])
+        ),
+        "RewardPrompt: reward holds a number that is not finite": RewardPrompt(seen._replace(reward=nan)),
+        "DemoPrompt: obs has shape (5,): expected (n, 5).": DemoPrompt(seen.obs[0]),
+    }
+
+
+@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("message", flawed_prompts())
+def test_flawed_prompts_get_one_sentence(name, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_agent(name).read(flawed_prompts()[message], make_batch(), jax.random.key(0))

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import jax
 import numpy as np
 
-from urlrl.errors import check
+from urlrl.errors import UserError, check
 
 Array: TypeAlias = jax.Array | np.ndarray
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -58,6 +58,37 @@ class DemoPrompt(NamedTuple):
 
 
 Prompt: TypeAlias = GoalPrompt | RewardPrompt | DemoPrompt
+
+
+def check_prompt(prompt: Any, obs_dim: int) -> None:
+    """Refuse a prompt that holds nothing, observations of another width, or numbers that are not finite. Values that
+    are being traced cannot be looked at, and what is no prompt at all is left to the agent.
+
+    Raises:
+        UserError: which array is wrong, how, and what was expected.
+    """
+    many = (None, obs_dim)  # None is any number above 0
+    arrays: dict[str, tuple[Any, tuple[int | None, ...]]] = {}
+    match prompt:
+        case GoalPrompt(goal):
+            arrays = {"goal": (goal, (obs_dim,))}
+        case DemoPrompt(obs):
+            arrays = {"obs": (obs, many)}
+        case RewardPrompt(steps):
+            n = np.shape(steps.reward)[:1] or (None,)
+            arrays = {
+                "reward": (steps.reward, (None,)),
+                "obs": (steps.obs, (*n, obs_dim)),
+                "next_obs": (steps.next_obs, (*n, obs_dim)),
+            }
+    for name, (array, expected) in arrays.items():
+        found, what = np.shape(array), f"{type(prompt).__name__}: {name}"
+        fits = len(found) == len(expected) and all(size and want in (None, size) for size, want in zip(found, expected))
+        if not fits:
+            wanted = ", ".join("n" if size is None else str(size) for size in expected)
+            raise UserError(f"{what} has shape {found}: expected ({wanted}).")
+        if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+            raise UserError(f"{what} holds a number that is not finite: expected finite ones.")
 
 
 @dataclass(frozen=True)
