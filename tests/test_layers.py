@@ -19,7 +19,7 @@ ALLOWED = {
     "urlrl/runtime.py": set(),
     "urlrl/loading.py": {"errors"},
     "urlrl/config.py": {"errors"},
-    "urlrl/learners": {"types", "errors", "learners"},
+    "urlrl/learners": {"types", "errors", "learners", "loading"},
     "urlrl/data": {"types", "errors", "files", "data"},
     "envs": {"types", "errors", "envs", "loading"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
