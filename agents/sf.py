@@ -19,7 +19,7 @@ phi(s') - phi(s), which is the paper's Eq. 7 and what the code uses to reach goa
 
 Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them
 differ); a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-5 of its trace. The
-"concat" cumulant, pixels and the svd, latent and autoencoder features are left out.
+"concat" cumulant, pixels and the svd_sr, latent and autoencoder features are left out.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ from urlrl.types import (
 class SFConfig:
     z: SkillSpace = SkillSpace("wide_sphere", 50)  # task vectors; phi and psi map into the same dimension
     batch: BatchSpec = BatchSpec(size=1024, skills=False, goals=True)  # what a gradient step sees
-    features: Literal["random", "laplacian", "contrastive", "inverse", "forward", "hilbert"] = "hilbert"
+    features: Literal["random", "laplacian", "contrastive", "svd", "inverse", "forward", "hilbert"] = "hilbert"
     cumulant: Literal["state", "difference"] = "state"  # what psi sums: phi(s') | phi(s') - phi(s)
     width: int = 1024  # units of psi's and the policy's layers
     feature_width: int = 512  # units of phi's layers

@@ -14,6 +14,7 @@ import pytest
 
 from urlrl.learners.embed import FeatureMap, of_length
 from urlrl.learners.features import (
+    SVD,
     Contrastive,
     FeatureConfig,
     Forward,
@@ -319,6 +320,41 @@ def test_ring_check_finds(wrong):
         check_ring(learn_ring(**wrong))
 
 
+def learn_transitions(copies: int = 30, steps: int = 1500) -> np.ndarray:
+    """mu phi^T of all states, (RING, RING), by the library's learner on tables, of a walk without actions."""
+    states = np.tile(np.arange(RING), 2 * copies)
+    moves = np.repeat([1, -1] * copies, RING)
+    one_hot = np.eye(RING, dtype=np.float32)
+    batch = make_batch()._replace(
+        obs=jnp.asarray(one_hot[states]), next_obs=jnp.asarray(one_hot[(states + moves) % RING]),
+        action=jnp.zeros((len(states), 0)),
+    )  # fmt: skip
+    phi, mu = (Model.create(Linear(RING_DIM), 0.02, jax.random.key(i), jnp.zeros((1, RING))) for i in range(2))
+    learner = _learn(SVD(phi, mu), batch, steps)
+    return np.asarray(learner.mu(one_hot) @ learner.phi(one_hot).T)
+
+
+def check_best_of_rank(p: np.ndarray):
+    """Eckart and Young: the leading singular vectors of P(s'|s) / rho(s'), rho uniform."""
+    walk = (np.roll(np.eye(RING), 1, axis=0) + np.roll(np.eye(RING), -1, axis=0)) / 2 * RING
+    left, values, right = np.linalg.svd(walk)
+    best = (left[:, :RING_DIM] * values[:RING_DIM]) @ right[:RING_DIM]
+    assert np.abs(p - best).max() < 0.05 * np.abs(best).max()
+
+
+def test_svd_learns_the_best_transitions_of_its_rank():
+    check_best_of_rank(learn_transitions())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param({"steps": 20}, id="not converged"), pytest.param({"copies": 1}, id="pairs left out that count")],
+)
+def test_svd_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_best_of_rank(learn_transitions(**wrong))
+
+
 # --- Hilbert features -------------------------------------------------------------------------------------------------
 
 
@@ -425,11 +461,12 @@ def test_every_number_of_a_config_arrives():
     config = replace(CONFIG, lr=0.02, gamma=0.8, expectile=0.6, tau=0.1)
     made = {
         learner: jax.eval_shape(lambda key, c=learner: c.create(config, obs, action, key), jax.random.key(0))
-        for learner in (RandomFeatures, Laplacian, Contrastive, Inverse, Forward, HilbertFeatures)
+        for learner in (RandomFeatures, Laplacian, Contrastive, SVD, Inverse, Forward, HilbertFeatures)
     }
-    for learner in (RandomFeatures, Laplacian, Contrastive, Inverse, Forward):
+    for learner in (RandomFeatures, Laplacian, Contrastive, SVD, Inverse, Forward):
         assert made[learner].phi.module == FeatureMap(DIM, 16)
     assert made[Contrastive].mu.module == FeatureMap(DIM, 16)
+    assert made[SVD].mu.module == FeatureMap(DIM, 16, normalise=False)
     assert made[Inverse].head.module == MLP(ACT, 16, kernel_init=orthogonal)
     assert made[Inverse].head.params["Dense_0"]["kernel"].shape == (2 * DIM, 16)
     assert made[Forward].head.module == MLP(OBS, 16, kernel_init=orthogonal)

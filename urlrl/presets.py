@@ -151,6 +151,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "contrastive": Preset(
             _offline(SFConfig(features="contrastive", q_loss=True, batch=_AHEAD), "sf"), _CA, _HOURS
         ),
+        "svd": Preset(_offline(SFConfig(features="svd", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
         "inverse": Preset(_offline(SFConfig(features="inverse", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),
         "forward": Preset(_offline(SFConfig(features="forward", q_loss=False, batch=_NO_GOALS), "sf"), _HILP, _HOURS),
         "random": Preset(_offline(SFConfig(features="random", q_loss=True, batch=_NO_GOALS), "sf"), _CA, _HOURS),

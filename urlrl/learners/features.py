@@ -7,6 +7,7 @@
 | contrastive | InfoNCE of phi(s) and mu(s+), cosines; s+ a later state of the same episode               |
 | inverse     | predict a from phi(s), phi(s')                                                           |
 | forward     | predict s' from phi(s), a                                                                |
+| svd         | mu(s, a)^T phi(s') is P(s'|s, a) / rho(s'), at rank d; + L_orth(phi(s'))                 |
 | hilbert     | temporal distance (learners/hilbert.py); phi - mu, a running mean                        |
 
 All but hilbert scale phi to length sqrt(d). Means are over the batch and over dimensions. From HILP's and FB's released
@@ -124,6 +125,34 @@ class Contrastive(struct.PyTreeNode):
         return self.replace(phi=phi, mu=mu), {"phi/loss": total}
 
 
+class SVD(struct.PyTreeNode):
+    phi: Model
+    mu: Model  # of the state and the action that led to s'; of any length
+
+    @classmethod
+    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "SVD":
+        phi_key, mu_key = jax.random.split(key)
+        mu = FeatureMap(config.dim, config.width, normalise=False)
+        both = jnp.concatenate([obs, action], axis=-1)
+        return cls(phi=_map(config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
+
+    def __call__(self, obs: Array) -> jax.Array:
+        return self.phi(obs)
+
+    def update(self, batch: Transition) -> tuple["SVD", Metrics]:
+        n, before = batch.obs.shape[0], jnp.concatenate([batch.obs, batch.action], axis=-1)
+
+        def loss(params):
+            phi = self.phi(batch.next_obs, params=params[0])
+            p = self.mu(before, params=params[1]) @ phi.T
+            diagonal = jnp.diagonal(p)
+            fit = (jnp.sum(p**2) - jnp.sum(diagonal**2)) / (n * (n - 1)) - 2 * jnp.mean(diagonal)
+            return fit + orthonormality(phi), None
+
+        (phi, mu), total, _ = minimise_jointly((self.phi, self.mu), loss)
+        return self.replace(phi=phi, mu=mu), {"phi/loss": total}
+
+
 class Inverse(struct.PyTreeNode):
     phi: Model
     head: Model
@@ -196,6 +225,7 @@ FEATURES: dict[str, Any] = {
     "random": RandomFeatures,
     "laplacian": Laplacian,
     "contrastive": Contrastive,
+    "svd": SVD,
     "inverse": Inverse,
     "forward": Forward,
     "hilbert": HilbertFeatures,
