@@ -36,7 +36,7 @@ from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
 from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
 from urlrl.learners.reward_encoder import RewardEncoder, kl
-from urlrl.learners.reward_priors import Labels, States, find_prior, label
+from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
 
 
@@ -103,9 +103,12 @@ class FREConfig:
             online_advantage=True,
         )
 
-    def priors(self) -> list:
-        about = States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale)
-        return [find_prior(name, about) for name in self.rewards]
+    def about(self) -> States:
+        """The priors' share of this."""
+        return States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale)
+
+    def priors(self) -> list[Prior]:
+        return [find_prior(name, self.about()) for name in self.rewards]
 
 
 class Encoded(NamedTuple):
@@ -237,9 +240,7 @@ class FRE(struct.PyTreeNode):
                 picks = jax.random.randint(key, (self.config.encode - 1,), 0, seen.obs.shape[0])
                 states = jnp.concatenate([jnp.asarray(goal)[None], jnp.asarray(seen.obs)[picks]])
                 scaled = self.normalizer(states)
-                where = jnp.array(self.config.position) if self.config.position else slice(None)
-                away = jnp.linalg.norm(scaled[:, where] - scaled[:1, where], axis=-1)
-                reward = jnp.where(away < self.config.goal_radius, 0.0, -1.0)
+                reward = jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0)
                 return Encoded(self._read_pairs(states, reward), jnp.float32(1))
             case _:
                 raise UnsupportedPrompt(

@@ -59,14 +59,14 @@ Prior = Callable[[jax.Array, jax.Array], Reward]
 
 def goal(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """Reach one of `states`."""
-    target, reached = _place(key, states, about)
-    return Reward(lambda s: jnp.where(reached(s), 0.0, -1.0), ends=True, special=target)
+    target, is_there = _place(key, states, about)
+    return Reward(lambda s: jnp.where(is_there(s), 0.0, -1.0), ends=True, special=target)
 
 
 def near(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """Stay near one of `states`."""
-    target, reached = _place(key, states, about)
-    return Reward(lambda s: jnp.where(reached(s), 1.0, 0.0), special=target)
+    target, is_there = _place(key, states, about)
+    return Reward(lambda s: jnp.where(is_there(s), 1.0, 0.0), special=target)
 
 
 def _place(key: jax.Array, states: jax.Array, about: States) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
@@ -75,14 +75,15 @@ def _place(key: jax.Array, states: jax.Array, about: States) -> tuple[jax.Array,
     counts = (1, later, num - 1 - later)
     chances = jnp.concatenate([jnp.full(n, share / max(n, 1)) for n, share in zip(counts, GOAL_SHARES)])
     target = states[jax.random.choice(key, num, p=chances / jnp.sum(chances))]
+    return target, lambda s: reached(s, target, about)
+
+
+def reached(states: jax.Array, target: jax.Array, about: States) -> jax.Array:
+    """Which of states (*B, obs) are near a target (obs,): (*B,), bool."""
     seen = jnp.array(about.position) if about.position else slice(None)
-
-    def reached(s: jax.Array) -> jax.Array:
-        place = s[..., seen]
-        away = jnp.sum(jnp.square(place - jnp.broadcast_to(target[seen], place.shape)), axis=-1)
-        return away < about.goal_radius**2
-
-    return target, reached
+    place = states[..., seen]
+    away = jnp.sum(jnp.square(place - jnp.broadcast_to(target[seen], place.shape)), axis=-1)
+    return away < about.goal_radius**2
 
 
 def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:

@@ -232,7 +232,7 @@ def _legend(result: dict[str, Any]) -> str:
     spread = any(row["return"]["low"] < row["return"]["high"] for row in result["rows"])
     lines = [
         f"Return: mean of {protocol['episodes']} episodes of the final checkpoint"
-        f"{', 95 % Student interval' if spread else ', which are all the same one'}. R²: of the reward as the agent "
+        f"{', 95 % Student interval' if spread else ', which all returned the same'}. R²: of the reward as the agent "
         f"reads it, on transitions held out."
     ]
     if gammas:
