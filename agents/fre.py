@@ -152,44 +152,29 @@ class FRE(struct.PyTreeNode):
 
     def update(self, batch: Transition, key: jax.Array) -> tuple["FRE", Metrics]:
         """Draw reward functions; improve their encoding or, after the warm-up, the policy for them."""
-        states_key, label_key, noise_key, iql_key = jax.random.split(key, 4)
-        obs, next_obs, future = (self.normalizer(x) for x in (batch.obs, batch.next_obs, batch.future))
-        states, asked = self._states(obs, future, states_key)
-        labels = label(self.config.priors(), label_key, states, asked)
-
-        def encode(agent: "FRE") -> tuple["FRE", Metrics]:
-            return agent._improve_encoding(states, labels, noise_key)
-
-        def act(agent: "FRE") -> tuple["FRE", Metrics]:
-            return agent._improve_policy(batch, obs, next_obs, states, labels, iql_key)
-
+        phases = (FRE.improve_encoding, FRE.improve_policy)
         # Both return all metrics, those of the other phase as 0.
-        of_encoding, of_policy = (jax.eval_shape(phase, self)[1] for phase in (encode, act))
-        nothing = {name: jnp.zeros(x.shape, x.dtype) for name, x in {**of_encoding, **of_policy}.items()}
+        names = [jax.eval_shape(phase, self, batch, key)[1] for phase in phases]
+        nothing = {name: jnp.zeros(x.shape, x.dtype) for metrics in names for name, x in metrics.items()}
 
         def filled(phase):
             def run(agent):
-                stepped, metrics = phase(agent)
+                stepped, metrics = phase(agent, batch, key)
                 return stepped, nothing | metrics
 
             return run
 
-        agent, metrics = jax.lax.cond(self.updates < self.config.warmup, filled(encode), filled(act), self)
+        agent, metrics = jax.lax.cond(self.updates < self.config.warmup, *map(filled, phases), self)
         return agent.replace(updates=self.updates + 1), metrics
 
-    def _states(self, obs: jax.Array, future: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What tells each reward, (B, K, obs): the state, later ones of its episode, then any; and what the decoder is
-        asked about, (B, D, obs)."""
-        n, later, config = obs.shape[0], future.shape[1], self.config
-        drawn = jax.random.randint(key, (n, config.encode - 1 - later + config.decode), 0, n)
-        anywhere = obs[drawn]
-        states = jnp.concatenate([obs[:, None], future, anywhere[:, config.decode :]], axis=1)
-        return states, anywhere[:, : config.decode]
+    def improve_encoding(self, batch: Transition, key: jax.Array) -> tuple["FRE", Metrics]:
+        """A step of encoder and decoder."""
+        draw_key, noise_key = jax.random.split(key)
+        states, labels = self._draw(batch, draw_key)
 
-    def _improve_encoding(self, states: jax.Array, labels: Labels, key: jax.Array) -> tuple["FRE", Metrics]:
         def loss(params):
             mean, log_std = self.encoder(states, labels.encode, params=params[0])
-            w = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+            w = mean + jnp.exp(log_std) * jax.random.normal(noise_key, mean.shape)
             told = jnp.broadcast_to(w[:, None], (*labels.decode.shape, w.shape[-1]))
             decoded = self.decoder(_join(told, labels.decode_states), params=params[1])[..., 0]
             error, divergence = jnp.mean((decoded - labels.decode) ** 2), jnp.mean(kl(mean, log_std))
@@ -199,15 +184,27 @@ class FRE(struct.PyTreeNode):
         metrics = {"encoder/error": error, "encoder/kl": divergence}
         return self.replace(encoder=encoder, decoder=decoder), metrics
 
-    def _improve_policy(
-        self, batch: Transition, obs: jax.Array, next_obs: jax.Array, states: jax.Array, labels: Labels, key: jax.Array
-    ) -> tuple["FRE", Metrics]:
+    def improve_policy(self, batch: Transition, key: jax.Array) -> tuple["FRE", Metrics]:
+        """A step of value, critics and actor."""
+        draw_key, iql_key = jax.random.split(key)
+        states, labels = self._draw(batch, draw_key)
         w, _ = self.encoder(states, labels.encode)
         reward = labels.encode[:, 0]  # of s
         discount = batch.discount * (1 - labels.ends)
-        x, next_x = (_join(w, _binned(self.config, o)) for o in (obs, next_obs))
-        iql, metrics = self.iql.update(x, batch.action, reward, discount, next_x, key)
+        x, next_x = self._input(batch.obs, w), self._input(batch.next_obs, w)
+        iql, metrics = self.iql.update(x, batch.action, reward, discount, next_x, iql_key)
         return self.replace(iql=iql), {**metrics, "reward/intrinsic": jnp.mean(reward)}
+
+    def _draw(self, batch: Transition, key: jax.Array) -> tuple[jax.Array, Labels]:
+        """What tells each reward, (B, K, obs): the state, later ones of its episode, then any; and the rewards, there
+        and where the decoder is asked."""
+        states_key, label_key = jax.random.split(key)
+        obs, future = self.normalizer(batch.obs), self.normalizer(batch.future)
+        n, later, config = obs.shape[0], future.shape[1], self.config
+        drawn = jax.random.randint(states_key, (n, config.encode - 1 - later + config.decode), 0, n)
+        anywhere = obs[drawn]
+        states = jnp.concatenate([obs[:, None], future, anywhere[:, config.decode :]], axis=1)
+        return states, label(config.priors(), label_key, states, anywhere[:, : config.decode])
 
     def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
         """(*B, act) in [-1, 1]; temperature 0 is the mode."""

@@ -7,24 +7,28 @@ middle: x grows with the column, y with the row, so row 0 is the lowest, and cel
 A control step is two legs, along x and then along y. Each ends MARGIN before the wall that it meets, and in the next
 cell at the latest. So the point slides along walls and passes the corner of one wall, but not between two that touch at
 a corner: no leg leads there.
+
+With `_mass` in its name the point has inertia: an action is an acceleration, by half a metre per second in a step,
+the speed is at most 1 m/s per axis, walls take what runs into them, and the observation is x, y, vx, vy.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.tasks import Task
+from urlrl.envs.tasks import PlaceTask
 from urlrl.errors import unknown
 from urlrl.types import Array, EnvSpec
 
 STEP = 1.0  # m per axis in one control step at full action
 CONTROL_DT = 1.0  # seconds
+ACCELERATION = 0.5  # m/s per axis that the velocity of a mass changes in one control step at full action
 MARGIN = 0.01  # m that a leg keeps from the face of a wall: rounding must not put the point into it
 GOAL_RADIUS = 1.0  # m, as long as a step: who comes at full speed can stay. It does not reach through walls of 1 m
 
@@ -49,6 +53,16 @@ _DRAWINGS = {
         ....#.1.
         .S..#...
         ......2.
+    """,
+    "rings": """
+        .......1
+        .##..##.
+        .#...4#.
+        .S.##...
+        ...##...
+        .#...5#.
+        .##..##.
+        3......2
     """,
     "medium": """
         3..#..5.#..4
@@ -83,7 +97,7 @@ _DRAWINGS = {
         S..#####.####.#....#
     """,
 }
-_EPISODE_STEPS = {"8x8": 50, "rooms": 50, "medium": 100, "large": 200}
+_EPISODE_STEPS = {"8x8": 50, "rooms": 50, "rings": 50, "medium": 100, "large": 200}
 
 
 class Level(NamedTuple):
@@ -94,7 +108,7 @@ class Level(NamedTuple):
 
 
 class State(NamedTuple):
-    obs: jax.Array  # (2,): x, y in metres
+    obs: jax.Array  # (2,): x, y in metres; of a mass (4,): also its velocity in m/s
     walls: jax.Array  # (H, W), bool
 
 
@@ -146,16 +160,30 @@ def reset(key: jax.Array, level: Level | None = None) -> State:
 
 def step(state: State, action: jax.Array) -> State:
     """action (2,) in [-1, 1]: the velocity along x and y in m/s, held for a second."""
-    (x, y), walls = state.obs, state.walls
-    height, width = walls.shape
-    dx, dy = STEP * jnp.clip(action, -1, 1)
-    row, column = cell(state.obs, walls.shape)
+    return State(_move(state.obs, STEP * jnp.clip(action, -1, 1), state.walls), state.walls)
+
+
+def step_mass(state: State, action: jax.Array) -> State:
+    """action (2,) in [-1, 1]: the acceleration, as a share of the largest; then a second at the new velocity."""
+    xy, velocity = state.obs[:2], state.obs[2:]
+    velocity = jnp.clip(velocity + ACCELERATION * jnp.clip(action, -1, 1), -STEP, STEP)
+    reached = _move(xy, velocity, state.walls)
+    # Less than that is the end of the next cell, where a leg ends whether or not there is a wall. What a wall has
+    # stopped is as fast as it came far: so velocities always add up to the way.
+    stopped = jnp.abs(reached - xy - velocity) > 2 * MARGIN
+    return State(jnp.concatenate([reached, jnp.where(stopped, reached - xy, velocity)]), state.walls)
+
+
+def _move(xy: jax.Array, way: jax.Array, walls: jax.Array) -> jax.Array:
+    """Where two legs by `way` (2,), at most STEP each, lead from `xy` (2,)."""
+    (x, y), (dx, dy), (height, width) = xy, way, walls.shape
+    row, column = cell(xy, walls.shape)
     beside = walls[row, jnp.clip(column - 1, 0)], walls[row, jnp.clip(column + 1, max=width - 1)]
     x = _leg(x, dx, column, width, *beside)
     row, column = cell(jnp.stack([x, y]), walls.shape)
     beside = walls[jnp.clip(row - 1, 0), column], walls[jnp.clip(row + 1, max=height - 1), column]
     y = _leg(y, dy, row, height, *beside)
-    return State(jnp.stack([x, y]), walls)
+    return jnp.stack([x, y])
 
 
 def _leg(
@@ -175,7 +203,8 @@ _MAZES = {name: (layout, Level(layout.walls)) for name, layout in LAYOUTS.items(
     f"{name}_fixed": (layout, Level(layout.walls, layout.start)) for name, layout in LAYOUTS.items()
 }
 LEVELS = {name: level for name, (_, level) in _MAZES.items()}
-CELLS = "_cells"  # ends the name of a maze whose observations are place cells
+MASS, CELLS = "_mass", "_cells"  # in this order at the end of a name: a point with inertia, seen by place cells
+ENDS = tuple(f"{mass}{cells}" for mass in ("", MASS) for cells in ("", CELLS))
 
 
 def place_cells(xy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -196,14 +225,16 @@ def nearest_free(position: np.ndarray, walls: np.ndarray) -> np.ndarray:
     return np.where(solid[:, None], centres[nearest], position)
 
 
-def _spec(name: str, layout: Layout) -> EnvSpec:
+def _spec(name: str, layout: Layout, mass: bool) -> EnvSpec:
     centres = centre(np.argwhere(~layout.walls), layout.walls.shape)
-    spread = np.sqrt(centres.var(axis=0) + 1 / 12)  # Uniform within each cell.
+    mean, spread = centres.mean(axis=0), np.sqrt(centres.var(axis=0) + 1 / 12)  # Uniform within each cell.
+    at_rest, speeds = (0.0, 0.0) if mass else (), (STEP / 2, STEP / 2) if mass else ()
     height, width = layout.walls.shape
     return EnvSpec(
-        id=f"maze:{name}", obs_dim=2, action_dim=2, episode_steps=layout.episode_steps, control_dt=CONTROL_DT,
-        position=("x", "y"), goal_box=(width / 2, height / 2), physics=(("xy", 2),), obs_is_physics=True,
-        obs_mean=tuple(centres.mean(axis=0).tolist()), obs_std=tuple(spread.tolist()), exact_resume=True,
+        id=f"maze:{name}", obs_dim=4 if mass else 2, action_dim=2, episode_steps=layout.episode_steps,
+        control_dt=CONTROL_DT, position=("x", "y"), goal_box=(width / 2, height / 2),
+        physics=(("xy", 2), ("velocity", 2)) if mass else (("xy", 2),), obs_is_physics=True,
+        obs_mean=(*mean.tolist(), *at_rest), obs_std=(*spread.tolist(), *speeds), exact_resume=True,
         walls=tuple(map(tuple, layout.walls.tolist())),
     )  # fmt: skip
 
@@ -215,80 +246,88 @@ def _reset(seed: jax.Array, level: Level) -> jax.Array:
 
 
 @jax.jit
-def step_all(xy: Array, actions: Array, walls: Array) -> jax.Array:
-    """`step` of positions and actions (n, 2) in one maze: positions (n, 2)."""
-    return jax.vmap(lambda xy, action: step(State(xy, jnp.asarray(walls)), action).obs)(xy, actions)
+def step_all(states: Array, actions: Array, walls: Array) -> jax.Array:
+    """`step` of positions (n, 2), or `step_mass` of positions and velocities (n, 4), by actions (n, 2) in one maze: the
+    same afterwards."""
+    one = step_mass if states.shape[-1] == 4 else step
+    return jax.vmap(lambda state, action: one(State(state, jnp.asarray(walls)), action).obs)(states, actions)
 
 
 class MazeEnv(HostVectorEnv):
-    """`num_envs` points in the maze of a key of `LEVELS`, which see x and y, or with `_cells` after the name their
-    place cells. There is no reward: the environment returns 0."""
+    """`num_envs` points in the maze of a key of `LEVELS`; with `_mass` after the name they have inertia. They see x and
+    y, a mass its velocity too, or with `_cells` at the end place cells instead of x and y. There is no reward: the
+    environment returns 0."""
 
     def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
-        if name.removesuffix(CELLS) not in _MAZES:
-            known = [*_MAZES, *(f"{maze}{CELLS}" for maze in _MAZES)]
-            raise unknown("environment", f"maze:{name}", [f"maze:{maze}" for maze in known])
-        layout, level = _MAZES[name.removesuffix(CELLS)]
-        spec = _spec(name, layout)
-        self.sees_cells = name.endswith(CELLS)
+        moves = name.removesuffix(CELLS)
+        has_mass, self.sees_cells = moves.endswith(MASS), name.endswith(CELLS)
+        if moves.removesuffix(MASS) not in _MAZES:
+            raise unknown("environment", f"maze:{name}", [f"maze:{maze}{end}" for maze in _MAZES for end in ENDS])
+        layout, level = _MAZES[moves.removesuffix(MASS)]
+        spec = _spec(name, layout, has_mass)
         if self.sees_cells:
-            spec = replace(spec, obs_dim=layout.walls.size, obs_is_physics=False, obs_mean=None, obs_std=None)
+            dim = layout.walls.size + spec.obs_dim - 2
+            spec = replace(spec, obs_dim=dim, obs_is_physics=False, obs_mean=None, obs_std=None)
         super().__init__(spec if episode_steps is None else replace(spec, episode_steps=episode_steps), num_envs)
         self.walls = layout.walls
         self.level = jax.tree.map(jnp.asarray, level)  # On the device once, not at every call.
-        self.xy = np.zeros((num_envs, 2), np.float32)
+        self.state = np.zeros((num_envs, spec.physics_dim), np.float32)  # x, y, and of a mass its velocity
 
     def position(self) -> np.ndarray:
-        return self.xy.copy()
+        return self.state[:, :2].copy()
 
     def physics(self) -> np.ndarray:
-        return self.xy.astype(np.float64)
+        return self.state.astype(np.float64)
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
-        """A goal in a wall is that of the nearest free cell, at its centre."""
-        return self._observe(nearest_free(np.asarray(position, np.float64), self.walls).astype(np.float32))
+        """A goal in a wall is that of the nearest free cell, at its centre. A mass is at rest there."""
+        xy = nearest_free(np.asarray(position, np.float64), self.walls)
+        at_rest = np.zeros((len(xy), self.state.shape[1] - 2))
+        return self._observe(np.concatenate([xy, at_rest], axis=1).astype(np.float32))
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
-        self.xy[lane] = _reset(np.array(seed, np.uint32), self.level)
+        self.state[lane] = 0
+        self.state[lane, :2] = _reset(np.array(seed, np.uint32), self.level)
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.xy = np.array(step_all(self.xy, actions, self.level.walls))
+        self.state = np.array(step_all(self.state, actions, self.level.walls))
         return np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
 
     def _obs(self) -> np.ndarray:
-        return self._observe(self.xy)
+        return self._observe(self.state)
 
-    def _observe(self, xy: np.ndarray) -> np.ndarray:
-        return place_cells(xy, self.walls.shape) if self.sees_cells else xy.copy()
+    def _observe(self, state: np.ndarray) -> np.ndarray:
+        if not self.sees_cells:
+            return state.copy()
+        return np.concatenate([place_cells(state[:, :2], self.walls.shape), state[:, 2:]], axis=1)
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        return {"xy": self.xy.copy()}
+        return {"xy": self.state.copy()}  # Its name in runs from before there were masses.
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:
-        self.xy = np.array(state["xy"])
+        self.state = np.array(state["xy"])
 
 
 @dataclass(frozen=True)
-class MazeGoalTask(Task):
+class MazeGoalTask(PlaceTask):
     """1 per control step that ends within GOAL_RADIUS of a place that is the same in every episode, else 0."""
 
-    goal_position: tuple[float, float] = (0.0, 0.0)  # x, y in metres
+    def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
+        """Of the controller that value iteration finds, from `starts` over one episode."""
+        from urlrl.envs.maze_control import best_returns, returns, rollout, value_iteration
 
-    def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
-        return np.tile(self.goal_position, (len(clock), 1))
+        layout, goal = maze_layout(self.env), np.array(self.goal_position)
+        if starts.shape[1] == 4:
+            found = best_returns(layout.walls, starts, partial(place_reward, self.goal_position), layout.episode_steps)
+        else:
+            controller = value_iteration(layout.walls, goal)
+            found = returns(rollout(controller.act, layout.walls, starts, layout.episode_steps), goal)
+        return float(found.mean()), "value iteration"
 
-    def goal_obs(self, env: Any) -> np.ndarray:
-        return env.goal_obs(np.array([self.goal_position]))[0].astype(np.float32)
 
-    def ceiling(self) -> tuple[float, str]:
-        """Of the controller that value iteration finds, from the fixed start over one episode."""
-        from urlrl.envs.maze_control import returns, rollout, value_iteration
-
-        name = self.env.removeprefix("maze:").removesuffix(CELLS).removesuffix("_fixed")
-        layout, goal = LAYOUTS[name], np.array(self.goal_position)
-        controller = value_iteration(layout.walls, goal)
-        path = rollout(controller.act, layout.walls, layout.start[None], layout.episode_steps)
-        return float(returns(path, goal)[0]), "value iteration"
+def maze_layout(env: str) -> Layout:
+    """That of an environment `maze:*`."""
+    return _MAZES[env.removeprefix("maze:").removesuffix(CELLS).removesuffix(MASS)][0]
 
 
 def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
@@ -296,16 +335,18 @@ def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.nd
     return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
 
 
-def _reward(goal: tuple[float, float], physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+def place_reward(
+    goal: tuple[float, float], physics: np.ndarray, action: np.ndarray | None, radius: float = GOAL_RADIUS
+) -> np.ndarray:
+    """`near`, of physics rows (*B, P) that begin with x and y."""
     del action
-    return near(physics, np.array(goal))
+    return near(physics[..., :2], np.array(goal), radius)
 
 
 def maze_tasks() -> dict[str, MazeGoalTask]:
-    """By name, `maze_<layout>_goal_<1 to 5>`, and the same with `_cells` after the layout: acted out from its fixed
-    start."""
+    """By name, `maze_<layout>[_mass][_cells]_goal_<1 to 5>`: acted out from the layout's fixed start."""
     tasks = {}
-    for layout_name, end in product(LAYOUTS, ("", CELLS)):
+    for layout_name, end in product(LAYOUTS, ENDS):
         layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{end}"
         for number, (x, y) in enumerate(layout.goals.tolist(), 1):
             name = f"maze_{layout_name}{end}_goal_{number}"
@@ -313,7 +354,7 @@ def maze_tasks() -> dict[str, MazeGoalTask]:
                 name,
                 fixed,
                 (f"maze:{layout_name}{end}", fixed),
-                reward=partial(_reward, (x, y)),
+                reward=partial(place_reward, (x, y)),
                 episode_steps=layout.episode_steps,
                 option_steps=10,
                 goal_position=(x, y),

@@ -7,14 +7,16 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from urlrl.envs.maze import GOAL_RADIUS, MARGIN, STEP, cell, centre, near, step_all
+from urlrl.envs.maze import ACCELERATION, GOAL_RADIUS, MARGIN, STEP, cell, centre, near, step_all
 from urlrl.errors import UserError, check
 
 Policy = Callable[[np.ndarray], np.ndarray]  # positions (n, 2) to actions (n, 2)
+Reward = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # physics (n, 4), action: it is not looked at -> (n,)
 
 ARRIVED = 0.5  # m from the centre of its goal's cell, where a navigator takes another
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -142,7 +144,7 @@ def value_iteration(
     solid = np.kron(walls, np.ones((squares, squares), bool))
     at = np.argwhere(~solid)
     places = (centre(at, solid.shape) / squares).astype(np.float32)
-    actions = _actions(squares)
+    actions = _actions(round(STEP * squares))
     number = np.zeros(solid.shape, np.int32)
     number[tuple(at.T)] = np.arange(len(at))
     reached = _move_each(walls, places, actions)
@@ -154,6 +156,66 @@ def value_iteration(
     value = np.full(solid.shape, np.nan)
     value[tuple(at.T)] = values
     return Controller(walls, np.asarray(goal, np.float64), radius, gamma, value, actions)
+
+
+def best_returns(walls: np.ndarray, starts: np.ndarray, reward: Reward, num_steps: int) -> np.ndarray:
+    """What a mass that knows the maze and the reward is paid in `num_steps` steps, without a discount: (n,) of starts
+    (n, 4), x, y, vx, vy.
+
+    By value iteration over the steps that are left, on a lattice: squares of 1 / SQUARES m, velocities and
+    accelerations in multiples of 1 / SQUARES m/s. What is rounded is where a wall has stopped a mass. The returns are
+    what the controller then gets from the starts, in the maze itself and by the reward itself; a policy of finer
+    accelerations may get a little more.
+    """
+    lattice = _lattice(walls.tobytes(), walls.shape)
+    paid = np.float32(reward(lattice.reached, None)).reshape(lattice.leads_to.shape)
+    values = [np.zeros(len(paid), np.float32)]  # with 0, 1, ... steps left
+    for _ in range(num_steps - 1):
+        values.append((paid + values[-1][lattice.leads_to]).max(axis=1))
+    state, total = np.float32(starts), np.zeros(len(starts))
+    for left in reversed(range(num_steps)):
+        reached = _move_each(walls, state, lattice.actions)
+        scores = reward(reached, None) + values[left][lattice.find(reached)]
+        best = scores.reshape(len(state), -1).argmax(axis=1)
+        state = reached.reshape(len(state), -1, 4)[np.arange(len(state)), best]
+        total += reward(state, None)
+    return total
+
+
+SQUARES = 4  # of a mass's lattice, per metre and per m/s
+
+
+class Lattice(NamedTuple):
+    """N states of a mass, and all that it can do in them."""
+
+    actions: np.ndarray  # (A, 2), float32
+    reached: np.ndarray  # (N * A, 4), float32: by each action from each state
+    leads_to: np.ndarray  # (N, A), int32: numbers of the states nearest to these
+    number: np.ndarray  # (squares in y, squares in x, speeds, speeds), int32: of each state
+
+    def find(self, states: np.ndarray) -> np.ndarray:
+        """Numbers (n,) of the states that are nearest to (n, 4)."""
+        row, column = cell(states[:, :2] * np.float32(SQUARES), self.number.shape[:2])
+        vx, vy = np.rint((states[:, 2:].T + STEP) * SQUARES).astype(int)
+        return self.number[row, column, vx, vy]
+
+
+@cache
+def _lattice(walls_bytes: bytes, shape: tuple[int, int]) -> Lattice:
+    walls = np.frombuffer(walls_bytes, bool).reshape(shape)
+    solid = np.kron(walls, np.ones((SQUARES, SQUARES), bool))
+    xy = centre(np.argwhere(~solid), solid.shape) / SQUARES
+    most = round(STEP * SQUARES)
+    speeds = np.arange(-most, most + 1) / SQUARES
+    velocities = np.stack(np.meshgrid(speeds, speeds, indexing="ij"), axis=-1).reshape(-1, 2)
+    places, ways = np.repeat(xy, len(velocities), axis=0), np.tile(velocities, (len(xy), 1))
+    states = np.concatenate([places, ways], axis=1).astype(np.float32)
+    actions = _actions(round(ACCELERATION * SQUARES))
+    number = np.zeros((*solid.shape, len(speeds), len(speeds)), np.int32)
+    number[~solid] = np.arange(len(states)).reshape(len(xy), len(speeds), len(speeds))
+    reached = _move_each(walls, states, actions)
+    lattice = Lattice(actions, reached, np.zeros((0, 0), np.int32), number)
+    return lattice._replace(leads_to=lattice.find(reached).reshape(len(states), -1))
 
 
 def _backups(reward: np.ndarray, leads_to: np.ndarray, gamma: float, horizon: int | None) -> np.ndarray:
@@ -170,20 +232,20 @@ def _backups(reward: np.ndarray, leads_to: np.ndarray, gamma: float, horizon: in
     return values
 
 
-def _actions(squares: int) -> np.ndarray:
-    """(A, 2) float32: all moves by whole squares. Of equally good ones the first is chosen: to stay, else the fastest.
+def _actions(most: int) -> np.ndarray:
+    """(A, 2) float32: all moves by whole squares, `most` of them per axis at full action. Of equally good ones the
+    first is chosen: to stay, else the fastest.
 
     Who has time to spare keeps it for the end of the way: there the point may be paid before all of its square is.
     """
-    most = round(STEP * squares)
     moves = np.stack(np.meshgrid(*[np.arange(-most, most + 1)] * 2), axis=-1).reshape(-1, 2)
     speed, length = np.abs(moves).max(axis=1), np.square(moves).sum(axis=1)
     return (moves[np.lexsort((length, -speed, speed > 0))] / most).astype(np.float32)
 
 
-def _move_each(walls: np.ndarray, xy: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """(n * A, 2): each of positions (n, 2) after each of actions (A, 2)."""
-    return np.asarray(step_all(np.repeat(xy, len(actions), axis=0), np.tile(actions, (len(xy), 1)), walls))
+def _move_each(walls: np.ndarray, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """(n * A, s): each of states (n, s), of a point or a mass, after each of actions (A, 2)."""
+    return np.asarray(step_all(np.repeat(states, len(actions), axis=0), np.tile(actions, (len(states), 1)), walls))
 
 
 def rollout(policy: Policy, walls: np.ndarray, start: np.ndarray, num_steps: int) -> np.ndarray:

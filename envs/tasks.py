@@ -71,8 +71,10 @@ class Task:
         del env
         return None
 
-    def ceiling(self) -> tuple[float, str] | None:
-        """A return that is hard to exceed, and whose it is; None where none is known."""
+    def ceiling(self, starts: np.ndarray) -> tuple[float, str] | None:
+        """A return that is hard to exceed, and whose it is, as a mean over episodes that start at these physics rows
+        (n, physics); None where none is known."""
+        del starts
         return None if self.expert is None else (self.expert, "published expert")
 
     def score(self, moment: Moment) -> np.ndarray:
@@ -122,6 +124,19 @@ class GoalTask(Task):
         goal = self.goal(moment.context, moment.clock - 1)
         inside = np.linalg.norm(moment.physics[:, : self.position] - goal, axis=1) <= self.radius
         return self.pays * (inside & (moment.clock >= self.first))
+
+
+@dataclass(frozen=True)
+class PlaceTask(Task):
+    """A reward for being at a place that is the same in every episode."""
+
+    goal_position: tuple[float, float] = (0.0, 0.0)  # x, y in metres
+
+    def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+        return np.tile(self.goal_position, (len(clock), 1))
+
+    def goal_obs(self, env: Any) -> np.ndarray:
+        return env.goal_obs(np.array([self.goal_position]))[0].astype(np.float32)
 
 
 HURDLES = np.array(HALF_CHEETAH_HURDLE.hurdles)  # x in m; those at x >= 0 count
@@ -276,6 +291,12 @@ def _maze(name: str) -> Task:
     return maze_tasks()[name]
 
 
+def _fre(name: str) -> Task:
+    from urlrl.envs.fre_tasks import fre_task  # It imports this file.
+
+    return fre_task(name)
+
+
 def _urlb(name: str) -> Task:
     from urlrl.envs.urlb import urlb_task  # Imports dm_control: the other tasks need not.
 
@@ -290,7 +311,12 @@ def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
-MAZES = tuple(f"{name}{end}" for name in ("8x8", "rooms", "medium", "large") for end in ("", "_cells"))
+MAZES = tuple(
+    f"{name}{mass}{cells}"
+    for name in ("8x8", "rooms", "rings", "medium", "large")
+    for mass in ("", "_mass")
+    for cells in ("", "_cells")
+)
 MAZE_TASKS = {name: tuple(f"maze_{name}_goal_{i}" for i in range(1, 6)) for name in MAZES}
 ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
     "walker": _each("walker", ("stand", "walk", "run", "flip")),
@@ -298,6 +324,18 @@ ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
     "quadruped": _each("quadruped", ("stand", "walk", "run", "jump")),
     "jaco": _each("jaco_site_reach", _CORNERS),  # ExORL's version: 42-d observations
     "point_mass_maze": _each("point_mass_maze_reach", _CORNERS),
+}
+# FRE's kinds of rewards: what is held out from the functions that it is pretrained on.
+_NUMBERS = tuple(map(str, range(1, 6)))
+_FRE_BOTH = (
+    *_each("move", ("left", "right", "up", "down")), *_each("simplex", _NUMBERS),
+    *_each("path", ("edges", "loop", "center")),
+)  # fmt: skip
+_FRE_MAZE = (*_each("reach", _NUMBERS), *_each("linear", _NUMBERS), *_FRE_BOTH)
+_FRE_PLACES = _each("reach", ("bottom", "left", "top", "center", "right"))
+FRE_TASKS = {
+    **{f"maze-rings_mass{end}": _each(f"maze_rings_mass{end}", _FRE_MAZE) for end in ("", "_cells")},
+    "antmaze-large": _each("antmaze_large", (*_FRE_PLACES, *_FRE_BOTH)),
 }
 URLB_TASKS = {
     "walker": ZERO_SHOT_TASKS["walker"],
@@ -313,6 +351,7 @@ TASKS: dict[str, Callable[[], Task]] = {
         for names in table.values()
         for name in names
     },
+    **{name: partial(_fre, name) for names in FRE_TASKS.values() for name in names},
     **{name: partial(_maze, name) for names in MAZE_TASKS.values() for name in names},
 }
 

@@ -2,7 +2,8 @@
 
 Updates run as in training: one scanned, donated call (`urlrl.training.loop`) on stacked batches that come from host
 memory, at the sizes of dm_control's walker and a batch of 1024. FLOPs are XLA's count of one update, elementwise work
-included. The rate of float32 matrix products, (1024, W) @ (W, W) in a chain, is measured in turns with them.
+included; FRE's two phases are measured apart. Memory is what the call needs by XLA's count: agent, batches, and what it
+works in. The rate of float32 matrix products, (1024, W) @ (W, W) in a chain, is measured in turns with them.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from benchmark_common import Contender, interleave, load_average, show, spread
 from rich.table import Table
 
 from urlrl.agents import find_agent
+from urlrl.agents.fre import FRE
 from urlrl.presets import preset
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.loop import learn
@@ -23,25 +25,34 @@ from urlrl.types import Transition
 
 OBS, ACTION, BATCH = 24, 6, 1024  # dm_control's walker
 SEED = 0
-AGENTS = {"hilp": ("hilp", "antmaze-paper"), "hilp-zsrl": ("sf", "hilp-zsrl"), "fb": ("fb", "fb")}  # published presets
+AGENTS = {  # published presets, and what else is set
+    "hilp": ("hilp", "antmaze-paper", {}),
+    "hilp-zsrl": ("sf", "hilp-zsrl", {}),
+    "fb": ("fb", "fb", {}),
+    "fre, encoder": ("fre", "exorl-walker-paper", {"warmup": 2**30}),
+    "fre, policy": ("fre", "exorl-walker-paper", {"warmup": 0}),
+}
 
 
 class Learner:
     """An agent on `updates` batches of noise; each `run` continues with the agent of the one before."""
 
     def __init__(self, name: str, width: int, updates: int, batch: int):
-        agent, preset_name = AGENTS[name]
+        agent, preset_name, options = AGENTS[name]
         config = preset(agent, preset_name).agent
         names = {field.name for field in dataclasses.fields(config)}
         halves = {field: width // 2 for field in ("backward_width", "feature_width") if field in names}  # as published
-        config = dataclasses.replace(config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves)
+        config = dataclasses.replace(
+            config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves, **options
+        )
         rng = np.random.default_rng(SEED)
         normal = lambda *shape: rng.standard_normal((updates, batch, *shape)).astype(np.float32)  # noqa: E731
         ones, obs = np.ones((updates, batch), np.float32), normal(OBS)
         steps = np.full((updates, batch), 5, np.int32)
         self.batches = Transition(
-            obs, np.tanh(normal(ACTION)), 0 * ones, ones, obs + 0.1 * normal(OBS), normal(0), normal(OBS), steps
-        )
+            obs, np.tanh(normal(ACTION)), 0 * ones, ones, obs + 0.1 * normal(OBS), normal(0), normal(OBS), steps,
+            normal(config.batch.futures, OBS),
+        )  # fmt: skip
         example = jax.tree.map(lambda x: x[0], self.batches)
         self.key = jax.random.key(SEED)
         create = partial(find_agent(agent)[0].create, config)
@@ -55,8 +66,17 @@ class Learner:
         )
 
     def flops(self) -> float:
-        """XLA's count for one update: it counts a scan's body once."""
-        return learn.lower(self.agent, self.batches, self.key).cost_analysis()["flops"]
+        """XLA's count for one update: it counts a scan's body once, and of two branches the larger one."""
+        if not isinstance(self.agent, FRE):
+            return learn.lower(self.agent, self.batches, self.key).cost_analysis()["flops"]
+        phase = FRE.improve_encoding if self.agent.config.warmup else FRE.improve_policy
+        batch = jax.tree.map(lambda x: x[0], self.batches)
+        return jax.jit(phase).lower(self.agent, batch, self.key).cost_analysis()["flops"]
+
+    def memory(self) -> float:
+        """MiB, by XLA's count: arguments, which the results replace, and what the call works in."""
+        found = learn.lower(self.agent, self.batches, self.key).compile().memory_analysis()
+        return (found.argument_size_in_bytes + found.temp_size_in_bytes) / 2**20
 
 
 def gemm_chain(width: int, batch: int, flops: float) -> Contender:
@@ -79,6 +99,7 @@ def measure_one(name: str, width: int, updates: int, batch: int, repeats: int, s
         "agent": name, "width": width, "batch": batch, "updates_per_call": updates, "seed": SEED,
         "load_average": [load, load_average()],
         "flops": {"unit": "FLOP per update, XLA's count", "value": flops},
+        "memory": {"unit": "MiB, agent, batches and temporaries", "value": learner.memory()},
         "gemm": spread(rate, "GFLOP/s"),
         "floor_ms": {"unit": "ms per update at the best GEMM rate", "value": 1e-6 * flops / rate.max()},
         "update": spread(ms, "ms per update"),
@@ -97,7 +118,7 @@ def measure(
 
 def table(rows: list[dict[str, Any]]) -> Table:
     out = Table(
-        "agent", "width", "batch", "MFLOP", "GEMM, GFLOP/s", "floor, ms", "update, ms", "of GEMM", "load",
+        "agent", "width", "batch", "MFLOP", "GEMM, GFLOP/s", "floor, ms", "update, ms", "of GEMM", "MiB", "load",
         title="One update of an offline agent, median (quartiles); the floor is its FLOPs at the best GEMM rate",
     )  # fmt: skip
     for row in rows:
@@ -110,6 +131,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{row['floor_ms']['value']:.1f}",
             show(row["update"], 1),
             show(row["fraction_of_gemm"]),
+            f"{row['memory']['value']:,.0f}",
             f"{row['load_average'][1]:.1f}",
         )
     return out

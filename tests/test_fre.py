@@ -226,8 +226,9 @@ def test_the_encoder_learns_first_and_then_stays():
 def test_what_tells_a_reward():
     """The state, later states of its episode, then states of the batch."""
     agent, batch = make_agent(), jax.tree.map(lambda x: x[0], batches(1))
-    states, asked = agent._states(jnp.asarray(batch.obs), jnp.asarray(batch.future), jax.random.key(0))
-    assert states.shape == (12, 8, OBS) and asked.shape == (12, 4, OBS)
+    states, labels = agent._draw(batch, jax.random.key(0))
+    assert states.shape == (12, 8, OBS) and labels.decode_states.shape == (12, 4, OBS)
+    asked = labels.decode_states[:, 1:]  # The first may be a goal.
     assert np.array_equal(states[:, 0], batch.obs) and np.array_equal(states[:, 1:4], batch.future)
     known = {row.tobytes() for row in batch.obs}
     assert all(

@@ -71,6 +71,12 @@ _FRE_MAZE = FREConfig(
     rewards=("goal", "near", "mlp"), position=(0, 1), goal_radius=0.45, mlp_scale=4.0, encoder_width=64, warmup=8_000,
     width=128, depth=2, lr=1e-3, gamma=0.95, tau=0.005, position_bins=16, position_range=(-1.8, 1.8),
 )  # fmt: skip
+# Position and velocity in standard deviations, so 1 m is 0.4 of x and y: the radius of goals.
+_FRE_MASS = replace(_FRE_MAZE, rewards=("goal", "linear", "mlp"), goal_radius=0.4)
+_FRE_QUICK = FREConfig(
+    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), mlp_scale=4.0, encoder_width=64,
+    warmup=8_000, width=256, depth=2, lr=5e-4, gamma=0.98, tau=0.005,
+)  # fmt: skip
 _CONSERVATIVE = FBConfig(
     batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
 )  # fmt: skip
@@ -192,6 +198,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
             f"{_FRE}, ExORL cheetah",
             _HOURS,
         ),
+        "maze-mass-quick": Preset(
+            _offline(_FRE_MASS, "fre", steps=32_000, normalizer="fit"), _QUICK, _MINUTES
+        ),
+        "walker-quick": Preset(
+            _offline(replace(_FRE_QUICK, goal_radius=5.4), "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
+        ),
+        "cheetah-quick": Preset(
+            _offline(replace(_FRE_QUICK, goal_radius=1.44), "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
+        ),
         "maze-quick": Preset(
             _offline(_FRE_MAZE, "fre", steps=20_000, normalizer="fit"),
             "for first steps on maze:rooms, x and y as observations",
@@ -214,18 +229,21 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cheetah": Preset(
             _data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, updates=0), _QUICK, "a minute"
         ),
-        "maze-rooms": Preset(
-            replace(
-                _data(UniformConfig(), "uniform", "maze:rooms_cells", 20_000, updates=0), num_envs=10, rollout_steps=200
-            ),
-            "the named maze of the learning tests",
-            "seconds",
-        ),
-        "maze-rooms-xy": Preset(
-            replace(_data(UniformConfig(), "uniform", "maze:rooms", 20_000, updates=0), num_envs=10, rollout_steps=200),
-            "the same, seen as x and y",
-            "seconds",
-        ),
+        **{
+            f"maze-{name}": Preset(
+                replace(
+                    _data(UniformConfig(), "uniform", env, steps, updates=0), num_envs=10, rollout_steps=200
+                ),
+                source,
+                "seconds",
+            )
+            for name, env, steps, source in (
+                ("rooms", "maze:rooms_cells", 20_000, "the named maze of the learning tests"),
+                ("rooms-xy", "maze:rooms", 20_000, "the same, seen as x and y"),
+                ("rings-mass", "maze:rings_mass", 50_000, "the point-mass maze of FRE's tasks"),
+                ("rings-mass-cells", "maze:rings_mass_cells", 50_000, "the same, seen by place cells"),
+            )
+        },
     },
 }  # fmt: skip
 

@@ -19,7 +19,8 @@ from urlrl.types import PlayEnv, RewardPrompt, Trajectory, Transition
 LARGEST = float(np.finfo(np.float32).max)
 DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
 EPISODES = 16  # what the command line watches
-HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown
+HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown, at least
+LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what judges its reading is not
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, physics), action (n, act) -> (n,)
 
@@ -47,35 +48,42 @@ def play_random(env: PlayEnv, seed: int) -> Trajectory:
     return _episodes(env, uniform(env.env_spec.action_dim), stream(seed, "prompt, random"), seed)
 
 
+def starts(env: PlayEnv, seed: int) -> np.ndarray:
+    """Where the episodes of `play` start: physics rows (n, physics)."""
+    env.reset(seed=env_seed(seed, "prompt"))
+    return env.physics()
+
+
 def _episodes(env: PlayEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
     return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)
 
 
 def labelled_count(samples: int) -> int:
     """How many transitions to label, so that `samples` of them are shown and the others held out."""
-    return round(samples / (1 - HELD_OUT))
+    return max(round(samples / (1 - HELD_OUT)), LABELLED)
 
 
-def read_reward(agent: Any, steps: Transition, seed: int) -> tuple[Any, dict[str, Any]]:
-    """The task that an agent makes of labelled transitions (n, ...), and how well it explains those held out.
+def read_reward(agent: Any, steps: Transition, samples: int, seed: int) -> tuple[Any, dict[str, Any]]:
+    """The task that an agent makes of `samples` of these labelled transitions (n, ...), and how well it explains the
+    others. Of too few, a share of HELD_OUT is not shown. More samples are the same ones, and further ones.
 
     Returns:
-        the task, and {"samples", "held_out", "r2"}: 1 - residual / variance of the held-out rewards, None where these
-        are all equal.
+        the task, and {"samples", "held_out", "r2"}: all of them, how many were not shown, and 1 - residual / variance
+        of the rewards of these, None where they are all equal.
 
     Raises:
         UnsupportedPrompt: the agent cannot be asked for rewards.
-        UserError: all rewards are equal.
+        UserError: all rewards that it would be shown are equal.
     """
     n = len(steps.reward)
-    if np.ptp(steps.reward) == 0:
-        raise UserError(
-            f"The reward is {steps.reward[0]:.6g} in all of {n:,} transitions of the run: expected one that differs "
-            f"between states that the run has seen."
-        )
     order = np.random.default_rng(env_seed(seed, "prompt, held out")).permutation(n)
-    cut = np.split(order, [max(1, int(HELD_OUT * n))])
+    cut = np.split(order, [max(n - samples, 1, int(HELD_OUT * n))])
     held_out, shown = (jax.tree.map(lambda x, rows=rows: x[rows], steps) for rows in cut)
+    if np.ptp(shown.reward) == 0:
+        raise UserError(
+            f"The reward is {shown.reward[0]:.6g} in all of {len(shown.reward):,} transitions that were drawn of the "
+            f"run: expected one that differs between them."
+        )
     task = agent.read(RewardPrompt(shown), shown, stream(seed, "prompt, read"))
     predicted = np.asarray(jax.jit(type(agent).predict_reward)(agent, task, held_out), np.float64)
     return task, {"samples": n, "held_out": len(predicted), "r2": r2(held_out.reward, predicted)}

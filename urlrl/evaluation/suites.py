@@ -26,13 +26,17 @@ class ZeroShotSuite:
 
 
 def make_suites(
-    exorl: dict[str, tuple[str, ...]], mazes: dict[str, tuple[str, ...]], ogbench: dict[str, tuple[str, ...]]
+    exorl: dict[str, tuple[str, ...]],
+    mazes: dict[str, tuple[str, ...]],
+    ogbench: dict[str, tuple[str, ...]],
+    fre: dict[str, tuple[str, ...]],
 ) -> dict[str, ZeroShotSuite]:
     """The protocols, by name, of these groups of tasks."""
     suites = [
         *(ZeroShotSuite(f"exorl-v1/{domain}", tasks) for domain, tasks in exorl.items()),
         *(ZeroShotSuite(f"maze-v1/{layout}", tasks, GOALS) for layout, tasks in mazes.items()),
         *(ZeroShotSuite(f"ogbench-v1/{name}", tasks, GOALS, episodes=10) for name, tasks in ogbench.items()),
+        *(ZeroShotSuite(f"fre-v1/{name}", tasks, GOALS, samples=32) for name, tasks in fre.items()),
     ]
     return {suite.name: suite for suite in suites}
 

@@ -47,6 +47,8 @@ RECIPES: dict[str, tuple[Explored, ...] | Navigated] = {
     "cheetah-random": (Explored("uniform", "cheetah"),),
     "maze-rooms-random": (Explored("uniform", "maze-rooms"),),
     "maze-rooms-xy-random": (Explored("uniform", "maze-rooms-xy"),),
+    "maze-rings-mass-random": (Explored("uniform", "maze-rings-mass"),),
+    "maze-rings-mass-cells-random": (Explored("uniform", "maze-rings-mass-cells"),),
     "maze-8x8-navigate": Navigated("8x8", 100_000),
     "maze-medium-navigate": Navigated("medium", 200_000),
     "maze-large-navigate": Navigated("large", 400_000),

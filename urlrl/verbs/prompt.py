@@ -74,8 +74,8 @@ def prompt(
         reward: an expression of `list_features(run)`, as in "vx * upright - 0.1 * energy".
         goal: metres by coordinate.
         demo: observations (T, obs) of one episode, or a .safetensors, .npy or .csv file of them.
-        samples: how many of the run's transitions the agent is shown, labelled with the reward; a quarter as many
-            more are held out from it.
+        samples: how many of the run's transitions the agent is shown, labelled with the reward; others are held out
+            from it.
         seed: of the samples, resets and random actions.
         step: which checkpoint; None is the newest that is whole.
         out: folder of `result.json` and `trajectory.png`; None is `<run>/prompts/<name>`.
@@ -93,7 +93,7 @@ def prompt(
     video, json_file = (None if file is None else Path(file) for file in (video, json_file))
     _check_outputs(video, json_file)
     check("seed", seed, 0, MAX_SEED)
-    check("samples", samples, 10)
+    check("samples", samples, 2)
     given = [name for name, value in (("reward", reward), ("goal", goal), ("demo", demo)) if value is not None]
     if len(given) != 1:
         raise UserError(f"The prompt is {' and '.join(given) or 'missing'}: expected one reward, goal or demo.")
@@ -137,7 +137,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
         return expression(dict(zip(expression.names, evaluate(chosen, physics, action))))
 
     labels = reward(rows["next_physics"], rows["action"].astype(np.float64))
-    task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.seed)
+    task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.samples, asked.seed)
     episodes = _watch(asked, task, prompting.play_random(asked.env, asked.seed))
     measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward)
     along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes))

@@ -14,7 +14,16 @@ from rich.table import Table
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
 from urlrl.data.replay import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
-from urlrl.envs.tasks import MAZE_TASKS, ZERO_SHOT_TASKS, Task, TaskEnv, check_runs_on, find_task, make_task_env
+from urlrl.envs.tasks import (
+    FRE_TASKS,
+    MAZE_TASKS,
+    ZERO_SHOT_TASKS,
+    Task,
+    TaskEnv,
+    check_runs_on,
+    find_task,
+    make_task_env,
+)
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
@@ -29,7 +38,7 @@ from urlrl.verbs.data import best_returns
 from urlrl.verbs.runs import Loaded, load_checkpoint, past, run_dataset
 
 SUITES = make_suites(
-    ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}
+    ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}, FRE_TASKS
 )
 
 PLAN = 3  # recursions of planning where the agent's config has none, as in HILP's paper
@@ -63,7 +72,7 @@ def evaluate_suite(
     check("seed", seed, 0, MAX_SEED)
     protocol = find_suite(suite, SUITES)
     count = protocol.samples if samples is None else samples
-    check("samples", count, 10)
+    check("samples", count, 2)
     enable_compilation_cache()
     loaded, tasks = load_checkpoint(run, step), [find_task(name) for name in protocol.tasks]
     for task in tasks:
@@ -75,13 +84,13 @@ def evaluate_suite(
     rows = past(run, loaded, wanted, seed)
     if rows is None:
         raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
-    if (held := len(rows["reward"])) < wanted:
+    if round((held := len(rows["reward"])) * (1 - prompting.HELD_OUT)) < count:
         notes.append(f"The data holds {held:,} transitions: prompts show {1 - prompting.HELD_OUT:.0%} of them.")
     found: list[dict[str, Any]] = []
     with closing(progress):
         for done, task in enumerate(tasks):
             progress.update(f"{task.name}: {done} of {len(tasks)} tasks done")
-            found += _score_task(loaded, task, protocol, rows, seed, notes, progress)
+            found += _score_task(loaded, task, protocol, rows, count, seed, notes, progress)
     result = {
         "suite": suite,
         "protocol": to_json(protocol),
@@ -115,22 +124,29 @@ def _origin(run: Path | str, loaded: Loaded) -> dict[str, Any]:
 
 
 def _score_task(
-    loaded: Loaded, task: Task, protocol: ZeroShotSuite, rows: Rows, seed: int, notes: list[str], progress: Progress
+    loaded: Loaded,
+    task: Task,
+    protocol: ZeroShotSuite,
+    rows: Rows,
+    samples: int,
+    seed: int,
+    notes: list[str],
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """A row for each kind of prompt that the agent answers."""
-    around = {
-        "floors": measure_floors(task, protocol.floor_episodes),
-        "ceiling": task.ceiling(),
-        "best_in_data": _best_in_data(loaded, task),
-    }
     found = []
     with closing(make_task_env(task, protocol.episodes, root_position=loaded.config.root_position)) as env:
+        around = {
+            "floors": measure_floors(task, protocol.floor_episodes),
+            "ceiling": task.ceiling(prompting.starts(env, seed)),
+            "best_in_data": _best_in_data(loaded, task),
+        }
         for kind in protocol.prompts:
             agent = _variant(loaded.agent, kind)
-            if agent is None:
+            if agent is None or (kind != "reward" and task.goal_obs(env) is None):
                 continue
             try:
-                told = _read(kind, agent, task, env, rows, seed)
+                told = _read(kind, agent, task, env, rows, samples, seed)
             except UserError as error:  # The agent cannot be asked so, or the data says nothing of this reward.
                 note = str(error) if isinstance(error, UnsupportedPrompt) else f"{task.name}: {error}"
                 notes += [] if note in notes else [note]
@@ -151,14 +167,13 @@ def _variant(agent: Any, kind: PromptKind) -> Any | None:
 
 
 def _read(
-    kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, seed: int
+    kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, samples: int, seed: int
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the agent makes of the task, and how well that explains its reward."""
     if kind == "reward":
-        return prompting.read_reward(agent, labelled(rows, task), seed)
+        return prompting.read_reward(agent, labelled(rows, task), samples, seed)
     goal = task.goal_obs(env)
-    if goal is None:
-        raise UserError(f"Task '{task.name}' has no goal that an observation shows: expected a reward prompt.")
+    assert goal is not None, task.name
     seen: Transition = relabelled(rows, rows["reward"])
     return agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
 
