@@ -305,10 +305,8 @@ def test_rewards_pay_for_the_state_that_acts(monkeypatch):
     agent = make_agent(dataclasses.replace(CONFIG, warmup=0, rewards=("goal",), goal_radius=2.0))
     monkeypatch.setattr(type(agent.iql), "update", spy)
     batch = jax.tree.map(lambda x: x[0], batches(1))
-    obs, future = jnp.asarray(batch.obs), jnp.asarray(batch.future)
-    states, asked = agent._states(obs, future, jax.random.key(4))
-    labels = label(agent.config.priors(), jax.random.key(5), states, asked)
-    agent._improve_policy(batch, obs, batch.next_obs, states, labels, jax.random.key(6))
+    agent.improve_policy(batch, jax.random.key(4))
+    states, labels = agent._draw(batch, jax.random.split(jax.random.key(4))[0])
     assert np.array_equal(seen["reward"], labels.encode[:, 0]) and 0 < labels.ends.mean() < 1
     assert np.array_equal(seen["discount"], (labels.encode[:, 0] != 0).astype(np.float32))
     w, _ = agent.encoder(states, labels.encode)

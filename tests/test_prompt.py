@@ -92,17 +92,40 @@ class Linear(SimpleNamespace):
         return task[0] * batch.obs[:, 0] + task[1]
 
 
-def test_a_fifth_is_held_out(monkeypatch):
+def test_what_is_not_shown_is_held_out_a_fifth_at_least(monkeypatch):
     monkeypatch.setattr(prompting.jax, "jit", lambda function: function)
     rng = np.random.default_rng(0)
     obs, noise = rng.standard_normal((100, 2)), 0.1 * rng.standard_normal(100)
     column = np.zeros(100)
     steps = Transition(obs, column[:, None], 3 * obs[:, 0] + 1 + noise, column + 1, obs, column[:, None])
     agent = Linear()
-    _, fit = prompting.read_reward(agent, steps, seed=0)
-    assert (fit["samples"], fit["held_out"], agent.shown) == (100, 20, 80) and 0.99 < fit["r2"] < 1
-    with pytest.raises(UserError, match="The reward is 2 in all of 100 transitions"):
-        prompting.read_reward(agent, steps._replace(reward=column + 2), seed=0)
+    for samples, shown in ((30, 30), (80, 80), (100, 80)):
+        _, fit = prompting.read_reward(agent, steps, samples, seed=0)
+        assert (fit["samples"], fit["held_out"], agent.shown) == (100, 100 - shown, shown) and 0.98 < fit["r2"] < 1
+    with pytest.raises(UserError, match="The reward is 2 in all of 30 transitions"):
+        prompting.read_reward(agent, steps._replace(reward=column + 2), 30, seed=0)
+
+
+def test_more_samples_are_the_same_ones_and_further_ones():
+    class Keeps:
+        def read(self, given, seen, key):
+            self.shown = given.steps.reward
+            return jnp.float32(0)
+
+        def predict_reward(self, task, batch):
+            return task + 0 * batch.reward
+
+    kept, n = [], 200
+    numbers = np.arange(n, dtype=np.float32)
+    steps = Transition(numbers[:, None], numbers[:, None], numbers, numbers, numbers[:, None], numbers[:, None])
+    for samples in (4, 32, 150):
+        agent = Keeps()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(prompting.jax, "jit", lambda function: function)
+            prompting.read_reward(agent, steps, samples, seed=0)
+        kept.append(set(agent.shown.tolist()))
+    assert [len(some) for some in kept] == [4, 32, 150] and kept[0] < kept[1] < kept[2]
+    assert prompting.labelled_count(32) == prompting.labelled_count(5120) == 6400
 
 
 @pytest.mark.parametrize(
@@ -143,7 +166,7 @@ def test_a_reward(run, capsys, tmp_path):
     (made,) = [path for path in folder.iterdir() if path.name.startswith("vx-0-01-energy-")]
     assert {path.name for path in made.iterdir()} == {"result.json", "trajectory.png"}
     assert json.loads((made / "result.json").read_text()) == json.loads((tmp_path / "r.json").read_text()) == found
-    assert found["kind"] == "reward" and found["fit"]["samples"] == 250 and found["fit"]["held_out"] == 50
+    assert found["kind"] == "reward" and found["fit"]["samples"] - found["fit"]["held_out"] == 200
     assert found["tail"] == pytest.approx(0.99**15) and found["episode_steps"] == 15
     assert found["return"]["low"] < found["return"]["mean"] < found["return"]["high"]
     assert np.linalg.norm(found["z"]) == pytest.approx(1) and abs(found["return"]["mean"]) <= 15.15
