@@ -15,7 +15,7 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
 from urlrl.learners.reward_encoder import RewardEncoder, kl, reward_bin
-from urlrl.learners.reward_priors import PRIORS, Reward, States, find_prior, goal, label, linear, mlp
+from urlrl.learners.reward_priors import PRIORS, Reward, States, field, find_prior, goal, label, linear, mlp
 from urlrl.training.loop import learn
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
 
@@ -161,6 +161,24 @@ def test_random_networks_differ_and_stay_in_bounds():
     assert np.abs(np.corrcoef(varied) - np.eye(50)).mean() < 0.4
 
 
+def test_fields_are_linear_in_the_rest_by_weights_of_the_place():
+    about = dataclasses.replace(ABOUT, mlp_scale=5.0)
+    rng = np.random.default_rng(0)
+    place, rest = rng.standard_normal((300, 2)), 0.1 * rng.standard_normal((300, OBS - 2))
+
+    def at(rest):
+        return drawn(field, num=60, about=about, at=jnp.float32(np.concatenate([place, rest], axis=1)))
+
+    none, once, twice = at(0 * rest), at(rest), at(2 * rest)
+    inside = np.abs(np.stack([none, once, twice])).max(axis=0) < 1  # where nothing is clipped
+    assert inside.mean() > 0.4 and np.abs(once).max() <= 1
+    np.testing.assert_allclose((twice - none)[inside], 2 * (once - none)[inside], atol=1e-5)
+    slopes = (once - none) / rest.sum(axis=1)
+    assert np.median(np.abs(once - none)[inside]) > 0.01 and np.median(slopes.std(axis=1)) > 0.5  # by the place
+    with pytest.raises(UserError, match="Rewards 'field' depend on the position: expected position to name"):
+        find_prior("field", States())
+
+
 def test_goals_are_states_that_tell_the_reward():
     states = jnp.outer(jnp.arange(32.0), jnp.ones(OBS))  # Row i is i.
     chosen = jax.vmap(lambda key: goal(key, states, ABOUT).special[0])(jax.random.split(jax.random.key(0), 20_000))
@@ -204,7 +222,7 @@ def test_a_prior_of_ones_own():
         dataclasses.replace(CONFIG, rewards=("gaol",))
     with pytest.raises(UserError, match="Cannot import the reward prior"):
         dataclasses.replace(CONFIG, rewards=("nowhere:prior",))
-    assert set(PRIORS) == {"goal", "near", "linear", "mlp"}
+    assert set(PRIORS) == {"goal", "near", "linear", "mlp", "field"}
 
 
 # --- the agent --------------------------------------------------------------------------------------------------------

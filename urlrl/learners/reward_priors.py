@@ -1,5 +1,5 @@
 """Reward functions to learn from where nobody gives any: FRE's three families (https://arxiv.org/abs/2402.17135), and
-one of ours.
+two of ours.
 
 A prior is one function `prior(key, states) -> Reward`: it draws one reward function. `states` (K, obs) are those that
 the function will be told by: a later part of an episode from states[0] on, then states from anywhere, so a goal among
@@ -16,6 +16,8 @@ own, an importable "module:function", stands beside the names of `PRIORS` in an 
 | near   | the same g; ours: so most of our tasks pay     | 1 where |s - g| < radius, else 0      | never         |
 | linear | few weights c in (-1, 1), at least one; a coin | clip(c^T s, 0 or -1, 1)               | never         |
 | mlp    | a network of 32 tanh units                     | clip(net(s), -1, 1)                   | never         |
+| field  | such a network of the position; ours: what to  | clip(b(position) + c(position)^T s,   | never         |
+|        | do depends on where, as on a path              | -1, 1), few of c, none of position    |               |
 
 States are as the agent's networks see them: in standard deviations of the data, if its run has `normalizer` fit.
 """
@@ -27,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from urlrl.errors import unknown
+from urlrl.errors import UserError, unknown
 from urlrl.loading import load_object
 from urlrl.types import Array
 
@@ -51,7 +53,7 @@ class States:
     futures: int = 7  # how many of the states that tell a reward follow the first in its episode
     position: tuple[int, ...] = ()  # indices of where the body is: goals are places, linear rewards are of the rest
     goal_radius: float = 1.0  # below this distance a goal is reached: of the position or, without one, of all
-    mlp_scale: float = 1.0  # what random networks multiply states by
+    mlp_scale: float = 1.0  # what random networks multiply states by: mlp and field
 
 
 Prior = Callable[[jax.Array, jax.Array], Reward]
@@ -88,37 +90,58 @@ def reached(states: jax.Array, target: jax.Array, about: States) -> jax.Array:
 
 def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """A weighted sum of few coordinates."""
-    size_key, kept_key, one_key, coin_key = jax.random.split(key, 4)
+    size_key, kept_key, coin_key = jax.random.split(key, 3)
     dim = states.shape[-1]
-    free = jnp.array([i for i in range(dim) if i not in about.position])
-    one = free[jax.random.randint(one_key, (), 0, len(free))]  # Never is all of it zero.
-    kept = jax.random.bernoulli(kept_key, KEPT, (dim,)).at[jnp.array(about.position, int)].set(False).at[one].set(True)
-    c = jnp.where(kept, jax.random.uniform(size_key, (dim,), minval=-1.0, maxval=1.0), 0.0)
+    sizes = jax.random.uniform(size_key, (dim,), minval=-1.0, maxval=1.0)
+    c = jnp.where(_kept(kept_key, dim, about.position), sizes, 0.0)
     low = jnp.where(jax.random.bernoulli(coin_key), 0.0, -1.0)
     return Reward(lambda s: jnp.clip(s @ c, low, 1.0))
 
 
+def _kept(key: jax.Array, dim: int, position: tuple[int, ...]) -> jax.Array:
+    """Which coordinates count, (dim,): at least one, none of the position."""
+    chance_key, one_key = jax.random.split(key)
+    free = jnp.array([i for i in range(dim) if i not in position])
+    one = free[jax.random.randint(one_key, (), 0, len(free))]  # Never is all of it zero.
+    return jax.random.bernoulli(chance_key, KEPT, (dim,)).at[jnp.array(position, int)].set(False).at[one].set(True)
+
+
 def mlp(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """A network that was drawn and never trained."""
+    net = _network(key, states.shape[-1], 1, about.mlp_scale)
+    return Reward(lambda s: jnp.clip(net(s)[..., 0], -1.0, 1.0))
+
+
+def _network(key: jax.Array, dim: int, outputs: int, scale: float) -> Callable[[jax.Array], jax.Array]:
+    """(*B, dim) to (*B, outputs)."""
     first, bias, second = jax.random.split(key, 3)
-    w1 = jax.random.normal(first, (states.shape[-1], UNITS)) / UNITS**0.5
-    b1, w2 = 4 * jax.random.normal(bias, (UNITS,)), jax.random.normal(second, (UNITS,)) / 4
+    w1 = jax.random.normal(first, (dim, UNITS)) / UNITS**0.5
+    b1, w2 = 4 * jax.random.normal(bias, (UNITS,)), jax.random.normal(second, (UNITS, outputs)) / 4
+    return lambda x: jnp.tanh(scale * x @ w1 + jnp.broadcast_to(b1, (*x.shape[:-1], UNITS))) @ w2
+
+
+def field(key: jax.Array, states: jax.Array, about: States) -> Reward:
+    """A weighted sum of few coordinates, by weights that depend on the place."""
+    net_key, kept_key = jax.random.split(key)
+    kept = jnp.append(_kept(kept_key, states.shape[-1], about.position), True)  # at last the part without a coordinate
+    net = _network(net_key, len(about.position), len(kept), about.mlp_scale)
 
     def of(s: jax.Array) -> jax.Array:
-        return jnp.clip(
-            jnp.tanh(about.mlp_scale * s @ w1 + jnp.broadcast_to(b1, (*s.shape[:-1], UNITS))) @ w2, -1.0, 1.0
-        )
+        weights = jnp.where(kept, net(s[..., jnp.array(about.position)]), 0.0)
+        return jnp.clip(jnp.sum(weights[..., :-1] * s, axis=-1) + weights[..., -1], -1.0, 1.0)
 
     return Reward(of)
 
 
 PRIORS: dict[str, Callable[[jax.Array, jax.Array, States], Reward]] = {
-    "goal": goal, "near": near, "linear": linear, "mlp": mlp,
+    "goal": goal, "near": near, "linear": linear, "mlp": mlp, "field": field,
 }  # fmt: skip
 
 
 def find_prior(name: str, about: States) -> Prior:
     """A prior by its name in `PRIORS`, or as "module:function". Raises UserError."""
+    if name == "field" and not about.position:
+        raise UserError("Rewards 'field' depend on the position: expected position to name entries of the observation.")
     if name in PRIORS:
         return lambda key, states: PRIORS[name](key, states, about)
     if ":" not in name:

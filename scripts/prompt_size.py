@@ -1,0 +1,168 @@
+"""How much of a reward agents must be shown: the return of every task of a suite by the number of labelled transitions.
+
+python scripts/prompt_size.py runs/fre-? runs/fb-? --suite fre-v1/maze-rings_mass --out docs/results/prompt-size
+
+Writes OUT.json (every run, size, task and draw of the samples) and OUT.png, a curve for each agent, and prints a table.
+A run whose environment shows other observations is scored on the same suite for those (`_cells` after its name). All
+are shown the same transitions, provided that their data were collected with the same seed; more of them are the same
+ones and further ones. The score of a task is 0 for the random policy and 1 for the ceiling, from the same starts.
+Where all the rewards that are shown are equal nothing was told, and the random policy's return is counted.
+"""
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tyro.conf import Positional
+from zero_shot_table import label
+
+from urlrl.config import to_json
+from urlrl.envs.maze import CELLS
+from urlrl.envs.tasks import Task, check_runs_on, find_task, make_task_env
+from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.evaluation import prompting
+from urlrl.evaluation.suites import ZeroShotSuite, find_suite
+from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.types import Trajectory
+from urlrl.verbs.adapt import labelled
+from urlrl.verbs.runs import load_checkpoint, past
+from urlrl.verbs.zero_shot_suite import SUITES
+
+SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
+Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs to compare."""
+
+    runs: Positional[tuple[Path, ...]]  # folders
+    suite: str  # tasks with a ceiling
+    out: Path  # writes OUT.json and OUT.png
+    samples: tuple[int, ...] = SIZES
+    seeds: tuple[int, ...] = (0,)  # of the samples that are drawn, and of the starts
+
+
+def total(trajectory: Trajectory) -> float:
+    return float(prompting.returns(np.where(trajectory.mask, trajectory.steps.reward, np.nan)).mean())
+
+
+def kind_of(task: Task, protocol: ZeroShotSuite) -> str:
+    """What a task is called whatever its observations: its name without what all of the suite's have in common."""
+    start = len(protocol.tasks[0].rpartition("_")[0].rpartition("_")[0])
+    return task.name[start + 1 :]
+
+
+def suite_of(name: str, env: str) -> ZeroShotSuite:
+    protocol = find_suite(name, SUITES)
+    if env.endswith(CELLS) and not name.endswith(CELLS):
+        protocol = find_suite(name + CELLS, SUITES)
+    check_runs_on(find_task(protocol.tasks[0]), env)
+    return protocol
+
+
+def bounds_of(task: Task, env: Any, kind: str, seed: int, known: Bounds) -> tuple[float, float]:
+    if (kind, seed) not in known:
+        ceiling = task.ceiling(prompting.starts(env, seed))
+        if ceiling is None:
+            raise UserError(f"Task '{task.name}' has no ceiling: expected a suite whose tasks have one.")
+        known[kind, seed] = total(prompting.play_random(env, seed)), ceiling[0]
+    return known[kind, seed]
+
+
+def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
+    """A row for each task, size and seed."""
+    loaded, found = load_checkpoint(run, None), []
+    protocol = suite_of(options.suite, loaded.config.env)
+    about = {"agent": label({"agent": loaded.config.agent_name, "config": to_json(loaded.config)})}
+    about |= {"run_seed": loaded.config.seed, "step": loaded.step}
+    for seed in options.seeds:
+        rows = past(run, loaded, prompting.labelled_count(max(options.samples)), seed)
+        assert rows is not None, run
+        for task in map(find_task, protocol.tasks):
+            kind, steps = kind_of(task, protocol), labelled(rows, task)
+            with closing(make_task_env(task, protocol.episodes)) as env:
+                low, high = bounds_of(task, env, kind, seed, known)
+                for samples in options.samples:
+                    told, got = True, low
+                    try:
+                        read, _ = prompting.read_reward(loaded.agent, steps, samples, seed)
+                        got = total(prompting.play_one(env, loaded.agent, read, seed))
+                    except UnsupportedPrompt:
+                        raise
+                    except UserError:  # The rewards that were drawn are all equal.
+                        told = False
+                    row = {"task": kind, "samples": samples, "seed": seed, "return": got, "told": told}
+                    found.append({**about, **row, "random": low, "ceiling": high, "score": (got - low) / (high - low)})
+        print(
+            f"{run}, draw {seed}: " + ", ".join(f"{n}: {s:.2f}" for n, s in means(found, options.samples)), flush=True
+        )
+    return found
+
+
+def means(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> list[tuple[int, float]]:
+    return [(n, float(np.mean([row["score"] for row in rows if row["samples"] == n]))) for n in sizes]
+
+
+def draw(rows: list[dict[str, Any]], options: Options, path: Path) -> None:
+    groups = {"all tasks": "", **{kind: kind for kind in dict.fromkeys(row["task"].split("_")[0] for row in rows)}}
+    figure = Figure((2.5 * len(groups) + 0.5, 3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (title, start) in zip(figure.subplots(1, len(groups), squeeze=False, sharey=True)[0], groups.items()):
+        for i, agent in enumerate(dict.fromkeys(row["agent"] for row in rows)):
+            mine = [row for row in rows if row["agent"] == agent and row["task"].startswith(start)]
+            curves = [
+                [score for _, score in means([row for row in mine if row["run_seed"] == seed], options.samples)]
+                for seed in sorted({row["run_seed"] for row in mine})
+            ]
+            axis.plot(options.samples, np.mean(curves, axis=0), "o-", color=f"C{i}", markersize=3, label=agent)
+            for curve in curves:
+                axis.plot(options.samples, curve, color=f"C{i}", linewidth=0.6, alpha=0.5)
+        axis.axhline(0, color="0.6", linestyle=":", linewidth=1)
+        axis.axhline(1, color="0.6", linestyle="--", linewidth=1)
+        axis.set(xscale="log", title=title, xlabel="labelled transitions", ylim=(-0.5, 1.1))
+        axis.title.set_fontsize(9)
+    figure.axes[0].set_ylabel("0: random, 1: ceiling")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    figure.savefig(path)
+
+
+def table(rows: list[dict[str, Any]], options: Options) -> str:
+    """Markdown: a row for each agent and kind of task."""
+    lines = [
+        f"| agent | tasks | {' | '.join(f'{n:,}' for n in options.samples)} |",
+        "|---" * (len(options.samples) + 2) + "|",
+    ]
+    kinds = list(dict.fromkeys(row["task"].split("_")[0] for row in rows))
+    for agent in dict.fromkeys(row["agent"] for row in rows):
+        for kind in ("", *kinds):
+            mine = [row for row in rows if row["agent"] == agent and row["task"].startswith(kind)]
+            cells = [f"{score:.2f}" for _, score in means(mine, options.samples)]
+            lines.append(f"| {agent} | {kind or 'all'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(options: Options) -> None:
+    enable_compilation_cache()
+    known: Bounds = {}
+    rows = [row for run in options.runs for row in measure(run, options, known)]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"suite": options.suite, "runs": [str(run) for run in options.runs], "rows": rows, "versions": versions()}
+    options.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    draw(rows, options, options.out.with_suffix(".png"))
+    print(table(rows, options))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(f"prompt_size: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
