@@ -5,10 +5,13 @@
     linear     clip(c^T s, -1, 1), of position and velocity (ours: held-out members of FRE's linear family)
     simplex    -1 + 1/2 [n_0 > 0.3] + v . (n_1, n_2): simplex noise over the arena; components below 1/2 count as 0
     path       1/2 [on it] + v . (where it leads), on a few strips of cells; on the edges there is no direction
+    posture    1 where |(obs - g) / sigma| is below a radius, else 0 (the paper: 0 and -1), of walker and cheetah
 
-They are in two arenas: OGBench's large ant maze, whose walls, coordinates and strips of cells are the paper's, and
-`maze:rings_mass`, a point mass. **Scores compare with published ones in neither**: data and bodies differ, and starts,
-which are those of the environments. The noise is simplex noise, but another draw of it than the paper's package makes.
+The first five are in two arenas: OGBench's large ant maze, whose walls, coordinates and strips of cells are the
+paper's, and `maze:rings_mass`, a point mass. **Scores compare with published ones in neither**: data and bodies differ,
+and starts, which are those of the environments. The noise is simplex noise, but another draw of it than the paper's
+package makes. The postures g are states of ours, drawn from our sets `walker` and `cheetah`; sigma and radii are the
+paper's, and with them come the walker's and the cheetah's tasks of velocity (`urlrl.envs.urlb`).
 """
 
 from dataclasses import dataclass
@@ -17,9 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from urlrl.envs.kinematics import by_rows
 from urlrl.envs.maze import CELLS, LAYOUTS, MASS, MazeGoalTask, maze_layout, place_reward
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.envs.tasks import PlaceTask, Task
+from urlrl.envs.urlb import suite_body, urlb_task
 
 
 class Strip(NamedTuple):
@@ -220,7 +225,100 @@ def _antmaze() -> dict[str, Task]:
     return {task.name: task for task in tasks}
 
 
+class Body(NamedTuple):
+    """A body of dm_control's suite and the states to be in."""
+
+    env: str
+    sigma: tuple[float, ...]  # (obs,): what differences of observations are measured in
+    radius: float
+    goals: tuple[tuple[float, ...], ...]  # physics rows
+
+
+BODIES = {
+    "walker": Body(
+        "dmc:walker_walk",
+        (0.72130, 0.67750, 0.76382, 0.63957, 0.68494, 0.70786, 0.71132, 0.67534, 0.68181, 0.71340, 0.65228, 0.75762,
+         0.73118, 0.67458, 0.36822, 2.1135, 1.8134, 10.595, 17.410, 17.837, 22.399, 16.149, 15.694, 18.540),
+        0.2 * 27,  # the paper's observation has three more numbers, which hardly count
+        ((-1.02, 0.84, 2.35, 1.61, -2.66, -0.67, 0.09, -1.83, -1.08, 0.78, 0.42, 3.73, 5.29, 1.25, 12.63, 14.16, -9.48,
+          1.80),
+         (-0.59, 7.59, 19.43, 1.77, 0.01, 0.60, 0.18, -2.66, -0.03, 0.79, -0.37, 2.72, -0.78, -1.13, -21.89, 5.70,
+          -11.33, 29.63),
+         (-1.11, -2.97, 4.87, 1.54, -2.15, -1.18, 1.65, -0.66, 1.02, -2.79, 0.99, 2.45, 27.63, -19.40, 4.98, -6.47,
+          19.14, -5.33),
+         (-0.86, 0.54, 4.87, -0.36, -2.58, 0.82, 1.82, -2.02, -1.07, 0.86, 0.44, 0.65, -0.08, -0.02, -2.80, -7.98,
+          -8.99, -6.95),
+         (-0.40, 8.48, 13.98, 0.78, -2.27, -0.88, 0.88, -2.41, -0.96, -2.95, -2.63, 21.40, 34.92, -30.98, 3.25, 32.87,
+          -32.11, 5.85)),
+    ),
+    "cheetah": Body(
+        "dmc:cheetah_run",
+        (0.44074, 10.070, 0.51723, 0.56010, 0.51895, 0.32044, 0.55018, 0.38564, 1.9883, 1.6377, 4.3085, 12.144, 13.538,
+         16.890, 7.7150, 14.346, 10.690),
+        0.08 * 18,  # likewise, one more
+        ((-0.13, -0.07, 0.11, 0.11, -0.20, 0.63, -0.45, -0.28, 0.31, -1.19, -0.99, -2.86, -9.09, 18.25, -4.10, -4.66,
+          13.54, -11.29),
+         (1.65, -0.57, -2.97, -0.25, -0.41, 0.67, -0.51, -0.54, 0.44, -0.36, -0.54, -0.76, 9.24, -8.03, -6.82, 3.17,
+          0.97, -0.61),
+         (-0.39, -0.11, 0.0, 0.01, 0.15, -0.20, -0.17, 0.04, 0.04, 0.49, 0.02, -1.43, 7.76, -1.83, -6.67, 0.18, 4.51,
+          2.38),
+         (-1.18, -0.20, -0.06, 0.14, 0.63, 0.33, -0.62, 0.44, -0.39, -2.72, -0.47, -0.91, -5.30, -5.57, 9.60, 6.37,
+          -8.61, 6.39),
+         (25.51, -0.03, 0.09, -0.12, 0.29, 0.05, -0.82, -0.50, -0.42, 4.94, 0.60, 3.86, -5.65, -10.81, -11.22, -11.36,
+          3.52, 1.63)),
+    ),
+}  # fmt: skip
+
+
+def observations(domain: str, physics: np.ndarray) -> np.ndarray:
+    """What dm_control shows of physics rows (n, 18): (n, 24) of the walker, (n, 17) of the cheetah."""
+    if domain == "cheetah":
+        return physics[:, 1:]  # all but x
+    kinematics, torso = suite_body(domain)
+    pose = kinematics(physics)
+    axes = [pose.orientation(body)[:, [0, 0], [0, 2]] for body in range(1, len(kinematics.bodies))]
+    return np.concatenate([*axes, pose.position(torso)[:, 2:], physics[:, kinematics.nq :]], axis=1)
+
+
+def posture(domain: str, number: int, physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
+    """Of BODIES[domain].goals[number]."""
+    body = BODIES[domain]
+    goal = observations(domain, np.array(body.goals[number])[None])
+
+    def near(rows: np.ndarray) -> np.ndarray:
+        away = (observations(domain, rows) - goal) / np.array(body.sigma)
+        return (np.linalg.norm(away, axis=1) < body.radius).astype(np.float64)
+
+    return by_rows(near, physics)
+
+
+@dataclass(frozen=True)
+class PostureTask(Task):
+    """To be in a state of the body, wherever it is."""
+
+    domain: str = ""
+    number: int = 0
+
+    def goal_obs(self, env: Any) -> np.ndarray:
+        return observations(self.domain, np.array(BODIES[self.domain].goals[self.number])[None])[0].astype(np.float32)
+
+
+def _postures(domain: str) -> dict[str, Task]:
+    shared = urlb_task(f"{domain}_walk")
+    return {
+        f"{domain}_posture_{number + 1}": PostureTask(
+            f"{domain}_posture_{number + 1}", shared.env, shared.runs_on, reward=partial(posture, domain, number),
+            domain=domain, number=number,
+        )
+        for number in range(len(BODIES[domain].goals))
+    }  # fmt: skip
+
+
 @cache
+def _tasks() -> dict[str, Task]:
+    return _antmaze() | _rings(MASS) | _rings(f"{MASS}{CELLS}") | _postures("walker") | _postures("cheetah")
+
+
 def fre_task(name: str) -> Task:
-    """A task of `urlrl.envs.tasks.FRE_TASKS` in one of the arenas."""
-    return (_antmaze() | _rings(MASS) | _rings(f"{MASS}{CELLS}"))[name]
+    """A task of `urlrl.envs.tasks.FRE_TASKS`."""
+    return _tasks()[name] if name in _tasks() else urlb_task(name)

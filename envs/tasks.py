@@ -336,6 +336,8 @@ _FRE_PLACES = _each("reach", ("bottom", "left", "top", "center", "right"))
 FRE_TASKS = {
     **{f"maze-rings_mass{end}": _each(f"maze_rings_mass{end}", _FRE_MAZE) for end in ("", "_cells")},
     "antmaze-large": _each("antmaze_large", (*_FRE_PLACES, *_FRE_BOTH)),
+    "walker": _each("walker", ("velocity_0.1", "walk", "velocity_4", "run", *_each("posture", _NUMBERS))),
+    "cheetah": (*ZERO_SHOT_TASKS["cheetah"], *_each("cheetah_posture", _NUMBERS)),
 }
 URLB_TASKS = {
     "walker": ZERO_SHOT_TASKS["walker"],
@@ -345,13 +347,13 @@ URLB_TASKS = {
 
 TASKS: dict[str, Callable[[], Task]] = {
     **{name: partial(_LOCOMOTION.__getitem__, name) for name in _LOCOMOTION},
+    **{name: partial(_fre, name) for names in FRE_TASKS.values() for name in names},
     **{
         name: partial(_urlb, name)
         for table in (URLB_TASKS, ZERO_SHOT_TASKS)
         for names in table.values()
         for name in names
     },
-    **{name: partial(_fre, name) for names in FRE_TASKS.values() for name in names},
     **{name: partial(_maze, name) for names in MAZE_TASKS.values() for name in names},
 }
 

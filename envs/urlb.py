@@ -65,10 +65,17 @@ def _ramp(x: np.ndarray, full: float) -> np.ndarray:
     return np.clip(x / full, 0, 1)
 
 
+def _forward(speed: float) -> Callable[[Pose], np.ndarray]:
+    """A factor that is 1 from `speed` m/s on."""
+    return lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], speed) + 1) / 6
+
+
 _WALKER: dict[str, Callable[[Pose], np.ndarray]] = {  # factors of the reward beside the posture
     "stand": lambda pose: np.ones(1),
-    "walk": lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], 1.0) + 1) / 6,  # m/s
-    "run": lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], 8.0) + 1) / 6,
+    "walk": _forward(1.0),
+    "run": _forward(8.0),
+    "velocity_0.1": _forward(0.1),  # these two are FRE's (https://arxiv.org/abs/2402.17135)
+    "velocity_4": _forward(4.0),
     "flip": lambda pose: (5 * _ramp(pose.angular_momentum()[:, 1], 5.0) + 1) / 6,  # kg m^2/s, forward
 }
 
@@ -106,7 +113,7 @@ def _upright(pose: Pose, torso: int) -> np.ndarray:
 
 
 @cache
-def _body(domain: str) -> tuple[Kinematics, int]:
+def suite_body(domain: str) -> tuple[Kinematics, int]:
     """Of a domain of the suite, with the number of its torso."""
     from urlrl.envs.dmc import silenced, suite
 
@@ -128,7 +135,7 @@ def _arm(name: str) -> tuple[Kinematics, tuple[int, np.ndarray], int | None, tup
 
 
 def _suite_reward(domain: str, move: str, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
-    kinematics, torso = _body(domain)
+    kinematics, torso = suite_body(domain)
     return by_rows(lambda rows: _SUITE[domain].reward(move, kinematics(rows), torso), physics)
 
 
@@ -177,6 +184,8 @@ FLOORS: dict[str, dict[str, Floor]] = {
     "walker_walk": _floors((23, 1), (32,), 167),
     "walker_run": _floors((23, 1), (24,), 167),
     "walker_flip": _floors((24, 1), (50,), 167),
+    "walker_velocity_0.1": _floors((22, 1), (61, 1.4), 167),
+    "walker_velocity_4": _floors((20, 1), (24, 0.3), 167),
     "quadruped_stand": _floors((246, 21), (327, 46), 1000),
     "quadruped_walk": _floors((123, 11), (162,), 500),
     "quadruped_run": _floors((123, 11), (163,), 500),

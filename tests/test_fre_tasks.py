@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from urlrl.envs import fre_tasks, make_env, maze
-from urlrl.envs.fre_tasks import ANTMAZE, RINGS, edges, linear, move, path, simplex, simplex_noise
+from urlrl.envs.fre_tasks import ANTMAZE, BODIES, RINGS, edges, linear, move, observations, path, simplex, simplex_noise
 from urlrl.envs.maze import LAYOUTS, MARGIN, State, cell, place_cells, place_reward, step_all, step_mass
 from urlrl.envs.maze_control import Navigator, best_returns
 from urlrl.envs.tasks import FRE_TASKS, TASKS, find_task, make_task_env
@@ -159,7 +159,7 @@ def test_simplex_noise():
 
 def test_tasks_are_what_their_names_say():
     for suite, names in FRE_TASKS.items():
-        assert len(names) == (17 if suite == "antmaze-large" else 22) == len(set(names))
+        assert len(names) == {"antmaze-large": 17, "walker": 9, "cheetah": 9}.get(suite, 22) == len(set(names))
         for name in names:
             task = find_task(name)
             assert task.name == name and name in TASKS
@@ -171,6 +171,24 @@ def test_tasks_are_what_their_names_say():
     assert place.goal_obs(env)[:2].tolist() == [35, 24] and place.ceiling(env.physics()) is None
     mass = find_task("maze_rings_mass_path_loop")
     assert mass.goal_obs(make_task_env(mass, 1)) is None
+
+
+@pytest.mark.parametrize("domain", ["walker", "cheetah"])
+def test_postures_are_seen_as_dm_control_shows_them(domain):
+    env = make_env(BODIES[domain].env, 4)
+    obs, _ = env.reset(seed=0)
+    for action in np.random.default_rng(0).uniform(-1, 1, (20, 4, 6)):
+        obs, *_ = env.step(action)
+    np.testing.assert_allclose(observations(domain, env.physics()), obs, atol=1e-6)
+    tasks = [find_task(f"{domain}_posture_{i}") for i in range(1, 6)]
+    for task, goal in zip(tasks, BODIES[domain].goals):
+        near, sigma = np.array(goal), np.array(BODIES[domain].sigma)
+        assert task.reward(near[None], None) == 1
+        step = np.zeros(18)
+        step[-1] = sigma[-1] * BODIES[domain].radius  # of the last joint's velocity
+        assert task.reward(near + np.outer([0.99, 1.01], step), None).tolist() == [1, 0]
+        np.testing.assert_allclose(task.goal_obs(None), observations(domain, near[None])[0], atol=1e-6)
+    assert len({task.goal_obs(None).tobytes() for task in tasks}) == 5
 
 
 # --- the most that can be had
