@@ -19,9 +19,10 @@ reached, so the pairs of a prompt are (s', r).
 Differences from the released code: the KL term and the samples of w read the encoder's second output as the same thing,
 the logarithm of a standard deviation (there the KL reads a log-variance), and after the warm-up Adam's momentum does
 not move the encoder any more; the states from anywhere are of the batch (there every reward has states of its own);
-random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never zero everywhere; IQL's
-networks are normalised after a GELU, as HILP's, and its targets average the critics alone; there are no columns that
-the encoder sees and the policy does not.
+random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never zero everywhere; the smallest
+and largest reward of a prompt are told as -1 and 1 (there rewards are told as they are, clipped), as most random
+functions reach both; IQL's networks are normalised after a GELU, as HILP's, and its targets average the critics alone;
+there are no columns that the encoder sees and the policy does not.
 """
 
 from dataclasses import dataclass
@@ -112,9 +113,10 @@ class FREConfig:
 
 
 class Encoded(NamedTuple):
-    """A task: an encoding, and what its rewards were divided by to lie in [-1, 1]."""
+    """A task: an encoding of (rewards - middle) / scale, which lie in [-1, 1]."""
 
     w: jax.Array  # (d,)
+    middle: jax.Array  # ()
     scale: jax.Array  # ()
 
 
@@ -225,20 +227,21 @@ class FRE(struct.PyTreeNode):
 
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Encoded:
         """A reward is the encoding of its pairs (s', r): of more than `encode` the mean of encodings of so many each.
-        If rewards leave [-1, 1], all are divided by the largest. A goal is told as the prior's goals are, at states
-        of `seen`."""
+        Before, the smallest and the largest reward are made -1 and 1, which changes nothing of what is best to do; if
+        all are equal they become 0. A goal is told as the prior's goals are, at states of `seen`."""
         check_prompt(prompt, self.normalizer.mean.shape[-1])
         match prompt:
             case RewardPrompt(steps):
                 reward = jnp.asarray(steps.reward, jnp.float32)
-                scale = jnp.maximum(jnp.max(jnp.abs(reward)), 1.0)
-                return Encoded(self._read_pairs(jnp.asarray(steps.next_obs), reward / scale), scale)
+                low, high = jnp.min(reward), jnp.max(reward)
+                middle, scale = (low + high) / 2, jnp.where(high > low, (high - low) / 2, 1.0)
+                return Encoded(self._read_pairs(jnp.asarray(steps.next_obs), (reward - middle) / scale), middle, scale)
             case GoalPrompt(goal):
                 picks = jax.random.randint(key, (self.config.encode - 1,), 0, seen.obs.shape[0])
                 states = jnp.concatenate([jnp.asarray(goal)[None], jnp.asarray(seen.obs)[picks]])
                 scaled = self.normalizer(states)
                 reward = jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0)
-                return Encoded(self._read_pairs(states, reward), jnp.float32(1))
+                return Encoded(self._read_pairs(states, reward), jnp.float32(0), jnp.float32(1))
             case _:
                 raise UnsupportedPrompt(
                     f"FRE cannot follow a {type(prompt).__name__}: expected a RewardPrompt or GoalPrompt."
@@ -258,12 +261,13 @@ class FRE(struct.PyTreeNode):
 
     def predict_reward(self, task: Encoded, batch: Transition) -> jax.Array:
         """What the decoder makes of it at s', (B,)."""
-        return task.scale * self.decode(self.aim(task, batch.next_obs), batch.next_obs)
+        return task.middle + task.scale * self.decode(self.aim(task, batch.next_obs), batch.next_obs)
 
     def predict_return(self, task: Encoded, obs: Array) -> jax.Array:
         """The discounted return from these states, (*B,), without end. The first reward in it is that of the states
         themselves, where a measured return begins with the next ones."""
-        return task.scale * self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
+        value = self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
+        return task.middle / (1 - self.config.gamma) + task.scale * value
 
     def _input(self, obs: Array, z: Array) -> jax.Array:
         """What the policy's networks see of raw observations."""

@@ -67,7 +67,7 @@ def main(options: Options) -> None:
             of = prior(key, agent.normalizer(jnp.asarray(steps.next_obs))).of
             told = steps._replace(reward=np.asarray(of(agent.normalizer(steps.next_obs))))
             task = agent.read(RewardPrompt(told), told, key)
-            maps = [of(agent.normalizer(grid)), task.scale * agent.decode(agent.aim(task, grid), grid)]
+            maps = [of(agent.normalizer(grid)), task.middle + task.scale * agent.decode(agent.aim(task, grid), grid)]
             path = rollout(env, pursue_one(agent, task, temperature=0.0), key, row, spec.episode_steps or 50).position
             for axis, title, values in zip(axes[row], COLUMNS, [*maps, maps[0]]):
                 solid = np.kron(walls, np.ones((FINE, FINE), bool))

@@ -16,8 +16,8 @@ own, an importable "module:function", stands beside the names of `PRIORS` in an 
 | near   | the same g; ours: so most of our tasks pay     | 1 where |s - g| < radius, else 0      | never         |
 | linear | few weights c in (-1, 1), at least one; a coin | clip(c^T s, 0 or -1, 1)               | never         |
 | mlp    | a network of 32 tanh units                     | clip(net(s), -1, 1)                   | never         |
-| field  | such a network of the position; ours: what to  | clip(b(position) + c(position)^T s,   | never         |
-|        | do depends on where, as on a path              | -1, 1), few of c, none of position    |               |
+| field  | smooth b, c of the position; ours: what pays   | clip(b + c^T s, -1, 1), where b or c  | never         |
+|        | depends on where, as on a path                 | may be 0, and c is of the position    |               |
 
 States are as the agent's networks see them: in standard deviations of the data, if its run has `normalizer` fit.
 """
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from urlrl.errors import UserError, unknown
 from urlrl.loading import load_object
@@ -35,6 +36,7 @@ from urlrl.types import Array
 
 UNITS = 32  # of a random network
 KEPT = 0.1  # chance of a linear weight
+FIELD_LENGTHS = (0.4, 1.6)  # in units of the position, from which to which a field's places differ
 GOAL_SHARES = (0.2, 0.5, 0.3)  # chances that a goal is the state itself, a later one, one from anywhere
 
 
@@ -53,7 +55,7 @@ class States:
     futures: int = 7  # how many of the states that tell a reward follow the first in its episode
     position: tuple[int, ...] = ()  # indices of where the body is: goals are places, linear rewards are of the rest
     goal_radius: float = 1.0  # below this distance a goal is reached: of the position or, without one, of all
-    mlp_scale: float = 1.0  # what random networks multiply states by: mlp and field
+    mlp_scale: float = 1.0  # what random networks multiply states by
 
 
 Prior = Callable[[jax.Array, jax.Array], Reward]
@@ -93,42 +95,50 @@ def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:
     size_key, kept_key, coin_key = jax.random.split(key, 3)
     dim = states.shape[-1]
     sizes = jax.random.uniform(size_key, (dim,), minval=-1.0, maxval=1.0)
-    c = jnp.where(_kept(kept_key, dim, about.position), sizes, 0.0)
+    c = jnp.where(_kept(kept_key, KEPT, dim, about.position), sizes, 0.0)
     low = jnp.where(jax.random.bernoulli(coin_key), 0.0, -1.0)
     return Reward(lambda s: jnp.clip(s @ c, low, 1.0))
 
 
-def _kept(key: jax.Array, dim: int, position: tuple[int, ...]) -> jax.Array:
+def _kept(key: jax.Array, chance: float, dim: int, position: tuple[int, ...]) -> jax.Array:
     """Which coordinates count, (dim,): at least one, none of the position."""
     chance_key, one_key = jax.random.split(key)
     free = jnp.array([i for i in range(dim) if i not in position])
     one = free[jax.random.randint(one_key, (), 0, len(free))]  # Never is all of it zero.
-    return jax.random.bernoulli(chance_key, KEPT, (dim,)).at[jnp.array(position, int)].set(False).at[one].set(True)
+    return jax.random.bernoulli(chance_key, chance, (dim,)).at[jnp.array(position, int)].set(False).at[one].set(True)
 
 
 def mlp(key: jax.Array, states: jax.Array, about: States) -> Reward:
     """A network that was drawn and never trained."""
-    net = _network(key, states.shape[-1], 1, about.mlp_scale)
-    return Reward(lambda s: jnp.clip(net(s)[..., 0], -1.0, 1.0))
-
-
-def _network(key: jax.Array, dim: int, outputs: int, scale: float) -> Callable[[jax.Array], jax.Array]:
-    """(*B, dim) to (*B, outputs)."""
     first, bias, second = jax.random.split(key, 3)
-    w1 = jax.random.normal(first, (dim, UNITS)) / UNITS**0.5
-    b1, w2 = 4 * jax.random.normal(bias, (UNITS,)), jax.random.normal(second, (UNITS, outputs)) / 4
-    return lambda x: jnp.tanh(scale * x @ w1 + jnp.broadcast_to(b1, (*x.shape[:-1], UNITS))) @ w2
+    w1 = jax.random.normal(first, (states.shape[-1], UNITS)) / UNITS**0.5
+    b1, w2 = 4 * jax.random.normal(bias, (UNITS,)), jax.random.normal(second, (UNITS,)) / 4
+
+    def of(s: jax.Array) -> jax.Array:
+        return jnp.clip(
+            jnp.tanh(about.mlp_scale * s @ w1 + jnp.broadcast_to(b1, (*s.shape[:-1], UNITS))) @ w2, -1.0, 1.0
+        )
+
+    return Reward(of)
 
 
 def field(key: jax.Array, states: jax.Array, about: States) -> Reward:
-    """A weighted sum of few coordinates, by weights that depend on the place."""
-    net_key, kept_key = jax.random.split(key)
-    kept = jnp.append(_kept(kept_key, states.shape[-1], about.position), True)  # at last the part without a coordinate
-    net = _network(net_key, len(about.position), len(kept), about.mlp_scale)
+    """A height and a weighted sum of some coordinates, or one of both; height and weights depend on the place."""
+    size_key, wave_key, shift_key, sum_key, kept_key, part_key = jax.random.split(key, 6)
+    dim, place = states.shape[-1], jnp.array(about.position)
+    low, high = np.log(FIELD_LENGTHS)
+    length = jnp.exp(jax.random.uniform(size_key, minval=low, maxval=high))
+    waves = jax.random.normal(wave_key, (len(about.position), UNITS)) / length  # of a Gaussian process, about
+    shifts = jax.random.uniform(shift_key, (UNITS,), maxval=2 * jnp.pi)
+    sums = jax.random.normal(sum_key, (UNITS, dim + 1)) * (2 / UNITS) ** 0.5  # The last is the height.
+    part = jax.random.randint(part_key, (), 0, 3)
+    slopes = _kept(kept_key, 0.5, dim, about.position) & (part != 0)
+    sums = jnp.where(jnp.append(slopes, part != 1), sums, 0.0)
 
     def of(s: jax.Array) -> jax.Array:
-        weights = jnp.where(kept, net(s[..., jnp.array(about.position)]), 0.0)
-        return jnp.clip(jnp.sum(weights[..., :-1] * s, axis=-1) + weights[..., -1], -1.0, 1.0)
+        x = s[..., place]
+        values = jnp.cos(x @ waves + jnp.broadcast_to(shifts, (*x.shape[:-1], UNITS))) @ sums
+        return jnp.clip(jnp.sum(values[..., :-1] * s, axis=-1) + values[..., -1], -1.0, 1.0)
 
     return Reward(of)
 
