@@ -74,15 +74,21 @@ class Navigator:
         """(n, 2): where each lane is going, in metres."""
         return centre(self.cells[self.goal], self.shape)
 
-    def act(self, xy: np.ndarray) -> np.ndarray:
-        """Positions (n, 2) to actions (n, 2) in [-1, 1], float32; draws from the generator."""
+    def leg(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What lies on each lane's way from positions (n, 2): the centres of the cell that it is in and of the next
+        one, (n, 2) each. Draws from the generator."""
         row, column = cell(xy, self.shape)
         # Any cell but the one that the lane is in.
         draw = self.rng.integers(len(self.cells) - 1, size=len(xy))
         draw += draw >= self.number[row, column]
         reached = np.linalg.norm(self.goals() - xy, axis=1) <= ARRIVED
         self.goal = np.where(reached, draw, self.goal)
-        way = centre(self.toward[self.goal, row, column], self.shape) - xy
+        here, there = np.stack([row, column], axis=1), self.toward[self.goal, row, column]
+        return centre(here, self.shape), centre(there, self.shape)
+
+    def act(self, xy: np.ndarray) -> np.ndarray:
+        """Positions (n, 2) to actions (n, 2) in [-1, 1], float32; draws from the generator."""
+        way = self.leg(xy)[1] - xy
         length = np.linalg.norm(way, axis=1, keepdims=True)
         noise = self.noise * self.rng.standard_normal(xy.shape)
         return np.clip(way / np.maximum(length, 1e-6) + noise, -1, 1).astype(np.float32)

@@ -19,7 +19,7 @@ from urlrl.presets import preset
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 from urlrl.verbs import collect as collecting
-from urlrl.verbs.collect import RECIPES, Explored, Navigated, Steered, collect
+from urlrl.verbs.collect import RECIPES, Explored, Navigated, Steered, collect, headings
 from urlrl.verbs.data import validate
 
 WALK = PretrainConfig(
@@ -197,16 +197,29 @@ def test_headings_lead_from_cell_to_cell_through_ogbenchs_maze(large):
     """From each free cell to each other one, along the world's x and y, as the package's own maps of distances say."""
     cells = np.argwhere(~large.walls)
     xy = np.array([large._envs[0].ij_to_xy(ij) for ij in cells], float)
-    navigator, seen = Navigator(large.walls, len(cells), seed=0, noise=0.0), set()
+    navigator, seen = Navigator(large.walls, len(cells), seed=0), set()
     for goal in range(len(cells)):
         navigator.goal[:] = goal
-        heading = navigator.act(large.in_cells(xy))
+        at = large.in_cells(xy)
+        heading = headings(at, *navigator.leg(at))
         distance = large._envs[0].get_oracle_subgoal(xy[goal], xy[goal])[1]
         for start, step in zip(np.delete(xy, goal, axis=0), np.delete(heading, goal, axis=0)):
             here, there = (distance[large._envs[0].xy_to_ij(place)] for place in (start, start + 4 * step))
             assert there == here - 1 >= 0
             seen.add(tuple(step.tolist()))
     assert seen == {(1, 0), (-1, 0), (0, 1), (0, -1)}
+
+
+def test_headings_lead_to_the_line_between_cells_and_along_it():
+    here, there = np.array([[0.5, 0.5]]), np.array([[1.5, 0.5]])
+    for xy, way in (
+        ((0.5, 0.5), (0.25, 0)),
+        ((0.9, 0.75), (0.25, -0.25)),  # off the line
+        ((0.1, 0.5), (0.65, 0)),  # behind the centre: to the point beyond it
+        ((0.5, 0.1), (0.25, 0.4)),
+    ):
+        np.testing.assert_allclose(headings(np.array([xy]), here, there), [way / np.linalg.norm(way)])
+    assert not headings(here, here, here).any()  # There is no way.
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from urlrl.verbs.runs import load
 
 LANES = 50  # navigators side by side
 AHEAD = 4.0  # m to the goal that a steered agent is shown
+LEAD = 0.25  # cells ahead, on the line between two cells' centres, of the point that it heads for: it keeps off walls
 NOISE = 0.2  # standard deviation of what is added to its actions, as in OGBench's data
 
 
@@ -53,7 +54,7 @@ class Navigated:
 @dataclass(frozen=True)
 class Steered:
     """Walks of an agent that knows how to walk, through one of OGBench's mazes that it never saw. At every step it is
-    told a goal that lies the way `Navigator` goes. Episodes are whole, and start anywhere."""
+    told a goal that lies on the shortest way to a random cell. Episodes are whole, and start anywhere."""
 
     agent: str
     preset: str
@@ -140,17 +141,27 @@ def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool)
     keys = map(partial(jax.random.fold_in, stream(seed, "steer")), count())
     with closing(OGBenchEnv(recipe.maze, LANES, anywhere=True)) as env:
         spec = env.env_spec
-        navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"), noise=0.0)
+        navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"))
         nothing = example_transition(spec, agent.config.z.dim, 1)
 
         def act(obs: np.ndarray) -> np.ndarray:
-            heading = navigator.act(env.in_cells(env.position()))
+            xy = env.in_cells(env.position())
+            heading = np.float32(headings(xy, *navigator.leg(xy)))
             return np.asarray(_toward(agent, np.float32(obs), heading, nothing, next(keys)))
 
         info = DatasetInfo(
             spec.id, f"{recipe.agent} steered, seed {seed}", physics=spec.physics, obs_is_physics=spec.obs_is_physics
         )
         return write_dataset(out, info, _walks(env, act, transitions, seed))
+
+
+def headings(xy: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Unit vectors (n, 2) from positions to the points that lie `LEAD` ahead of them on the lines from the centres of
+    their cells to those of the next, all (n, 2), in cells."""
+    along = there - here
+    done = np.maximum(np.sum((xy - here) * along, axis=1, keepdims=True), 0)
+    way = here + (done + LEAD) * along - xy
+    return way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
 
 
 @jax.jit
