@@ -144,7 +144,10 @@ class OGBenchEnv(HostVectorEnv):
     """`num_envs` copies of one environment, stepped one after the other; see this file's docstring.
 
     Args:
-        anywhere: of a maze: episodes start in any free cell, as those of the package's data, instead of a task's.
+        anywhere: episodes start in any free cell of the maze, as those of the package's data, instead of a task's.
+
+    Raises:
+        UserError: no such environment, or `anywhere` of what is no maze or has its own task.
     """
 
     def __init__(self, name: str, num_envs: int, episode_steps: int | None = None, anywhere: bool = False):
@@ -154,6 +157,8 @@ class OGBenchEnv(HostVectorEnv):
         self._base = _BASES[full]
         self._rewarded = name != self._base
         env = _make(full)
+        if anywhere and (self._rewarded or not _is_maze(env)):
+            raise UserError(f"Environment '{full}' cannot start anywhere: expected a maze without a task of its own.")
         with _drawing(env, (0,)):
             obs, info = env.reset()
         parts = _physics(env, info)
@@ -199,7 +204,7 @@ class OGBenchEnv(HostVectorEnv):
                 raise UserError(f"The goal x={x:g}, y={y:g} is in a wall of '{self.env_spec.id}', or outside.")
             goal = ((y + env._offset_y) / env._maze_unit, (x + env._offset_x) / env._maze_unit)
             with _drawing(env, (self.seed, -1 - i, 0)):
-                obs[i] = env.reset(options={"task_info": _from_to((1, 1), goal)})[1]["goal"]
+                obs[i] = env.reset(options=_places((1, 1), (1, 1), goal))[1]["goal"]
         return obs
 
     @property
@@ -225,9 +230,9 @@ class OGBenchEnv(HostVectorEnv):
         for env in (*self._envs, *([self._spare] if "_spare" in self.__dict__ else [])):
             env.close()
 
-    def _task_anywhere(self, env: Any) -> dict[str, Any]:
-        start, goal = env.np_random.choice(np.argwhere(~self.walls), 2, replace=False)
-        return _from_to(tuple(start), tuple(goal))
+    def _any_places(self, env: Any) -> dict[str, Any]:
+        body, other = map(tuple, env.np_random.choice(np.argwhere(~self.walls), 2, replace=False))
+        return _places(body, other, other)
 
     @cached_property
     def _spare(self) -> Any:
@@ -236,8 +241,7 @@ class OGBenchEnv(HostVectorEnv):
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         env = self._envs[lane]
         with _drawing(env, seed):
-            options = {"task_info": self._task_anywhere(env)} if self._anywhere else None
-            self._rows[lane], info = env.reset(options=options)
+            self._rows[lane], info = env.reset(options=self._any_places(env) if self._anywhere else None)
         self._physics_rows[lane] = np.concatenate(list(_physics(env, info).values()))
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,9 +295,9 @@ class OGBenchEnv(HostVectorEnv):
         self._rows[:], self._physics_rows[:] = state["observation"], state["physics"]
 
 
-def _from_to(start: tuple[float, float], goal: tuple[float, float]) -> dict[str, Any]:
-    """A task of a maze, from cell to cell; a ball, where there is one, starts with the body."""
-    return {"init_ij": start, "agent_init_ij": start, "ball_init_ij": start, "goal_ij": goal}
+def _places(body: tuple[float, ...], ball: tuple[float, ...], goal: tuple[float, ...]) -> dict[str, Any]:
+    """Options of a maze's reset: the cells of the body, of the ball where there is one, and of the goal."""
+    return {"task_info": {"init_ij": body, "agent_init_ij": body, "ball_init_ij": ball, "goal_ij": goal}}
 
 
 def _hand(env: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Sets of our own: what they are made of, that a seed is a set, and that what stands in them happened."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -222,6 +223,15 @@ def test_headings_lead_to_the_line_between_cells_and_along_it():
     assert not headings(here, here, here).any()  # There is no way.
 
 
+def check_steps(episode):
+    """Each of some actions leads from its row to the next, in the package's own environment."""
+    with closing(OGBenchEnv("antmaze-medium-v0", 1)) as env:
+        inner = env._envs[0]
+        for t in range(0, len(episode.action), 50):
+            inner.set_state(*np.split(np.float64(episode.obs[t]), [15]))
+            np.testing.assert_allclose(inner.step(episode.action[t])[0], episode.obs[t + 1], rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture
 def tiny_ant(monkeypatch, few_lanes):
     monkeypatch.setattr(collecting, "preset", lambda agent, name: TINY[agent])
@@ -236,6 +246,9 @@ def test_an_agent_is_steered_through_ogbenchs_maze(tiny_ant, tmp_path, large):
     assert RunFolder(tmp_path / "set-runs" / "metra").manifest()["config"]["env"] == "ogbench:ant"
     for episode in data.episodes():
         assert not episode.reward.any() and not episode.terminated.any() and np.abs(episode.action).max() <= 1
+        check_steps(episode)
+        with pytest.raises(AssertionError):
+            check_steps(of_the_step_before(episode))
     again = collect("antmaze-medium-navigate", tmp_path / "again", steps=10, quiet=True)
     assert again.id == data.id
 

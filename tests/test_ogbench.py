@@ -91,6 +91,11 @@ BAD = {
     "steps": (lambda: make_env("ogbench:pointmaze-medium-v0", 1, episode_steps=0), "episodes of 0 steps"),
     "wall": (lambda: lanes("antmaze-medium").goal_obs(np.array([[8.0, 0.0]])), r"goal x=8, y=0 is in a wall of 'ogb"),
     "outside": (lambda: lanes("antmaze-medium").goal_obs(np.array([[0.0, 99.0]])), "in a wall .*, or outside"),
+    "anywhere, no maze": (lambda: OGBenchEnv("scene-v0", 1, anywhere=True), "'ogbench:scene-v0' cannot start anywhere"),
+    "anywhere, a task": (
+        lambda: OGBenchEnv("antmaze-medium-singletask-task1-v0", 1, anywhere=True),
+        "expected a maze without a task",
+    ),
     "no maze": (lambda: lanes("scene").goal_obs(np.zeros((1, 0))), "'ogbench:scene-v0' has no goal positions"),
 }
 

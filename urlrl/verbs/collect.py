@@ -24,6 +24,7 @@ from urlrl.streams import env_seed, stream
 from urlrl.training.loop import example_transition
 from urlrl.types import GoalPrompt, HostEnv, Transition
 from urlrl.verbs.data import convert
+from urlrl.verbs.meter import metered
 from urlrl.verbs.pretrain import pretrain
 from urlrl.verbs.runs import load
 
@@ -139,7 +140,10 @@ def _navigate(recipe: Navigated, out: Path, transitions: int, seed: int) -> Data
 def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool) -> Dataset:
     agent, _ = load(pretrain(_config(recipe, seed), _runs(out) / recipe.agent, quiet=quiet))
     keys = map(partial(jax.random.fold_in, stream(seed, "steer")), count())
-    with closing(OGBenchEnv(recipe.maze, LANES, anywhere=True)) as env:
+    with (
+        closing(OGBenchEnv(recipe.maze, LANES, anywhere=True)) as env,
+        metered("Steering", transitions, quiet) as meter,
+    ):
         spec = env.env_spec
         navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"))
         nothing = example_transition(spec, agent.config.z.dim, 1)
@@ -152,7 +156,7 @@ def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool)
         info = DatasetInfo(
             spec.id, f"{recipe.agent} steered, seed {seed}", physics=spec.physics, obs_is_physics=spec.obs_is_physics
         )
-        return write_dataset(out, info, _walks(env, act, transitions, seed))
+        return write_dataset(out, info, meter.passing(_walks(env, act, transitions, seed)))
 
 
 def headings(xy: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
