@@ -31,6 +31,7 @@ from urlrl.verbs.runs import load
 LANES = 50  # navigators side by side
 AHEAD = 4.0  # m to the goal that a steered agent is shown
 LEAD = 0.25  # cells ahead, on the line between two cells' centres, of the point that it heads for: it keeps off walls
+ARRIVED = 0.125  # cells from its goal, where it takes another: 0.5 m is what OGBench's tasks call success
 NOISE = 0.2  # standard deviation of what is added to its actions, as in OGBench's data
 
 
@@ -145,7 +146,7 @@ def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool)
         metered("Steering", transitions, quiet) as meter,
     ):
         spec = env.env_spec
-        navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"))
+        navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"), arrived=ARRIVED)
         nothing = example_transition(spec, agent.config.z.dim, 1)
 
         def act(obs: np.ndarray) -> np.ndarray:
