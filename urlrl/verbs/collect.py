@@ -64,7 +64,8 @@ class Steered:
     transitions: int
 
 
-# What data is made of. A set's size is its presets' own, or `steps`, to which the parts are scaled.
+# What data is made of. A set's size is its presets' own, or `steps`, to which the parts are scaled; who is steered learns
+# as its preset says.
 RECIPES: dict[str, tuple[Explored, ...] | Navigated | Steered] = {
     "walker": (Explored("rnd", "walker-quick"),),
     "cheetah": (Explored("rnd", "cheetah-quick", share=0.5), Explored("metra", "cheetah-collect-quick")),
