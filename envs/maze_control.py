@@ -69,6 +69,7 @@ class Navigator:
         self.noise, self.arrived = noise, arrived
         self.rng = np.random.default_rng(seed)
         self.goal = self.rng.integers(len(self.cells), size=num_lanes)  # numbers of cells
+        self.num_reached = 0  # goals, of all lanes together
 
     def goals(self) -> np.ndarray:
         """(n, 2): where each lane is going, in metres."""
@@ -83,6 +84,7 @@ class Navigator:
         draw += draw >= self.number[row, column]
         reached = np.linalg.norm(self.goals() - xy, axis=1) <= self.arrived
         self.goal = np.where(reached, draw, self.goal)
+        self.num_reached += int(reached.sum())
         here, there = np.stack([row, column], axis=1), self.toward[self.goal, row, column]
         return centre(here, self.shape), centre(there, self.shape)
 

@@ -238,8 +238,9 @@ def tiny_ant(monkeypatch, few_lanes):
     monkeypatch.setattr(collecting, "LANES", 2)
 
 
-def test_an_agent_is_steered_through_ogbenchs_maze(tiny_ant, tmp_path, large):
+def test_an_agent_is_steered_through_ogbenchs_maze(tiny_ant, tmp_path, capsys):
     data = collect("antmaze-medium-navigate", tmp_path / "set", steps=10, quiet=True)
+    assert "set: 0.0 goals were reached per episode." in capsys.readouterr().err  # It did not learn to walk.
     assert [len(episode.action) for episode in data.episodes()] == [1000] * 2  # Whole episodes.
     assert data.info.env == "ogbench:antmaze-medium-v0" and data.info.obs_is_physics
     assert all(check.ok is not False for check in validate(tmp_path / "set"))

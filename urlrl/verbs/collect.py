@@ -64,8 +64,8 @@ class Steered:
     transitions: int
 
 
-# What data is made of. A set's size is its presets' own, or `steps`, to which the parts are scaled; who is steered learns
-# as its preset says.
+# What data is made of. A set's size is its presets' own, or `steps`, to which the parts are scaled; who is steered
+# learns as its preset says.
 RECIPES: dict[str, tuple[Explored, ...] | Navigated | Steered] = {
     "walker": (Explored("rnd", "walker-quick"),),
     "cheetah": (Explored("rnd", "cheetah-quick", share=0.5), Explored("metra", "cheetah-collect-quick")),
@@ -158,7 +158,10 @@ def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool)
         info = DatasetInfo(
             spec.id, f"{recipe.agent} steered, seed {seed}", physics=spec.physics, obs_is_physics=spec.obs_is_physics
         )
-        return write_dataset(out, info, meter.passing(_walks(env, act, transitions, seed)))
+        data = write_dataset(out, info, meter.passing(_walks(env, act, transitions, seed)))
+        # Not every run of an agent learns to go wherever it is told, and the number of transitions does not show it.
+        meter.note(f"{out}: {navigator.num_reached / data.info.episodes:.1f} goals were reached per episode.")
+        return data
 
 
 def headings(xy: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
