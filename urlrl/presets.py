@@ -95,8 +95,8 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 agent=MetraConfig(width=256, lr=1e-3, phi_only=2), env="ogbench:ant", normalizer="fit", updates=50,
                 steps=1_500_000, eval_every=100_000,
             ),
-            _QUICK,
-            "10 minutes on two CPU cores",
+            "for two CPU cores, docs/zero-shot.md",
+            "14 to 23 minutes on one busy CPU core",
         ),
         "point-quick": Preset(
             PretrainConfig(
