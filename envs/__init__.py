@@ -31,6 +31,12 @@ def _half_cheetah_hurdle(**options) -> HostEnv:
     return LocomotionEnv(HALF_CHEETAH_HURDLE, **options)
 
 
+def _ogbench_ant(**options) -> HostEnv:
+    from urlrl.envs.locomotion import OGBENCH_ANT, LocomotionEnv
+
+    return LocomotionEnv(OGBENCH_ANT, **options)
+
+
 def _point_mass_maze(**options) -> HostEnv:
     from urlrl.envs.point_mass import PointMassMazeEnv
 
@@ -41,6 +47,7 @@ ENVS: dict[str, Callable[..., HostEnv]] = {
     "ant": _ant,
     "half_cheetah": _half_cheetah,
     "half_cheetah_hurdle": _half_cheetah_hurdle,
+    "ogbench:ant": _ogbench_ant,
     "point": _point,
     "point_mass_maze": _point_mass_maze,
 }

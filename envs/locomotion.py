@@ -1,29 +1,35 @@
-"""METRA's `ant` and `half_cheetah` (github.com/seohongpark/METRA, envs/mujoco) on Gymnasium's models of today.
+"""METRA's `ant` and `half_cheetah` (github.com/seohongpark/METRA, envs/mujoco) on Gymnasium's models of today, and
+`ogbench:ant`: the body of OGBench's ant mazes, likewise on an open plane.
 
 Observations are all of qpos (with the root's position) and qvel; no contact forces, no early termination, 200 steps.
 A reset adds U(-0.1, 0.1) to the model's default qpos and 0.1 N(0, 1) to a zero qvel.
+
+OGBench's ant has a fifth of the gear of Gymnasium's and ankles that bend less, and is asked for an action every 0.1 s
+instead of 0.05 s. What is learned here acts in its mazes: away from walls they are this environment bit for bit.
 """
 
+import importlib.util
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import gymnasium
 import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.pool import MujocoPool
+from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
-FRAME_SKIP = 5  # simulation steps of 0.01 s per control step
+FRAME_SKIP = 5  # simulation steps per control step
 
 
 @dataclass(frozen=True)
 class Body:
     """What distinguishes one of these environments from another."""
 
-    model: str  # file in Gymnasium's assets
+    package: str  # whose model it is
+    model: str  # file in the package
     spec: EnvSpec
     control_cost: float  # reward per squared unit of action, negated
     alive_bonus: float  # reward per control step
@@ -50,7 +56,8 @@ _CHEETAH_STD = (
 )  # fmt: skip
 
 ANT = Body(
-    model="ant.xml",
+    package="gymnasium",
+    model="envs/mujoco/assets/ant.xml",
     spec=EnvSpec(
         id="ant", obs_dim=29, action_dim=8, episode_steps=200, control_dt=0.05, position=("x", "y"),
         goal_box=(50.0, 50.0), physics=(("qpos", 15), ("qvel", 14)), obs_is_physics=True, obs_mean=_ANT_MEAN,
@@ -59,8 +66,15 @@ ANT = Body(
     control_cost=0.5,
     alive_bonus=1.0,
 )  # fmt: skip
+OGBENCH_ANT = replace(
+    ANT,
+    package="ogbench",
+    model="locomaze/assets/ant.xml",
+    spec=replace(ANT.spec, id="ogbench:ant", control_dt=0.1, obs_mean=None, obs_std=None),
+)
 HALF_CHEETAH = Body(
-    model="half_cheetah.xml",
+    package="gymnasium",
+    model="envs/mujoco/assets/half_cheetah.xml",
     spec=EnvSpec(
         id="half_cheetah", obs_dim=18, action_dim=6, episode_steps=200, control_dt=0.05, position=("x",),
         goal_box=(100.0,), physics=(("qpos", 9), ("qvel", 9)), obs_is_physics=True, obs_mean=_CHEETAH_MEAN,
@@ -77,9 +91,17 @@ HALF_CHEETAH_HURDLE = replace(
 
 
 def load_model(body: Body) -> mujoco.MjModel:
-    """One of Gymnasium's MuJoCo models, with the body's hurdles: bars that float between 0.17 and 0.23 m."""
-    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / body.model
-    model = mujoco.MjSpec.from_file(str(path))
+    """A package's MuJoCo model, with the body's hurdles: bars that float between 0.17 and 0.23 m.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    package = importlib.util.find_spec(body.package)
+    if package is None or package.origin is None:
+        raise UserError(
+            f"Environment '{body.spec.id}' needs the package {body.package}: pip install 'urlrl[{body.package}]'."
+        )
+    model = mujoco.MjSpec.from_file(str(Path(package.origin).parent / body.model))
     for x in body.hurdles:
         model.worldbody.add_geom(
             name=f"hurdle_{x:g}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, 0, 0.2], size=[0.05, 1, 0.03],

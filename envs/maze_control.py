@@ -18,7 +18,6 @@ from urlrl.errors import UserError, check
 Policy = Callable[[np.ndarray], np.ndarray]  # positions (n, 2) to actions (n, 2)
 Reward = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # physics (n, 4), action: it is not looked at -> (n,)
 
-ARRIVED = 0.5  # m from the centre of its goal's cell, where a navigator takes another
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
@@ -57,9 +56,10 @@ class Navigator:
     Args:
         walls: (H, W), bool; every free cell must be reachable from every other.
         noise: standard deviation of what is added to each coordinate of an action.
+        arrived: m from the centre of its goal's cell, where a lane takes another goal.
     """
 
-    def __init__(self, walls: np.ndarray, num_lanes: int, seed: int, noise: float = 0.5):
+    def __init__(self, walls: np.ndarray, num_lanes: int, seed: int, noise: float = 0.5, arrived: float = 0.5):
         self.shape = walls.shape
         self.cells = np.argwhere(~walls)  # (F, 2)
         self.number = np.full(walls.shape, -1)  # of each free cell in `cells`
@@ -68,23 +68,31 @@ class Navigator:
         if len(ways) < 2 or (ways[0].steps[~walls] < 0).any():
             raise UserError(f"The walls leave {len(ways)} free cells: expected at least two, all of them connected.")
         self.toward = np.stack([way.toward for way in ways])  # (F, H, W, 2)
-        self.noise = noise
+        self.noise, self.arrived = noise, arrived
         self.rng = np.random.default_rng(seed)
         self.goal = self.rng.integers(len(self.cells), size=num_lanes)  # numbers of cells
+        self.num_reached = 0  # goals, of all lanes together
 
     def goals(self) -> np.ndarray:
         """(n, 2): where each lane is going, in metres."""
         return centre(self.cells[self.goal], self.shape)
 
-    def act(self, xy: np.ndarray) -> np.ndarray:
-        """Positions (n, 2) to actions (n, 2) in [-1, 1], float32; draws from the generator."""
+    def leg(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What lies on each lane's way from positions (n, 2): the centres of the cell that it is in and of the next
+        one, (n, 2) each. Draws from the generator."""
         row, column = cell(xy, self.shape)
         # Any cell but the one that the lane is in.
         draw = self.rng.integers(len(self.cells) - 1, size=len(xy))
         draw += draw >= self.number[row, column]
-        reached = np.linalg.norm(self.goals() - xy, axis=1) <= ARRIVED
+        reached = np.linalg.norm(self.goals() - xy, axis=1) <= self.arrived
         self.goal = np.where(reached, draw, self.goal)
-        way = centre(self.toward[self.goal, row, column], self.shape) - xy
+        self.num_reached += int(reached.sum())
+        here, there = np.stack([row, column], axis=1), self.toward[self.goal, row, column]
+        return centre(here, self.shape), centre(there, self.shape)
+
+    def act(self, xy: np.ndarray) -> np.ndarray:
+        """Positions (n, 2) to actions (n, 2) in [-1, 1], float32; draws from the generator."""
+        way = self.leg(xy)[1] - xy
         length = np.linalg.norm(way, axis=1, keepdims=True)
         noise = self.noise * self.rng.standard_normal(xy.shape)
         return np.clip(way / np.maximum(length, 1e-6) + noise, -1, 1).astype(np.float32)

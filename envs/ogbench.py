@@ -141,15 +141,24 @@ def _physics(env: Any, info: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 class OGBenchEnv(HostVectorEnv):
-    """`num_envs` copies of one environment, stepped one after the other; see this file's docstring."""
+    """`num_envs` copies of one environment, stepped one after the other; see this file's docstring.
 
-    def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
+    Args:
+        anywhere: episodes start in any free cell of the maze, as those of the package's data, instead of a task's.
+
+    Raises:
+        UserError: no such environment, or `anywhere` of what is no maze or has its own task.
+    """
+
+    def __init__(self, name: str, num_envs: int, episode_steps: int | None = None, anywhere: bool = False):
         full = f"ogbench:{name}"
         if full not in _BASES:
             raise unknown("environment", full, _BASES)
         self._base = _BASES[full]
         self._rewarded = name != self._base
         env = _make(full)
+        if anywhere and (self._rewarded or not _is_maze(env)):
+            raise UserError(f"Environment '{full}' cannot start anywhere: expected a maze without a task of its own.")
         with _drawing(env, (0,)):
             obs, info = env.reset()
         parts = _physics(env, info)
@@ -165,6 +174,7 @@ class OGBenchEnv(HostVectorEnv):
             exact_resume=True,
         )
         super().__init__(spec, num_envs)
+        self._anywhere = anywhere
         self._envs = [env, *(_another(env, full) for _ in range(num_envs - 1))]
         # Who draws during an episode: teleports, and scenes, where a cube that was flung away is put back.
         self._draws = "teleport" in name or name.startswith("scene")
@@ -192,11 +202,21 @@ class OGBenchEnv(HostVectorEnv):
             inside = 0 <= row < env.maze_map.shape[0] and 0 <= column < env.maze_map.shape[1]
             if not inside or env.maze_map[row, column]:
                 raise UserError(f"The goal x={x:g}, y={y:g} is in a wall of '{self.env_spec.id}', or outside.")
-            start, goal = (1, 1), ((y + env._offset_y) / env._maze_unit, (x + env._offset_x) / env._maze_unit)
-            task = {"init_ij": start, "agent_init_ij": start, "ball_init_ij": start, "goal_ij": goal}
+            goal = ((y + env._offset_y) / env._maze_unit, (x + env._offset_x) / env._maze_unit)
             with _drawing(env, (self.seed, -1 - i, 0)):
-                obs[i] = env.reset(options={"task_info": task})[1]["goal"]
+                obs[i] = env.reset(options=_places((1, 1), (1, 1), goal))[1]["goal"]
         return obs
+
+    @property
+    def walls(self) -> np.ndarray:
+        """Of a maze: its cells, (H, W), bool. Row and column grow with y and x, as in envs/maze.py."""
+        return self._envs[0].maze_map == 1
+
+    def in_cells(self, position: np.ndarray) -> np.ndarray:
+        """Positions (*B, 2), in metres, as envs/maze.py has them in a maze with these walls: in cells, from the middle
+        of the maze."""
+        env = self._envs[0]
+        return (position + (env._offset_x, env._offset_y)) / env._maze_unit + 0.5 - np.array(self.walls.shape[::-1]) / 2
 
     def place(self, physics: np.ndarray) -> np.ndarray:
         """The observations (k, obs) of stored states (k, physics); no lane moves.
@@ -210,6 +230,10 @@ class OGBenchEnv(HostVectorEnv):
         for env in (*self._envs, *([self._spare] if "_spare" in self.__dict__ else [])):
             env.close()
 
+    def _any_places(self, env: Any) -> dict[str, Any]:
+        body, other = map(tuple, env.np_random.choice(np.argwhere(~self.walls), 2, replace=False))
+        return _places(body, other, other)
+
     @cached_property
     def _spare(self) -> Any:
         return _make(f"ogbench:{self._base}", **({"add_noise_to_goal": False} if self.env_spec.position else {}))
@@ -217,7 +241,7 @@ class OGBenchEnv(HostVectorEnv):
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         env = self._envs[lane]
         with _drawing(env, seed):
-            self._rows[lane], info = env.reset()
+            self._rows[lane], info = env.reset(options=self._any_places(env) if self._anywhere else None)
         self._physics_rows[lane] = np.concatenate(list(_physics(env, info).values()))
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -269,6 +293,11 @@ class OGBenchEnv(HostVectorEnv):
                 for part, values in zip(_hand(env), np.split(state["hand"][i], [3])):
                     part[:] = values
         self._rows[:], self._physics_rows[:] = state["observation"], state["physics"]
+
+
+def _places(body: tuple[float, ...], ball: tuple[float, ...], goal: tuple[float, ...]) -> dict[str, Any]:
+    """Options of a maze's reset: the cells of the body, of the ball where there is one, and of the goal."""
+    return {"task_info": {"init_ij": body, "agent_init_ij": body, "ball_init_ij": ball, "goal_ij": goal}}
 
 
 def _hand(env: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,22 +1,27 @@
 """Sets of our own: what they are made of, that a seed is a set, and that what stands in them happened."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from urlrl.agents.metra import MetraConfig
 from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.config import PretrainConfig
 from urlrl.data.dataset import Dataset
-from urlrl.envs.maze import LAYOUTS, cell, place_cells, step_all
+from urlrl.envs.maze import LAYOUTS, cell, centre, place_cells, step_all
+from urlrl.envs.maze_control import Navigator
+from urlrl.envs.ogbench import OGBENCH_TASKS, OGBenchEnv
 from urlrl.errors import UserError
 from urlrl.presets import preset
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 from urlrl.verbs import collect as collecting
-from urlrl.verbs.collect import RECIPES, Explored, Navigated, collect
+from urlrl.verbs.collect import RECIPES, Explored, Navigated, Steered, collect, headings
+from urlrl.verbs.data import validate
 
 WALK = PretrainConfig(
     agent=UniformConfig(), agent_name="uniform", env="maze:rooms", num_envs=2, episode_steps=10, rollout_steps=20,
@@ -25,7 +30,11 @@ WALK = PretrainConfig(
 EXPLORE = replace(
     WALK, agent=RNDConfig(width=16, outputs=4, batch=BatchSpec(size=16, skills=False)), agent_name="rnd", updates=2
 )
-TINY = {"uniform": WALK, "rnd": EXPLORE}
+STEER = replace(
+    WALK, agent=MetraConfig(width=16, phi_only=2, batch=BatchSpec(size=16)), agent_name="metra", env="ogbench:ant",
+    updates=2,
+)  # fmt: skip
+TINY = {"uniform": WALK, "rnd": EXPLORE, "metra": STEER}
 
 
 @pytest.fixture
@@ -46,6 +55,10 @@ def test_recipes_are_of_presets_and_mazes_that_are_there(name):
     if isinstance(recipe, Navigated):
         longest = LAYOUTS[recipe.layout].episode_steps
         assert recipe.transitions > 0 and (recipe.episode_steps is None or 1 < recipe.episode_steps < longest)
+        return
+    if isinstance(recipe, Steered):
+        config = preset(recipe.agent, recipe.preset)
+        assert config.env == "ogbench:ant" and recipe.maze in OGBENCH_TASKS and recipe.transitions > 0
         return
     configs = [preset(part.agent, part.preset) for part in recipe]
     assert all(isinstance(config, PretrainConfig) and config.keep_data == "all" for config in configs)
@@ -159,6 +172,86 @@ def test_sets_to_stitch_are_of_short_episodes(layout, steps, few_lanes, tmp_path
     data = collect(f"maze-{layout}-stitch", tmp_path / "set", steps=4 * steps, quiet=True)
     assert [len(episode.action) for episode in data.episodes()] == [steps] * 4
     check_walks(data, layout)
+
+
+# --- an agent that is steered
+
+
+@pytest.fixture(scope="module")
+def large():
+    return OGBenchEnv("antmaze-large-v0", 1)
+
+
+def where_the_package_says(env, xy):
+    return cell(env.in_cells(xy), env.walls.shape) == env._envs[0].xy_to_ij(xy)
+
+
+def test_ogbenchs_mazes_are_counted_in_cells_as_ours(large):
+    assert large.walls.shape == (9, 12) and large.walls[0].all() and not large.walls[1, 1] and large.walls[2, 2]
+    for row, column in np.argwhere(~large.walls):
+        xy = np.array(large._envs[0].ij_to_xy((row, column)), float)
+        np.testing.assert_allclose(large.in_cells(xy), centre(np.array([row, column]), large.walls.shape))
+        assert all(where_the_package_says(large, xy + np.array(by)) for by in ((1.9, -1.9), (-1.9, 1.9)))
+
+
+def test_headings_lead_from_cell_to_cell_through_ogbenchs_maze(large):
+    """From each free cell to each other one, along the world's x and y, as the package's own maps of distances say."""
+    cells = np.argwhere(~large.walls)
+    xy = np.array([large._envs[0].ij_to_xy(ij) for ij in cells], float)
+    navigator, seen = Navigator(large.walls, len(cells), seed=0), set()
+    for goal in range(len(cells)):
+        navigator.goal[:] = goal
+        at = large.in_cells(xy)
+        heading = headings(at, *navigator.leg(at))
+        distance = large._envs[0].get_oracle_subgoal(xy[goal], xy[goal])[1]
+        for start, step in zip(np.delete(xy, goal, axis=0), np.delete(heading, goal, axis=0)):
+            here, there = (distance[large._envs[0].xy_to_ij(place)] for place in (start, start + 4 * step))
+            assert there == here - 1 >= 0
+            seen.add(tuple(step.tolist()))
+    assert seen == {(1, 0), (-1, 0), (0, 1), (0, -1)}
+
+
+def test_headings_lead_to_the_line_between_cells_and_along_it():
+    here, there = np.array([[0.5, 0.5]]), np.array([[1.5, 0.5]])
+    for xy, way in (
+        ((0.5, 0.5), (0.25, 0)),
+        ((0.9, 0.75), (0.25, -0.25)),  # off the line
+        ((0.1, 0.5), (0.65, 0)),  # behind the centre: to the point beyond it
+        ((0.5, 0.1), (0.25, 0.4)),
+    ):
+        np.testing.assert_allclose(headings(np.array([xy]), here, there), [way / np.linalg.norm(way)])
+    assert not headings(here, here, here).any()  # There is no way.
+
+
+def check_steps(episode):
+    """Each of some actions leads from its row to the next, in the package's own environment."""
+    with closing(OGBenchEnv("antmaze-medium-v0", 1)) as env:
+        inner = env._envs[0]
+        for t in range(0, len(episode.action), 50):
+            inner.set_state(*np.split(np.float64(episode.obs[t]), [15]))
+            np.testing.assert_allclose(inner.step(episode.action[t])[0], episode.obs[t + 1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def tiny_ant(monkeypatch, few_lanes):
+    monkeypatch.setattr(collecting, "preset", lambda agent, name: TINY[agent])
+    monkeypatch.setattr(collecting, "LANES", 2)
+
+
+def test_an_agent_is_steered_through_ogbenchs_maze(tiny_ant, tmp_path, capsys):
+    data = collect("antmaze-medium-navigate", tmp_path / "set", steps=10, quiet=True)
+    assert "set: 0.0 goals were reached per episode." in capsys.readouterr().err  # It did not learn to walk.
+    assert [len(episode.action) for episode in data.episodes()] == [1000] * 2  # Whole episodes.
+    assert data.info.env == "ogbench:antmaze-medium-v0" and data.info.obs_is_physics
+    assert all(check.ok is not False for check in validate(tmp_path / "set"))
+    assert RunFolder(tmp_path / "set-runs" / "metra").manifest()["config"]["env"] == "ogbench:ant"
+    for episode in data.episodes():
+        assert not episode.reward.any() and not episode.terminated.any() and np.abs(episode.action).max() <= 1
+        check_steps(episode)
+        with pytest.raises(AssertionError):
+            check_steps(of_the_step_before(episode))
+    again = collect("antmaze-medium-navigate", tmp_path / "again", steps=10, quiet=True)
+    assert again.id == data.id
 
 
 # --- bad input

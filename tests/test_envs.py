@@ -11,7 +11,7 @@ import pytest
 from urlrl.envs import ENVS, make_env
 from urlrl.envs.dmc import _STACKED, TASKS, DmcEnv, Stacked, suite
 from urlrl.envs.gym import GymEnv, find_maker
-from urlrl.envs.locomotion import ANT, HALF_CHEETAH, LocomotionEnv, load_model
+from urlrl.envs.locomotion import ANT, HALF_CHEETAH, OGBENCH_ANT, LocomotionEnv, load_model
 from urlrl.envs.pool import silenced
 from urlrl.errors import UserError
 
@@ -233,7 +233,7 @@ def test_half_cheetah_equals_gymnasium():
     assert truncated.all()  # METRA's episodes of 200 steps.
 
 
-@pytest.mark.parametrize("body", [ANT, HALF_CHEETAH])
+@pytest.mark.parametrize("body", [ANT, HALF_CHEETAH, OGBENCH_ANT])
 def test_reset_noise(body):
     env = LocomotionEnv(body, 500)
     obs, _ = env.reset(seed=0)

@@ -501,6 +501,13 @@ def test_the_navigator_heads_for_the_next_cell():
     assert np.allclose(navigator.act(xy), [[0, -1], along, [1, 0]], atol=1e-6)
 
 
+def test_a_navigator_comes_as_near_to_its_goals_as_it_is_told():
+    wide, close = Navigator(HOOK, 1, seed=0), Navigator(HOOK, 1, seed=0, arrived=0.125)
+    for navigator, away, reached in ((wide, 0.49, 1), (close, 0.13, 0), (close, 0.12, 1)):
+        navigator.leg(navigator.goals() + np.array([away, 0.0]))
+        assert navigator.num_reached == reached
+
+
 def test_the_navigators_noise_is_added_and_clipped():
     navigator = Navigator(HOOK, 20_000, seed=0)
     navigator.goal[:] = navigator.number[0, 3]
@@ -524,6 +531,7 @@ def test_the_navigator_reaches_goal_after_goal(name):
         reached += close
         xy = np.asarray(maze.step_all(xy, actions, walls))
         visited[cell(xy, walls.shape)] = True
+    assert navigator.num_reached == reached.sum()
     assert reached.min() >= 5 and not visited[walls].any() and visited.sum() > 0.95 * (~walls).sum()
     assert not np.array_equal(Navigator(walls, 32, seed=5).goal, Navigator(walls, 32, seed=4).goal)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 
 from urlrl.data.ogbench import guess_env
 from urlrl.envs import make_env
-from urlrl.envs.ogbench import _BASES, OGBENCH_TASKS, Part, _reward, ogbench_task, ogbench_tasks
+from urlrl.envs.locomotion import ANT, OGBENCH_ANT, LocomotionEnv
+from urlrl.envs.maze import cell
+from urlrl.envs.ogbench import _BASES, OGBENCH_TASKS, OGBenchEnv, Part, _reward, ogbench_task, ogbench_tasks
 from urlrl.envs.pool import STATE
 from urlrl.envs.tasks import make_task_env
 from urlrl.errors import UserError
@@ -88,6 +91,11 @@ BAD = {
     "steps": (lambda: make_env("ogbench:pointmaze-medium-v0", 1, episode_steps=0), "episodes of 0 steps"),
     "wall": (lambda: lanes("antmaze-medium").goal_obs(np.array([[8.0, 0.0]])), r"goal x=8, y=0 is in a wall of 'ogb"),
     "outside": (lambda: lanes("antmaze-medium").goal_obs(np.array([[0.0, 99.0]])), "in a wall .*, or outside"),
+    "anywhere, no maze": (lambda: OGBenchEnv("scene-v0", 1, anywhere=True), "'ogbench:scene-v0' cannot start anywhere"),
+    "anywhere, a task": (
+        lambda: OGBenchEnv("antmaze-medium-singletask-task1-v0", 1, anywhere=True),
+        "expected a maze without a task",
+    ),
     "no maze": (lambda: lanes("scene").goal_obs(np.zeros((1, 0))), "'ogbench:scene-v0' has no goal positions"),
 }
 
@@ -101,7 +109,12 @@ def test_bad_input_gets_one_sentence(case):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: make_env("ogbench:scene-v0"), lambda: ogbench_task.__wrapped__(task_name("scene", 1))]
+    "make",
+    [
+        lambda: make_env("ogbench:scene-v0"),
+        lambda: make_env("ogbench:ant"),
+        lambda: ogbench_task.__wrapped__(task_name("scene", 1)),
+    ],
 )
 def test_without_the_package_one_sentence_says_how_to_get_it(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "ogbench", None)
@@ -146,6 +159,35 @@ def test_steps_equal_the_packages(kind):
         assert not (reward.any() or terminated.any() or truncated.any())
     if kind in MAZES:
         assert np.array_equal(env.position()[1], info["xy"])
+
+
+def away_from_walls(body, env, num_steps=20):
+    """Whether steps of the body on a plane are those of the maze's, from one posture and by the same actions."""
+    plane = LocomotionEnv(body, 2)
+    obs, _ = plane.reset(seed=0)
+    for lane, inner in enumerate(env._envs):
+        inner.set_state(*np.split(obs[lane], [15]))
+    for action in np.float32(actions_of(env, num_steps)):  # As the mazes take them.
+        if not np.array_equal(plane.step(action)[0], env.step(action)[0]):
+            return False
+    return plane.env_spec.control_dt == env.env_spec.control_dt
+
+
+def test_the_ant_on_a_plane_is_the_mazes_ant_away_from_walls():
+    """Its cell leaves 2 m on each side; both swing their legs where they stand."""
+    env = make_env("ogbench:antmaze-large-v0", 2)
+    env.reset(seed=0)
+    assert away_from_walls(OGBENCH_ANT, env)
+    env.reset(seed=0)
+    assert not away_from_walls(replace(OGBENCH_ANT, package=ANT.package, model=ANT.model), env)
+
+
+def test_a_maze_can_be_started_anywhere():
+    env, twin = (OGBenchEnv("antmaze-medium-v0", 2, anywhere=True) for _ in range(2))
+    starts = np.concatenate([env.reset(seed=0)[0], *(env.reset()[0] for _ in range(60))])
+    cells = np.stack(cell(env.in_cells(starts[:, :2]), env.walls.shape), axis=1)
+    assert set(map(tuple, cells.tolist())) == set(map(tuple, np.argwhere(~env.walls).tolist()))
+    assert np.array_equal(twin.set_state(env.get_state()), starts[-2:])
 
 
 # Resets, ends, resumes

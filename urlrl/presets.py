@@ -96,6 +96,14 @@ PRESETS: dict[str, dict[str, Preset]] = {
             "tuned for two CPU cores, docs/results",
             "6 to 11 minutes on two CPU cores",
         ),
+        "ogbench-ant-quick": Preset(
+            PretrainConfig(
+                agent=MetraConfig(width=256, lr=1e-3, phi_only=2), env="ogbench:ant", normalizer="fit", updates=50,
+                steps=1_500_000, eval_every=100_000,
+            ),
+            "for two CPU cores, docs/zero-shot.md",
+            "14 to 23 minutes on one busy CPU core",
+        ),
         "point-quick": Preset(
             PretrainConfig(
                 agent=MetraConfig(width=64, lr=1e-3), env="point", rollout_steps=50, updates=50, min_replay=1_000,

@@ -84,7 +84,8 @@ class ConvertOptions:
 @dataclass(frozen=True)
 class CollectOptions:
     """Make a set of our own: walker, cheetah (each also -random), maze-rooms-random,
-    maze-{8x8,medium,large}-navigate, and maze-{medium,large}-stitch, of short episodes."""
+    maze-{8x8,medium,large}-navigate, maze-{medium,large}-stitch, of short episodes, and
+    antmaze-{medium,large}-navigate, of OGBench's ant, which METRA teaches to walk first."""
 
     name: Positional[str]  # which set
     out: Path | None = None  # folder to write; required
