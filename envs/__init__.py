@@ -1,5 +1,5 @@
 """Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`,
-`maze:<layout>[_fixed][_cells]`, `ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
+`maze:<layout>[_fixed][_mass][_cells]`, `ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     """`num_envs` copies of an environment, stepped together.
 
     Args:
-        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed][_cells]`,
+        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed][_mass][_cells]`,
             `ogbench:<id>`, `gym:<id>`, or `module:function` where the function takes nothing and returns a
             `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
@@ -92,5 +92,5 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.gym import GymEnv, find_maker
 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>[_fixed]", "ogbench:<id>", "gym:<id>")
+    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>", "ogbench:<id>", "gym:<id>")
     raise unknown("environment", name, [*ENVS, *schemes, "module:function"])

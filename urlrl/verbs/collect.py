@@ -32,7 +32,7 @@ LANES = 50  # navigators side by side
 AHEAD = 4.0  # m to the goal that a steered agent is shown
 LEAD = 0.25  # cells ahead, on the line between two cells' centres, of the point that it heads for: it keeps off walls
 ARRIVED = 0.125  # cells from its goal, where it takes another: 0.5 m is what OGBench's tasks call success
-NOISE = 0.2  # standard deviation of what is added to its actions, as in OGBench's data
+NOISE = 0.2  # standard deviation of what is added to its actions
 
 
 @dataclass(frozen=True)
