@@ -2,24 +2,30 @@
 and where the agent goes when it is told those.
 
 python scripts/show_encodings.py runs/fre --out encodings.png
+python scripts/show_encodings.py runs/fre --tasks maze_rings_mass_move_left maze_rings_mass_path_loop --out tasks.png
 
-A row for each family that the run was trained on. The functions drawn here are new: none of them was trained on.
+A row for each family that the run was trained on, of functions that are new to it; or for each of the tasks. Colours
+are rewards at rest. Where the agent has a velocity, arrows point to where moving is paid, as long as the reward for it.
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from urlrl.agents.fre import FRE
+from urlrl.envs.tasks import check_runs_on, find_task
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import pursue_one, rollout
 from urlrl.types import RewardPrompt
@@ -28,6 +34,7 @@ from urlrl.verbs.runs import load_checkpoint, make_run_env, run_dataset
 FINE = 8  # points of the maps per metre
 PATHS = 6
 COLUMNS = ("reward", "decoded", "paths")
+Reward = Callable[[np.ndarray], Any]  # observations (n, obs) -> (n,)
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,54 @@ class Options:
 
     run: Positional[Path]  # folder of a run of fre in a maze
     out: Path = Path("encodings.png")
+    tasks: tuple[str, ...] = ()  # whose rewards to show; none: functions of the families that it was trained on
     samples: int = 32  # states with their rewards that the agent is told
     functions: int = 2  # drawn of each family
     seed: int = 0  # of functions, samples and starts
+
+
+class Maze:
+    """Where rewards are looked at: places of a fine grid and, to see what moving pays, centres of cells."""
+
+    def __init__(self, walls: np.ndarray, env: Any):
+        self.walls, (self.height, self.width) = walls, walls.shape
+        self.solid = np.kron(walls, np.ones((FINE, FINE), bool))
+        self.fine, self.cells = env.goal_obs(self._places(FINE)), env.goal_obs(self._places(1)[~walls.ravel()])
+        self.has_velocity = self.fine.shape[1] == 4
+
+    def _places(self, fine: int) -> np.ndarray:
+        x, y = ((np.arange(size * fine) + 0.5) / fine - size / 2 for size in (self.width, self.height))
+        return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+    def draw(self, axis: Axes, reward: Reward, title: str, limits: tuple[float, float]) -> None:
+        values = np.ma.masked_array(np.asarray(reward(self.fine)).reshape(self.solid.shape), self.solid)
+        extent = (-self.width / 2, self.width / 2, -self.height / 2, self.height / 2)
+        axis.set_facecolor("0.6")
+        axis.imshow(values, origin="lower", extent=extent, vmin=limits[0], vmax=limits[1], cmap="RdBu")
+        axis.set(xticks=[], yticks=[], title=title)
+        axis.title.set_fontsize(8)
+        if self.has_velocity:
+            half = 0.5 * np.eye(4, dtype=np.float32)[2:]
+            pays = [np.asarray(reward(self.cells + v)) - np.asarray(reward(self.cells - v)) for v in half]
+            axis.quiver(
+                *self.cells[:, :2].T, *pays, angles="xy", scale_units="xy", scale=2.2, width=0.006, color="0.15"
+            )
+
+
+def functions(agent: FRE, options: Options, steps: Any) -> list[tuple[str, Reward]]:
+    """What to draw, by its title: a reward of observations each."""
+    if options.tasks:
+        nothing = np.zeros(2)  # No reward of a maze looks at the action.
+        rewards = [(name, find_task(name).reward) for name in options.tasks]
+        return [(name, lambda obs, of=of: of(np.float64(obs), nothing)) for name, of in rewards if of]
+    found: list[tuple[str, Reward]] = []
+    for family in agent.config.rewards:
+        for number in range(options.functions):
+            key = jax.random.fold_in(jax.random.key(options.seed), len(found))
+            prior = agent.config.priors()[agent.config.rewards.index(family)]
+            of = prior(key, agent.normalizer(jnp.asarray(steps.next_obs))).of
+            found.append((f"{family} {number + 1}", lambda obs, of=of: of(agent.normalizer(obs))))
+    return found
 
 
 def main(options: Options) -> None:
@@ -48,39 +100,35 @@ def main(options: Options) -> None:
         raise UserError(
             f"{options.run} is a run of '{loaded.config.agent_name}' in '{spec.id}': expected fre in a maze."
         )
+    for name in options.tasks:
+        check_runs_on(find_task(name), spec.id)
+    if options.tasks and not spec.obs_is_physics:
+        raise UserError(f"The run sees '{spec.id}': expected x and y to be what it sees, to show rewards of tasks.")
     data = run_dataset(loaded.config)
-    walls = np.array(spec.walls)
-    height, width = walls.shape
-    x, y = ((np.arange(size * FINE) + 0.5) / FINE - size / 2 for size in (width, height))
-    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    families = [(name, n) for name in agent.config.rewards for n in range(options.functions)]
-    figure = Figure((2.6 * len(COLUMNS), 2.5 * len(families)), dpi=110, layout="constrained")
+    rows = data.pick(options.samples, seed=options.seed)
+    steps = data.at(rows)
+    shown = functions(agent, options, steps)
+    figure = Figure((2.6 * len(COLUMNS), 2.5 * len(shown)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(families), len(COLUMNS), squeeze=False)
+    axes = figure.subplots(len(shown), len(COLUMNS), squeeze=False)
     with closing(make_run_env(loaded.config, PATHS)) as env:
-        grid = env.goal_obs(places)
-        for row, (family, number) in enumerate(families):
+        maze = Maze(np.array(spec.walls), env)
+        for row, (title, reward) in enumerate(shown):
             key = jax.random.fold_in(jax.random.key(options.seed), row)
-            rows = data.pick(options.samples, seed=options.seed * 1000 + row)
-            steps = data.at(rows)
-            prior = agent.config.priors()[agent.config.rewards.index(family)]
-            of = prior(key, agent.normalizer(jnp.asarray(steps.next_obs))).of
-            told = steps._replace(reward=np.asarray(of(agent.normalizer(steps.next_obs))))
+            told = steps._replace(reward=np.asarray(reward(steps.next_obs), np.float32))
             task = agent.read(RewardPrompt(told), told, key)
-            maps = [of(agent.normalizer(grid)), task.middle + task.scale * agent.decode(agent.aim(task, grid), grid)]
             path = rollout(env, pursue_one(agent, task, temperature=0.0), key, row, spec.episode_steps or 50).position
-            for axis, title, values in zip(axes[row], COLUMNS, [*maps, maps[0]]):
-                solid = np.kron(walls, np.ones((FINE, FINE), bool))
-                shown = np.ma.masked_array(np.asarray(values).reshape(solid.shape), solid)
-                extent = (-width / 2, width / 2, -height / 2, height / 2)
-                axis.set_facecolor("0.6")
-                axis.imshow(shown, origin="lower", extent=extent, vmin=-1, vmax=1, cmap="RdBu")
-                axis.set(xticks=[], yticks=[], title=f"{family} {number + 1}: {title}")
-                axis.title.set_fontsize(8)
+
+            def decoded(obs: np.ndarray, task: Any = task) -> Any:
+                return task.middle + task.scale * agent.decode(agent.aim(task, obs), obs)
+
+            most = max(1.0, float(np.abs(told.reward).max()))
+            for axis, column, values in zip(axes[row], COLUMNS, (reward, decoded, reward)):
+                maze.draw(axis, values, f"{title}: {column}", (-most, most))
             axes[row, 1].plot(*data.physics(rows + 1)[:, :2].T, "k.", markersize=3)  # what it was told
             for lane in range(PATHS):
-                axes[row, 2].plot(*path[:, lane].T, color="k", linewidth=0.8)
-                axes[row, 2].plot(*path[-1, lane], "ko", markersize=3)
+                axes[row, 2].plot(*path[:, lane].T, color="C1", linewidth=1.2)
+                axes[row, 2].plot(*path[-1, lane], "o", color="C1", markersize=4)
     figure.savefig(options.out)
     print(options.out)
 
