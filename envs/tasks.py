@@ -201,6 +201,7 @@ class TaskEnv(VectorEnv):
         self.episode = np.full(self.num_envs, -1, np.int64)
         self.clock = np.zeros(self.num_envs, np.int64)  # control steps since the lane's reset
         self.control_steps = 0  # taken in all, over all lanes
+        self.moment: Moment  # the last step's
         self.context = np.stack([task.draw(np.random.default_rng(0))] * self.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -222,8 +223,8 @@ class TaskEnv(VectorEnv):
         obs, _, terminated, truncated, info = self.env.step(actions)
         self.clock += 1
         self.control_steps += self.num_envs
-        moment = Moment(before, np.clip(actions, -1.0, 1.0), self.physics(), self.context, self.clock)
-        return self._observe(obs), self.task.score(moment), terminated, truncated, info
+        self.moment = Moment(before, np.clip(actions, -1.0, 1.0), self.physics(), self.context, self.clock)
+        return self._observe(obs), self.task.score(self.moment), terminated, truncated, info
 
     def goal(self) -> np.ndarray | None:
         """(n, p): the positions to be at now; None for a task that is not about one."""

@@ -870,6 +870,20 @@ def test_floors_are_random_and_zero_actions_from_the_same_starts():
     assert floors["zero action"]["standard_error"] == pytest.approx(20 * obs[:, 0].std(ddof=1) / np.sqrt(50), rel=1e-4)
 
 
+def test_floors_of_tasks_that_share_an_environment_are_of_the_same_episodes(monkeypatch):
+    made = []
+    original = verb.make_task_env
+    monkeypatch.setattr(verb, "make_task_env", lambda *args: made.append(args) or original(*args))
+    verb._floor_steps.cache_clear()
+    ended_early = dataclasses.replace(RIGHT, episode_steps=7)
+    floors = [verb.measure_floors(task) for task in (RIGHT, dataclasses.replace(RIGHT, name="again"), ended_early)]
+    assert floors[0] == floors[1] != floors[2] and len(made) == 4
+    env = original(RIGHT, 50)
+    rng = np.random.default_rng(verb.env_seed(0, "floor actions"))
+    returns = verb.episode_returns(env, lambda obs: rng.uniform(-1, 1, (50, 2)), verb.env_seed(0, "floors"))
+    assert floors[0]["random"]["mean"] == pytest.approx(returns.mean(), rel=1e-6)
+
+
 def test_environments_are_closed(run, tmp_path, monkeypatch):
     made, closed = [], []
     original = verb.make_task_env
@@ -881,8 +895,9 @@ def test_environments_are_closed(run, tmp_path, monkeypatch):
         return env
 
     monkeypatch.setattr(verb, "make_task_env", make)
+    verb._floor_steps.cache_clear()
     prompted(run, tmp_path, seeds=[0], methods=["zero_shot", "z_search"])
-    assert len(made) == 4 and closed and {id(env) for env in made} == {id(env) for env in closed}
+    assert len(made) in (4, 5) and closed and {id(env) for env in made} == {id(env) for env in closed}
 
 
 def cell(method: str, seed: int, curve: list) -> Cell:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -173,21 +174,47 @@ def _compare(
 
 def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict[str, float]]:
     """Returns of controllers that know nothing, mean and standard error over so many episodes; and that of standing
-    still, where a task is known to pay it."""
-    with closing(make_task_env(task, episodes)) as env:
-        shape, rng = (episodes, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
-        acts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "random": lambda obs: rng.uniform(-1, 1, shape),
-            "zero action": lambda obs: np.zeros(shape),
-        }
-        floors: dict[str, dict[str, float]] = {}
-        for name, act in acts.items():
-            returns = episode_returns(env, act, env_seed(0, "floors"))
-            error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
-            floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": episodes}
+    still, where a task is known to pay it. Tasks that draw nothing and share an environment share these episodes."""
+    floors: dict[str, dict[str, float]] = {}
+    for name in ("random", "zero action"):
+        if len(task.draw(np.random.default_rng(0))):
+            with closing(make_task_env(task, episodes)) as env:
+                returns = episode_returns(env, _know_nothing(env)[name], env_seed(0, "floors"))
+        else:
+            moment, lanes = _floor_steps(name, task.env, task.episode_steps, episodes)
+            returns = np.bincount(lanes, weights=task.score(moment), minlength=episodes)
+        error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
+        floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": episodes}
     if task.stand_still is not None:
         floors["standing still"] = {"mean": task.stand_still}
     return floors
+
+
+def _know_nothing(env: TaskEnv) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    shape, rng = (env.num_envs, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
+    return {"random": lambda obs: rng.uniform(-1, 1, shape), "zero action": lambda obs: np.zeros(shape)}
+
+
+@lru_cache(maxsize=2)
+def _floor_steps(name: str, env_name: str, episode_steps: int | None, episodes: int) -> tuple[Moment, np.ndarray]:
+    """All control steps of such a controller in an environment, and which episode each is of, (steps,)."""
+
+    def nothing(physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return np.zeros(len(action))
+
+    moments, lanes, alive = [], [], np.ones(episodes, bool)
+    with closing(make_task_env(Task("floors", env_name, (), nothing, episode_steps=episode_steps), episodes)) as env:
+        act = _know_nothing(env)[name]
+        obs, _ = env.reset(seed=env_seed(0, "floors"))
+        while alive.any():
+            obs, _, terminated, truncated, _ = env.step(act(obs))
+            moments.append(Moment(*(x[alive] for x in env.moment)))
+            lanes.append(np.flatnonzero(alive))
+            ended = terminated | truncated
+            alive &= ~ended
+            if ended.any():
+                obs, _ = env.reset(options={"reset_mask": ended})
+    return Moment(*map(np.concatenate, zip(*moments))), np.concatenate(lanes)
 
 
 def make_setting(
