@@ -897,7 +897,7 @@ def test_environments_are_closed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(verb, "make_task_env", make)
     verb._floor_steps.cache_clear()
     prompted(run, tmp_path, seeds=[0], methods=["zero_shot", "z_search"])
-    assert len(made) in (4, 5) and closed and {id(env) for env in made} == {id(env) for env in closed}
+    assert len(made) == 5 and closed and {id(env) for env in made} == {id(env) for env in closed}
 
 
 def cell(method: str, seed: int, curve: list) -> Cell:

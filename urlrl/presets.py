@@ -77,6 +77,12 @@ _FRE_MASS = replace(
     _FRE_MAZE, z=SkillSpace("gaussian", 64), rewards=("goal", "linear", "mlp", "field"), goal_radius=0.4, decode=32,
     warmup=12_000, inverse_temperature=10.0,
 )  # fmt: skip
+# States as they are, as in the paper.
+_FRE_ANT = FREConfig(
+    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), position=(0, 1), goal_radius=2.0,
+    decode=32, encoder_width=64, warmup=8_000, width=256, depth=2, lr=5e-4, tau=0.005, inverse_temperature=10.0,
+    position_bins=32, position_range=(-2.0, 38.0),
+)  # fmt: skip
 _FRE_QUICK = FREConfig(
     z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), mlp_scale=4.0, encoder_width=64,
     warmup=8_000, width=256, depth=2, lr=5e-4, gamma=0.98, tau=0.005,
@@ -213,11 +219,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "maze-mass-quick": Preset(
             _offline(_FRE_MASS, "fre", steps=36_000, normalizer="fit"), _QUICK, "15 minutes on one CPU core"
         ),
+        "antmaze-quick": Preset(
+            _offline(_FRE_ANT, "fre", steps=32_000), _QUICK, "20 minutes on one CPU core"
+        ),
         "walker-quick": Preset(
             _offline(replace(_FRE_QUICK, goal_radius=5.4), "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
         ),
         "cheetah-quick": Preset(
-            _offline(replace(_FRE_QUICK, goal_radius=1.44), "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
+            _offline(replace(_FRE_QUICK, goal_radius=1.44, inverse_temperature=10.0), "fre", steps=28_000, normalizer="fit"),
+            _QUICK, _MINUTES
         ),
         "maze-quick": Preset(
             _offline(_FRE_MAZE, "fre", steps=20_000, normalizer="fit"),
