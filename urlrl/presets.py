@@ -87,6 +87,7 @@ _FRE_QUICK = FREConfig(
     z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), mlp_scale=4.0, encoder_width=64,
     warmup=8_000, width=256, depth=2, lr=5e-4, gamma=0.98, tau=0.005,
 )  # fmt: skip
+_FRE_CHEETAH = replace(_FRE_QUICK, goal_radius=1.44, inverse_temperature=10.0)
 _CONSERVATIVE = FBConfig(
     batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
 )  # fmt: skip
@@ -226,8 +227,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _offline(replace(_FRE_QUICK, goal_radius=5.4), "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
         ),
         "cheetah-quick": Preset(
-            _offline(replace(_FRE_QUICK, goal_radius=1.44, inverse_temperature=10.0), "fre", steps=28_000, normalizer="fit"),
-            _QUICK, _MINUTES
+            _offline(_FRE_CHEETAH, "fre", steps=28_000, normalizer="fit"), _QUICK, _MINUTES
         ),
         "maze-quick": Preset(
             _offline(_FRE_MAZE, "fre", steps=20_000, normalizer="fit"),
