@@ -218,7 +218,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _HOURS,
         ),
         "maze-mass-quick": Preset(
-            _offline(_FRE_MASS, "fre", steps=36_000, normalizer="fit"), _QUICK, "15 minutes on one CPU core"
+            _offline(_FRE_MASS, "fre", steps=72_000, normalizer="fit"), _QUICK, "25 minutes on one CPU core"
         ),
         "antmaze-quick": Preset(
             _offline(_FRE_ANT, "fre", steps=32_000), _QUICK, "20 minutes on one CPU core"
