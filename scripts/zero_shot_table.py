@@ -4,6 +4,7 @@ python scripts/zero_shot_table.py runs/fb-walker-*.json runs/sf-walker-*.json --
 
 Writes OUT.json (what all files hold, and each run's command and config) and OUT.png, and prints a Markdown table:
 every seed's return by task, beside the random policy's, the best episode of the data, and a ceiling where one is known.
+Results with another number of samples than the protocol's are series of their own.
 """
 
 import json
@@ -20,7 +21,8 @@ from tyro.conf import Positional
 
 from urlrl.errors import UserError
 
-Series = dict[tuple[str, str], dict[int, dict[str, Any]]]  # (agent, prompt) -> seed -> result
+Told = tuple[str, int | None]  # kind of prompt; labelled transitions, where they are not as many as the protocol has
+Series = dict[tuple[str, Told], dict[int, dict[str, Any]]]  # (agent, told by) -> seed -> result
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,19 @@ def load(files: tuple[Path, ...]) -> list[dict[str, Any]]:
 
 
 def by_series(results: list[dict[str, Any]]) -> Series:
-    """Results by agent and the kind of prompt that it was told by."""
+    """Results by agent and what it was told by."""
     series: Series = {}
     for result in results:
+        other = result["samples"] if result["samples"] != result["protocol"]["samples"] else None
         for prompt in dict.fromkeys(row["prompt"] for row in result["rows"]):
-            series.setdefault((label(result), prompt), {})[result["run_seed"]] = result
+            told = (prompt, other if prompt == "reward" else None)
+            series.setdefault((label(result), told), {})[result["run_seed"]] = result
     return series
+
+
+def name_of(agent: str, told: Told) -> str:
+    prompt, samples = told
+    return f"{agent}, {prompt}{'' if samples is None else f' ({samples})'}"
 
 
 def label(result: dict[str, Any]) -> str:
@@ -56,13 +65,13 @@ def label(result: dict[str, Any]) -> str:
     return f"{result['agent']}{f' ({variant})' if variant else ''}"
 
 
-def row_of(result: dict[str, Any], task: str, prompt: str) -> dict[str, Any] | None:
-    return next((row for row in result["rows"] if (row["task"], row["prompt"]) == (task, prompt)), None)
+def row_of(result: dict[str, Any], task: str, told: Told) -> dict[str, Any] | None:
+    return next((row for row in result["rows"] if (row["task"], row["prompt"]) == (task, told[0])), None)
 
 
-def seeds_of(results: dict[int, dict[str, Any]], task: str, prompt: str) -> list[float]:
+def seeds_of(results: dict[int, dict[str, Any]], task: str, told: Told) -> list[float]:
     """Return of each seed, in order of the seeds."""
-    rows = [row_of(results[seed], task, prompt) for seed in sorted(results)]
+    rows = [row_of(results[seed], task, told) for seed in sorted(results)]
     return [row["return"]["mean"] for row in rows if row]
 
 
@@ -72,15 +81,15 @@ def table(results: list[dict[str, Any]], series: Series) -> str:
     columns += ["best in data", "R²"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for task in results[0]["protocol"]["tasks"]:
-        for (agent, prompt), mine in series.items():
-            returns = seeds_of(mine, task, prompt)
-            rows = [row for result in mine.values() if (row := row_of(result, task, prompt))]
+        for (agent, told), mine in series.items():
+            returns = seeds_of(mine, task, told)
+            rows = [row for result in mine.values() if (row := row_of(result, task, told))]
             if not rows:
                 continue
             random = rows[0]["floors"]["random"]["mean"]
             fits = [row["fit"]["r2"] for row in rows if row["fit"] and row["fit"]["r2"] is not None]
             best = rows[0]["best_in_data"]
-            cells = [task, f"{agent}, {prompt}", ", ".join(f"{value:.0f}" for value in returns)]
+            cells = [task, name_of(agent, told), ", ".join(f"{value:.0f}" for value in returns)]
             cells += [f"{np.mean(returns):.0f}", f"{np.mean(returns) / random:.1f}x" if random > 0 else ""]
             ceiling = rows[0]["ceiling"]
             cells += ["" if ceiling is None else f"{np.mean(returns) / ceiling[0]:.2f}"]
@@ -95,9 +104,9 @@ def draw(results: list[dict[str, Any]], series: Series, path: Path) -> None:
     figure = Figure(figsize=(2.2 * len(tasks) + 1, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks):
-        for i, ((agent, prompt), mine) in enumerate(series.items()):
-            returns = seeds_of(mine, task, prompt)
-            axis.bar(i, np.mean(returns) if returns else 0, color=f"C{i}", alpha=0.5, label=f"{agent}, {prompt}")
+        for i, ((agent, told), mine) in enumerate(series.items()):
+            returns = seeds_of(mine, task, told)
+            axis.bar(i, np.mean(returns) if returns else 0, color=f"C{i}", alpha=0.5, label=name_of(agent, told))
             axis.plot([i] * len(returns), returns, "o", color=f"C{i}", markersize=4)
         row = results[0]["rows"][[r["task"] for r in results[0]["rows"]].index(task)]
         marks = {
