@@ -86,7 +86,7 @@ def _pretrain(argv: list[str]) -> None:
     options = list(argv)
     agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
     preset_name, out = take(options, "--preset"), take(options, "--out")
-    dry_run, quiet = take_flag(options, "--dry-run"), take_flag(options, "--quiet")
+    dry_run, quiet, seeds = take_flag(options, "--dry-run"), take_flag(options, "--quiet"), take(options, "--seeds")
     _, agent_config = find_agent(agent)
     given = {option.split("=")[0] for option in options}
     from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
@@ -100,7 +100,8 @@ def _pretrain(argv: list[str]) -> None:
         check_arguments(options, options_class)
     else:
         print(
-            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--dry-run] [--quiet] [OPTIONS]\n\n"
+            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] [OPTIONS]\n\n"
+            "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
@@ -109,8 +110,11 @@ def _pretrain(argv: list[str]) -> None:
         raise UserError(
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
         )
+    if seeds is not None and offline:
+        raise UserError(f"Agent '{agent}' learns from a dataset here, one seed at a time: expected --seed N.")
     where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
-    folder = Path(out or f"runs/{agent.replace(':', '.')}-{where}-{config.seed}")
+    name = f"{agent.replace(':', '.')}-{where}"
+    folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
     if dry_run:
         if isinstance(config, OfflineConfig):
             from urlrl.data.dataset import Dataset
@@ -120,12 +124,20 @@ def _pretrain(argv: list[str]) -> None:
         print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
         return
     from urlrl.verbs.pretrain import pretrain
+    from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
+    command = shlex.join(["urlrl", "pretrain", *argv])
     try:
-        pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
+        if seeds is None:
+            pretrain(config, folder, quiet=quiet, command=command)
+        else:
+            runs = pretrain_seeds(config, number_list("--seeds", seeds), folder, quiet=quiet, command=command)
     except MemoryError as error:
         detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
         raise UserError(f"{detail}; try a smaller replay_capacity.") from error
+    if seeds is not None:
+        print(f"Done. Next: urlrl evaluate {runs[0]}; urlrl report {folder}/seed-*")
+        return
     print(f"Done. Next: urlrl evaluate {folder}{_suite_option(folder) if offline else ''}; urlrl report {folder}")
 
 

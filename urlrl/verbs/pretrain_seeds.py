@@ -1,0 +1,98 @@
+"""Pretraining on the device: environment, replay and agent in one compiled program, many seeds at once."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from urlrl.config import PretrainConfig
+from urlrl.envs import make_device_env
+from urlrl.errors import TrainingDiverged, UserError
+from urlrl.evaluation import coverage
+from urlrl.runtime import enable_compilation_cache
+from urlrl.training.log import Progress, make_progress
+from urlrl.training.recorder import Recorder
+from urlrl.training.run import RunFolder
+from urlrl.training.saver import Saver, restore
+from urlrl.training.seeds import Seeds
+from urlrl.training.together import Member, drive_together, is_frozen
+from urlrl.verbs.pretrain import announce, begin_agent, check_online, claim, coverage_metric
+from urlrl.verbs.runs import make_run_env, run_spec
+
+
+def pretrain_seeds(
+    config: PretrainConfig, seeds: Sequence[int], out: Path | str, *, quiet: bool = False, command: str | None = None
+) -> list[Path]:
+    """Pretrain one agent per seed, all at once on the device, into the folders `out/seed-<n>`; continues runs of the
+    same config that are there.
+
+    Args:
+        config: as for `pretrain`; its seed and loop are not looked at.
+        seeds: distinct ones.
+        quiet, command: as for `pretrain`.
+
+    Returns:
+        The folders, in order of `seeds`; each is a run as `pretrain` makes them.
+
+    Raises:
+        UserError: as `pretrain`; seeds given twice, an environment without a device version, or too little memory.
+        TrainingDiverged: at the end, if seeds produced non-finite numbers; each is left at its last checkpoint.
+        Interrupted: a signal stopped the runs; they were saved and can be continued.
+    """
+    twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
+    if twice or not seeds:
+        raise UserError(f"seeds are {list(seeds)}: expected each once, at least one.")
+    folders = {seed: Path(out) / f"seed-{seed}" for seed in seeds}
+    return train_on_device(config, folders, quiet=quiet, command=command)
+
+
+def train_on_device(
+    config: PretrainConfig, folders: dict[int, Path], *, quiet: bool, command: str | None
+) -> list[Path]:
+    """A run for each seed into its folder; see `pretrain_seeds`."""
+    enable_compilation_cache()
+    spec = run_spec(config)
+    env = make_device_env(config.env, episode_steps=config.episode_steps)
+    check_online(config, spec)
+    configs = {seed: replace(config, seed=seed, loop="device") for seed in folders}
+    runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
+    with ExitStack() as stack:
+        for run in runs.values():
+            stack.enter_context(run.lock())
+        progress = make_progress(quiet)
+        stack.callback(progress.close)
+        for seed, run in runs.items():
+            run.check(configs[seed])
+        for seed, run in runs.items():
+            announce(configs[seed], spec, run, progress)
+        agents = {seed: begin_agent(configs[seed], spec, run, progress) for seed, run in runs.items()}
+        seeds = Seeds(replace(config, loop="device"), agents, env, jax.devices())
+        savers = {
+            loop.config.seed: Saver(run, loop.config, loop, Recorder(run, loop.config, loop))
+            for loop, run in zip(seeds.runs, runs.values())
+        }
+        live = {seed: saver for seed, saver in savers.items() if not is_frozen(runs[seed])}
+        if live:
+            restore(list(live.values()), progress)
+        host_env = None
+        if config.eval_every and spec.position:
+            host_env = stack.enter_context(closing(make_run_env(config, coverage.EPISODES)))
+        members = []
+        for loop in seeds.runs:
+            if (saver := live.get(loop.config.seed)) is not None:
+                claim(saver, loop.config, command, progress)
+                measure = coverage_metric(loop.config, host_env) if host_env is not None else None
+                members.append(Member(loop, saver, measure))
+        drive_together(seeds, members, seeds.config, progress)
+    _report_frozen(runs)
+    return list(folders.values())
+
+
+def _report_frozen(runs: dict[int, RunFolder]) -> None:
+    if frozen := [seed for seed, run in runs.items() if is_frozen(run)]:
+        raise TrainingDiverged(
+            f"Seeds {', '.join(map(str, frozen))} diverged, as diverged.json in their folders says, and are at their "
+            f"last checkpoints: expected finite numbers; the other {len(runs) - len(frozen)} are done."
+        )
