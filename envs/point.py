@@ -44,7 +44,7 @@ def _spec(episode_steps: int | None) -> EnvSpec:
 def device_env(episode_steps: int | None = None) -> DeviceEnv:
     """`PointEnv` on the device: the same starts from the same keys, the same steps."""
 
-    def seen(xy: jax.Array, reward: jax.Array) -> DeviceState:
+    def seen(xy: jax.Array, reward: Array) -> DeviceState:
         return DeviceState(xy, xy, reward, jnp.zeros((), bool), xy, xy)
 
     def device_reset(key: jax.Array) -> DeviceState:

@@ -100,7 +100,8 @@ def _pretrain(argv: list[str]) -> None:
         check_arguments(options, options_class)
     else:
         print(
-            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] [OPTIONS]\n\n"
+            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
+            "[OPTIONS]\n\n"
             "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
@@ -168,10 +169,12 @@ class EvaluateOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
-    """One self-contained page: trajectories, curves, latents, goals, videos, config."""
+    """One self-contained page: trajectories, curves, latents, goals, videos, config. Of several runs that differ in
+    their seed, a table instead: interquartile means with 95 % intervals."""
 
-    run: Positional[Path]  # folder of the run
+    runs: Positional[tuple[Path, ...]]  # folder of the run, or of each
     step: int | None = None  # which checkpoint; the newest by default
+    json: Path | None = None  # of several runs: also write the table to this file
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -247,7 +250,13 @@ def _report(argv: list[str]) -> None:
     options = parse(ReportOptions, argv, "report")
     from urlrl.verbs.report import report
 
-    print(report(options.run, step=options.step))
+    if len(options.runs) > 1:
+        from urlrl.verbs.report_seeds import report_seeds, show
+
+        return show(report_seeds(options.runs, step=options.step, json_file=options.json))
+    if options.json is not None:
+        raise UserError("Option '--json' is of a table of several runs: expected more than one folder with it.")
+    print(report(options.runs[0], step=options.step))
 
 
 def _adapt(argv: list[str]) -> None:

@@ -1,12 +1,13 @@
 """The replay on the device: the ring of `replay.py` as a pytree, added to and drawn from inside compiled programs."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.data.replay import Fields, Replay, Rows, gather, sample_slots
+from urlrl.data.replay import Fields, Rows, gather, sample_slots
 from urlrl.types import BatchSpec, Transition
 
 
@@ -17,17 +18,6 @@ class DeviceReplay(NamedTuple):
     data: dict[str, jax.Array]  # (capacity, ...), by field
     next: jax.Array  # (), int32: the slot of the next transition
     filled: jax.Array  # (), int32: how many slots hold one
-
-    @classmethod
-    def load(cls, capacity: int, fields: Fields, total: int, rows: Rows | None) -> "DeviceReplay":
-        """The ring, in main memory, that has seen `total` transitions, of which `rows` are the last; slots that hold
-        none are zeros. Physics, stored in float64, is kept in float32, which is what the device computes it in."""
-        ring = Replay(capacity, device_fields(fields))
-        for column in ring.data.values():
-            column[:] = 0
-        if rows is not None:
-            ring.restore(total, rows)
-        return cls(ring.data, np.int32(total % capacity), np.int32(len(ring)))  # type: ignore[arg-type]
 
     @property
     def capacity(self) -> int:
@@ -46,6 +36,23 @@ class DeviceReplay(NamedTuple):
 
 
 def device_fields(fields: Fields) -> Fields:
-    """These fields in types that the device computes in."""
+    """These fields in types that the device computes in: physics, which is stored in float64, in float32."""
     f64, f32 = np.dtype(np.float64), np.dtype(np.float32)
     return {name: (shape, f32 if dtype == f64 else dtype) for name, (shape, dtype) in fields.items()}
+
+
+def rings(
+    capacity: int, fields: Fields, total: int, rows: Sequence[Rows | None], put: Callable[[np.ndarray], jax.Array]
+) -> DeviceReplay:
+    """Rings stacked over seeds, each of which has seen `total` transitions, of which its `rows` are the last, or none;
+    slots that hold none are zeros. `put` brings an array (seeds, ...) to the device; one field at a time is held here.
+    """
+    data, count = {}, [0 if column is None else len(column["obs"]) for column in rows]
+    for name, (shape, dtype) in device_fields(fields).items():
+        stacked = np.zeros((len(rows), capacity, *shape), dtype)
+        for lane, mine in enumerate(rows):
+            if mine is not None:
+                stacked[lane, np.arange(total - count[lane], total) % capacity] = mine[name]
+        data[name] = put(stacked)
+    full = np.full(len(rows), total % capacity, np.int32)
+    return DeviceReplay(data, put(full), put(np.array(count, np.int32)))

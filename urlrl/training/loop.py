@@ -44,7 +44,9 @@ def learn(agent: Any, batches: Transition, key: jax.Array) -> tuple[Any, dict[st
 
     def body(agent, inputs):
         batch, i = inputs
-        return agent.update(batch, jax.random.fold_in(key, i))  # As `split` has them, which checks of keys lose in vmap.
+        return agent.update(
+            batch, jax.random.fold_in(key, i)
+        )  # As `split` has them, which checks of keys lose in vmap.
 
     agent, metrics = jax.lax.scan(body, agent, (batches, jnp.arange(batches.reward.shape[0], dtype=jnp.int32)))
     floats = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.floating)]

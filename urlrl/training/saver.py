@@ -101,6 +101,6 @@ def _check_in_step(savers: Sequence[Saver]) -> None:
         logged = read_metrics(path / "metrics.jsonl")
         if step < newest[ahead] and (not logged or logged[-1]["step"] < newest[ahead]):
             raise UserError(
-                f"{ahead} is at step {newest[ahead]:,} and {path} at {max(step, 0):,}: expected seeds that were trained "
-                f"together; bring those that are behind there first, by --seeds of their own."
+                f"{ahead} is at step {newest[ahead]:,} and {path} at {max(step, 0):,}: expected seeds that "
+                f"were trained together; bring those that are behind there first, by --seeds of their own."
             )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +12,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from urlrl.config import PretrainConfig
-from urlrl.data.device_replay import DeviceReplay
+from urlrl.data.device_replay import rings
 from urlrl.data.replay import Rows, transition_fields
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
-from urlrl.training.device import Keys, Lanes, RunState, first_lanes, over_seeds, seed_mesh
+from urlrl.training.device import Keys, RunState, first_lanes, over_seeds, seed_mesh
 from urlrl.training.loop import example_transition, finite_metrics, rollout_coverage
 from urlrl.types import DeviceEnv
 
@@ -56,9 +57,10 @@ class Seeds:
         done = time.perf_counter()
         outcomes: list[dict[str, float] | TrainingDiverged] = []
         for lane in range(len(self.runs)):
-            position, metrics, finite = jax.tree.map(lambda x: x[lane], made)
+            metrics = {name: values[lane] for name, values in made.metrics.items()}
             try:
-                outcomes.append(rollout_coverage(position) | finite_metrics(metrics, finite, self.step))
+                finite = finite_metrics(metrics, made.finite[lane], self.step)
+                outcomes.append(rollout_coverage(made.position[lane]) | finite)
             except TrainingDiverged as error:
                 outcomes.append(error)
         self.seconds["device"] += done - placed
@@ -73,10 +75,14 @@ class Seeds:
     def _place(self) -> RunState:
         """The runs as they are now, stacked, each seed on its device."""
         sharding = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
-        place = lambda *leaves: jax.device_put(  # noqa: E731
-            (jnp if jax.dtypes.issubdtype(leaves[0].dtype, jax.dtypes.prng_key) else np).stack(leaves), sharding
-        )
-        return jax.tree.map(place, *[run.begin() for run in self.runs])
+        put = partial(jax.device_put, device=sharding)
+        keys = jax.tree.map(lambda *leaves: put(jnp.stack(leaves)), *[run.keys for run in self.runs])
+        memories = [jax.device_get((run.memory["agent"], *run.memory["loop"].values())) for run in self.runs]
+        agent, lanes, epochs = jax.tree.map(lambda *leaves: put(np.stack(leaves)), *memories)
+        replay = rings(self.capacity, self.fields, self.step, [run.rows for run in self.runs], put)
+        for run in self.runs:
+            run.rows = None  # They are in the ring.
+        return RunState(agent, lanes, epochs, keys, replay)
 
 
 class SeedRun:
@@ -112,13 +118,6 @@ class SeedRun:
         runs must be brought to the same."""
         self.memory, self.rows = state, rows
         self.seeds.epochs = total // self.seeds.per_epoch
-
-    def begin(self) -> RunState:
-        """All of the run as it is before the first epoch of this process, in main memory."""
-        memory, self.rows, rows = jax.device_get(self.memory), None, self.rows
-        lanes, epochs = Lanes(*memory["loop"]["lanes"]), np.int32(memory["loop"]["epochs"])
-        replay = DeviceReplay.load(self.seeds.capacity, self.seeds.fields, self.step if rows else 0, rows)
-        return RunState(memory["agent"], lanes, epochs, self.keys, replay)
 
 
 class SeedReplay:

@@ -67,9 +67,7 @@ def drive_together(seeds: Seeds, members: Sequence[Member], config: PretrainConf
             member.log.close()
 
 
-def _epoch(
-    seeds: Seeds, live: list[Member], config: PretrainConfig, speed: Speed, progress: Progress
-) -> list[Member]:
+def _epoch(seeds: Seeds, live: list[Member], config: PretrainConfig, speed: Speed, progress: Progress) -> list[Member]:
     """One epoch, logged; returns the members that are still finite."""
     before, outcomes, made = seeds.step, seeds.epoch(), []
     for member in live:

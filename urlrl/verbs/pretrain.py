@@ -97,7 +97,7 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
 def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
     """A run in an environment, where it begins."""
     check_online(config, env.env_spec)
-    announce(config, env.env_spec, run, progress)
+    announce(config, env.env_spec, f"seed {config.seed}, in {run.path}", progress)
     loop = Host(config, begin_agent(config, env.env_spec, run, progress), env)
     return loop, Recorder(run, config, loop)
 
@@ -174,13 +174,14 @@ def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dic
     return measure
 
 
-def announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder, progress: Progress) -> None:
-    """What a run is about to do and what it takes; and, also where it is quiet, what a user may not expect of it."""
+def announce(config: PretrainConfig, spec: EnvSpec, what: str, progress: Progress) -> None:
+    """What runs are about to do and what each takes; and, also where it is quiet, what a user may not expect of them.
+    `what` names the seeds and folders."""
     fields = transition_fields(spec, config.agent.z.dim)
     row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
     progress.say(
-        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.\n"
+        f"Pretraining {config.agent_name} on {config.env}, {config.steps:,} steps, {what}.\n"
         f"Transitions: {row * min(config.steps, config.replay_capacity):,.0f} MiB in memory, "
         f"{row * rows:,.0f} MiB on disk (keep_data={config.keep_data})."
     )

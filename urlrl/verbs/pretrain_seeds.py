@@ -13,11 +13,13 @@ from urlrl.errors import TrainingDiverged, UserError
 from urlrl.evaluation import coverage
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import Progress, make_progress
+from urlrl.training.memory import check_memory
 from urlrl.training.recorder import Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, restore
 from urlrl.training.seeds import Seeds
 from urlrl.training.together import Member, drive_together, is_frozen
+from urlrl.types import DeviceEnv
 from urlrl.verbs.pretrain import announce, begin_agent, check_online, claim, coverage_metric
 from urlrl.verbs.runs import make_run_env, run_spec
 
@@ -56,38 +58,44 @@ def train_on_device(
     spec = run_spec(config)
     env = make_device_env(config.env, episode_steps=config.episode_steps)
     check_online(config, spec)
-    configs = {seed: replace(config, seed=seed, loop="device") for seed in folders}
+    config = replace(config, loop="device")
     runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
     with ExitStack() as stack:
-        for run in runs.values():
+        for seed, run in runs.items():
             stack.enter_context(run.lock())
+            run.check(replace(config, seed=seed))
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        for seed, run in runs.items():
-            run.check(configs[seed])
-        for seed, run in runs.items():
-            announce(configs[seed], spec, run, progress)
-        agents = {seed: begin_agent(configs[seed], spec, run, progress) for seed, run in runs.items()}
-        seeds = Seeds(replace(config, loop="device"), agents, env, jax.devices())
-        savers = {
-            loop.config.seed: Saver(run, loop.config, loop, Recorder(run, loop.config, loop))
-            for loop, run in zip(seeds.runs, runs.values())
-        }
-        live = {seed: saver for seed, saver in savers.items() if not is_frozen(runs[seed])}
+        seeds = _begin(config, env, runs, progress)
+        live = [(loop, Saver(run, loop.config, loop, Recorder(run, loop.config, loop)))
+                for loop, run in zip(seeds.runs, runs.values()) if not is_frozen(run)]  # fmt: skip
         if live:
-            restore(list(live.values()), progress)
-        host_env = None
+            restore([saver for _, saver in live], progress)
+        test_env = None
         if config.eval_every and spec.position:
-            host_env = stack.enter_context(closing(make_run_env(config, coverage.EPISODES)))
+            test_env = stack.enter_context(closing(make_run_env(config, coverage.EPISODES)))
         members = []
-        for loop in seeds.runs:
-            if (saver := live.get(loop.config.seed)) is not None:
-                claim(saver, loop.config, command, progress)
-                measure = coverage_metric(loop.config, host_env) if host_env is not None else None
-                members.append(Member(loop, saver, measure))
-        drive_together(seeds, members, seeds.config, progress)
+        for loop, saver in live:
+            claim(saver, loop.config, command, progress)
+            measure = coverage_metric(loop.config, test_env) if test_env is not None else None
+            members.append(Member(loop, saver, measure))
+        drive_together(seeds, members, config, progress)
     _report_frozen(runs)
     return list(folders.values())
+
+
+def _begin(config: PretrainConfig, env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress) -> Seeds:
+    """The runs where they begin. Raises UserError if they need more memory than there is."""
+    spec, numbers = env.env_spec, ", ".join(map(str, runs))
+    places = ", ".join(str(run.path) for run in runs.values())
+    announce(config, spec, f"seed{'s' * (len(runs) > 1)} {numbers}, in {places}", progress)
+    agents = {seed: begin_agent(replace(config, seed=seed), spec, run, progress) for seed, run in runs.items()}
+    seeds = Seeds(config, agents, env, jax.devices())
+    used = seeds.mesh.devices.ravel().tolist()
+    if len(used) < len(jax.devices()):
+        progress.note(f"{len(jax.devices())} devices do not divide {len(runs)} seeds: {len(used)} of them are used.")
+    check_memory(config, seeds.fields, seeds.capacity, list(agents.values()), used)
+    return seeds
 
 
 def _report_frozen(runs: dict[int, RunFolder]) -> None:
