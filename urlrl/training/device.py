@@ -76,13 +76,13 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
         return _step(env, agent, lanes, jax.random.fold_in(act_key, t))
 
     lanes, (rows, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
-    flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in rows.items() if name in replay.data}
-    replay = replay.add(flat)
+    count = config.rollout_steps * config.num_envs
+    replay = replay.add({name: rows[name].reshape(count, *rows[name].shape[2:]) for name in replay.data})
     metrics, finite = {}, jnp.ones((), bool)
     if learning:
         batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)
-    made = Made(position.reshape(-1, position.shape[-1]), metrics, finite)
+    made = Made(position.reshape(count, position.shape[-1]), metrics, finite)
     return RunState(agent, lanes, epochs + 1, state.keys, replay), made
 
 

@@ -77,12 +77,12 @@ class Seeds:
         sharding = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
         put = partial(jax.device_put, device=sharding)
         keys = jax.tree.map(lambda *leaves: put(jnp.stack(leaves)), *[run.keys for run in self.runs])
-        memories = [jax.device_get((run.memory["agent"], *run.memory["loop"].values())) for run in self.runs]
-        agent, lanes, epochs = jax.tree.map(lambda *leaves: put(np.stack(leaves)), *memories)
+        memories = [jax.device_get(run.memory) for run in self.runs]
+        memory = jax.tree.map(lambda *leaves: put(np.stack(leaves)), *memories)
         replay = rings(self.capacity, self.fields, self.step, [run.rows for run in self.runs], put)
         for run in self.runs:
             run.rows = None  # They are in the ring.
-        return RunState(agent, lanes, epochs, keys, replay)
+        return RunState(memory["agent"], memory["loop"]["lanes"], memory["loop"]["epochs"], keys, replay)
 
 
 class SeedRun:

@@ -43,9 +43,8 @@ def pretrain_seeds(
         TrainingDiverged: at the end, if seeds produced non-finite numbers; each is left at its last checkpoint.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
-    twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
-    if twice or not seeds:
-        raise UserError(f"seeds are {list(seeds)}: expected each once, at least one.")
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UserError(f"seeds are {', '.join(map(str, seeds))}: expected each once, at least one.")
     folders = {seed: Path(out) / f"seed-{seed}" for seed in seeds}
     return train_on_device(config, folders, quiet=quiet, command=command)
 
@@ -59,14 +58,15 @@ def train_on_device(
     env = make_device_env(config.env, episode_steps=config.episode_steps)
     check_online(config, spec)
     config = replace(config, loop="device")
+    configs = {seed: replace(config, seed=seed) for seed in folders}
     runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
     with ExitStack() as stack:
         for seed, run in runs.items():
             stack.enter_context(run.lock())
-            run.check(replace(config, seed=seed))
+            run.check(configs[seed])
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        seeds = _begin(config, env, runs, progress)
+        seeds = _begin(configs, env, runs, progress)
         live = [(loop, Saver(run, loop.config, loop, Recorder(run, loop.config, loop)))
                 for loop, run in zip(seeds.runs, runs.values()) if not is_frozen(run)]  # fmt: skip
         if live:
@@ -84,12 +84,14 @@ def train_on_device(
     return list(folders.values())
 
 
-def _begin(config: PretrainConfig, env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress) -> Seeds:
+def _begin(
+    configs: dict[int, PretrainConfig], env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress
+) -> Seeds:
     """The runs where they begin. Raises UserError if they need more memory than there is."""
-    spec, numbers = env.env_spec, ", ".join(map(str, runs))
+    spec, numbers, config = env.env_spec, ", ".join(map(str, runs)), next(iter(configs.values()))
     places = ", ".join(str(run.path) for run in runs.values())
     announce(config, spec, f"seed{'s' * (len(runs) > 1)} {numbers}, in {places}", progress)
-    agents = {seed: begin_agent(replace(config, seed=seed), spec, run, progress) for seed, run in runs.items()}
+    agents = {seed: begin_agent(configs[seed], spec, run, progress) for seed, run in runs.items()}
     seeds = Seeds(config, agents, env, jax.devices())
     used = seeds.mesh.devices.ravel().tolist()
     if len(used) < len(jax.devices()):
