@@ -31,7 +31,7 @@ from urlrl.verbs import pretrain_seeds as verb
 from urlrl.verbs.pretrain_seeds import pretrain_seeds
 from urlrl.verbs.runs import create_agent, run_spec
 
-SHORT = replace(TINY, checkpoint_minutes=60)
+SHORT = replace(TINY, checkpoint_minutes=60, eval_every=160)
 ENVS = ["point", "maze:rooms", "maze:8x8_fixed", "maze:rings_mass", "maze:rooms_fixed_mass_cells"]
 
 
@@ -69,20 +69,20 @@ def test_an_environment_is_the_hosts(name):
 FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_dim=2)
 
 
-@given(st.integers(1, 20), st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 99), st.booleans())
-@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([5, 8]), st.lists(st.sampled_from([1, 3, 5]), max_size=6), st.integers(0, 99), st.booleans())
+@settings(max_examples=20, deadline=None)
 def test_both_replays_draw_the_same_batches(capacity, sizes, seed, timeout_as_terminal):
     """The first rows are loaded, as a run that goes on has them, and the others added."""
-    rng, host, device = np.random.default_rng(seed), Replay(capacity, FIELDS), None
+    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS)
+
+    def some(n):
+        return {name: (2 * rng.random((n, *shape))).astype(dtype) for name, (shape, dtype) in FIELDS.items()}
+
+    host.add(rows := some(5))
+    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, 5, [rows], jnp.asarray))
     for n in sizes:
-        n = min(n, capacity)
-        rows = {k: (2 * rng.random((n, *shape))).astype(dtype) for k, (shape, dtype) in FIELDS.items()}
-        host.add(rows)
-        if device is None:
-            stacked = rings(capacity, FIELDS, n, [rows], jnp.asarray)
-            device = jax.tree.map(lambda x: x[0], stacked)
-        else:
-            device = device.add({name: jnp.asarray(column, device.data[name].dtype) for name, column in rows.items()})
+        host.add(rows := some(n))
+        device = device.add({name: jnp.asarray(column, device.data[name].dtype) for name, column in rows.items()})
     spec = BatchSpec(size=16, timeout_as_terminal=timeout_as_terminal)
     expected, found = (ring.sample(jax.random.key(seed), 3, spec) for ring in (host, device))
     jax.tree.map(np.testing.assert_array_equal, expected, found)
@@ -192,16 +192,19 @@ import jax, numpy as np
 from dataclasses import replace
 from test_device import SHORT, assert_close, seeds_of
 assert len(jax.devices()) == 8
-# Not seed 4: rounding tips one of its ReLUs in the first update, and 1e-5 becomes 1e-4.
-sharded, alone = seeds_of(SHORT, range(8, 16), jax.devices()), seeds_of(SHORT, range(8, 16))
+sharded = seeds_of(SHORT, range(8), jax.devices())
 for _ in range(8):
-    outcomes = sharded.epoch(), alone.epoch()
+    outcomes = sharded.epoch()
 assert sharded.updates >= 20 and len(sharded.state.agent.dual.log_value.sharding.device_set) == 8
-assert_close(*outcomes)
-for a, b in zip(sharded.runs, alone.runs):
-    assert_close(a.state(), b.state())
-    assert_close(a.replay.read(280, 320), b.replay.read(280, 320))
-assert seeds_of(SHORT, range(6), jax.devices()).mesh.size == 6 and seeds_of(SHORT, range(9), jax.devices()).mesh.size == 3
+for seed in (0, 4, 7):
+    alone = seeds_of(SHORT, [seed])
+    for _ in range(8):
+        (outcome,) = alone.epoch()
+    assert_close(outcome, outcomes[seed])
+    assert_close(alone.runs[0].state(), sharded.runs[seed].state())
+    assert_close(alone.runs[0].replay.read(280, 320), sharded.runs[seed].replay.read(280, 320))
+assert seeds_of(SHORT, range(6), jax.devices()).mesh.size == 6  # The most that divide them.
+assert seeds_of(SHORT, range(9), jax.devices()).mesh.size == 3
 """
 
 
@@ -244,7 +247,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
 
 
 def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
-    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 32000 --eval-every 16000 --quiet"
+    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --eval-every 0 --quiet"
     main(["pretrain", "metra", *options.split(), "--out", str(tmp_path / "x")])
     runs = sorted((tmp_path / "x").iterdir())
     assert [run.name for run in runs] == [f"seed-{seed}" for seed in range(8)]
@@ -253,7 +256,7 @@ def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
         assert (config.seed, config.loop) == (seed, "device") and (run / "replay").is_dir()
     main(["report", *map(str, runs), "--json", str(tmp_path / "x.json")])
     said = capsys.readouterr().out
-    assert "metra on point, step 32,000, seeds 0, 1, 2, 3, 4, 5, 6, 7" in said and "95 % bootstrap" in said
+    assert "metra on point, step 25,600, seeds 0, 1, 2, 3, 4, 5, 6, 7" in said and "95 % bootstrap" in said
     coverage = json.loads((tmp_path / "x.json").read_text())["metrics"]["coverage, 1 m cells"]
     skills, random = (coverage[who]["iqm"] for who in ("agent", "random"))
     assert skills["low"] > 2 * random["value"], coverage
@@ -262,9 +265,9 @@ def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
 
 
 def test_reports_of_runs_that_differ_in_more_than_their_seed(three, host_run, tmp_path, capsys):
-    other = pretrain_seeds(replace(SHORT, steps=40, updates=2), [5], tmp_path, quiet=True)
+    other = pretrain_seeds(replace(SHORT, steps=40, min_replay=99), [5], tmp_path, quiet=True)
     for runs, message in [
-        ([three[0], *other], "updates is 3 in "),
+        ([three[0], *other], "min_replay is 40 in "),
         ([three[1], host_run], "both have seed 1: expected each seed once."),
     ]:
         with pytest.raises(SystemExit):

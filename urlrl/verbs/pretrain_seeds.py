@@ -84,9 +84,7 @@ def train_on_device(
     return list(folders.values())
 
 
-def _begin(
-    configs: dict[int, PretrainConfig], env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress
-) -> Seeds:
+def _begin(configs: dict[int, PretrainConfig], env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress) -> Seeds:
     """The runs where they begin. Raises UserError if they need more memory than there is."""
     spec, numbers, config = env.env_spec, ", ".join(map(str, runs)), next(iter(configs.values()))
     places = ", ".join(str(run.path) for run in runs.values())

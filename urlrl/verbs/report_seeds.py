@@ -1,6 +1,7 @@
 """What runs that differ in their seed have in common: interquartile means with intervals."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, seeds = Console(highlight=False), ", ".join(map(str, result["seeds"]))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    seeds = ", ".join(map(str, result["seeds"]))
     console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
     few = len(result["seeds"]) < MIN_SEEDS
     table = Table("", "agent", "random policy", *(["agent, by seed"] if few else []), box=None, pad_edge=False)
