@@ -227,6 +227,10 @@ def test_seeds_are_shared_out_over_devices():
             "--env half_cheetah --seeds 0..1",
             "Environment 'half_cheetah' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells].",
         ),
+        (
+            "--env point --seed 1 --seeds 0..1",
+            "Options '--seed' and '--seeds' exclude each other: expected one of them.",
+        ),
         ("--env point --loop dev", "Option '--loop' is 'dev': expected one of host, device."),
     ],
 )

@@ -111,35 +111,43 @@ def _pretrain(argv: list[str]) -> None:
         raise UserError(
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
         )
-    if seeds is not None and offline:
-        raise UserError(f"Agent '{agent}' learns from a dataset here, one seed at a time: expected --seed N.")
+    if seeds is not None:
+        if offline:
+            raise UserError(f"Agent '{agent}' learns from a dataset here, one seed at a time: expected --seed N.")
+        if "--seed" in given:
+            raise UserError("Options '--seed' and '--seeds' exclude each other: expected one of them.")
+        config = dataclasses.replace(config, loop="device")
     where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
     name = f"{agent.replace(':', '.')}-{where}"
     folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
-    if dry_run:
-        if isinstance(config, OfflineConfig):
-            from urlrl.data.dataset import Dataset
-            from urlrl.verbs.pretrain import with_data
+    many = None if seeds is None else number_list("--seeds", seeds)
+    if not dry_run:
+        return _train(config, many, folder, quiet, shlex.join(["urlrl", "pretrain", *argv]))
+    if isinstance(config, OfflineConfig):
+        from urlrl.data.dataset import Dataset
+        from urlrl.verbs.pretrain import with_data
 
-            config = with_data(config, Dataset(config.data))
-        print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
-        return
+        config = with_data(config, Dataset(config.data))
+    print(json.dumps({"out": str(folder), **({"seeds": many} if many else {}), "config": to_json(config)}, indent=2))
+
+
+def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, command: str) -> None:
+    """A run into `folder`, or one for each of the seeds into folders in it."""
+    from urlrl.config import OfflineConfig
     from urlrl.verbs.pretrain import pretrain
     from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
-    command = shlex.join(["urlrl", "pretrain", *argv])
     try:
-        if seeds is None:
-            pretrain(config, folder, quiet=quiet, command=command)
-        else:
-            runs = pretrain_seeds(config, number_list("--seeds", seeds), folder, quiet=quiet, command=command)
+        if seeds is not None:
+            first = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0]
+            print(f"Done. Next: urlrl evaluate {first}; urlrl report {folder}/seed-*")
+            return
+        pretrain(config, folder, quiet=quiet, command=command)
     except MemoryError as error:
         detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
         raise UserError(f"{detail}; try a smaller replay_capacity.") from error
-    if seeds is not None:
-        print(f"Done. Next: urlrl evaluate {runs[0]}; urlrl report {folder}/seed-*")
-        return
-    print(f"Done. Next: urlrl evaluate {folder}{_suite_option(folder) if offline else ''}; urlrl report {folder}")
+    suite = _suite_option(folder) if isinstance(config, OfflineConfig) else ""
+    print(f"Done. Next: urlrl evaluate {folder}{suite}; urlrl report {folder}")
 
 
 def _suite_option(folder: Path) -> str:
