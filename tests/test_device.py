@@ -100,7 +100,7 @@ def three(tmp_path_factory):
 
 
 def assert_close_runs(a: Path, b: Path, steps: int = TINY.steps) -> None:
-    """Agents, transitions and metrics are equal within 1e-5, after 21 updates."""
+    """Agents, transitions and metrics are equal within 1e-5, after 24 updates."""
     agents = [{k: v for k, v in saved_arrays(run).items() if k.startswith("agent")} for run in (a, b)]
     assert agents[0].keys() == agents[1].keys()
     assert_close(*agents)
@@ -156,6 +156,18 @@ def test_seeds_go_back_to_the_newest_checkpoint_that_all_have(three, tmp_path, h
     assert ("seed-1" in capsys.readouterr().err) == harm.startswith("a damaged")
     for whole, run in zip(three, runs):
         assert_same(final_state(whole), final_state(run))
+
+
+def test_seeds_that_were_killed_in_their_first_save_begin_again(tmp_path):
+    """Also their normalisers, which a checkpoint would hold."""
+    config = replace(SHORT, env="maze:8x8_fixed", steps=40, min_replay=99, eval_every=0)
+    runs = pretrain_seeds(config, [0, 1], tmp_path, quiet=True)
+    whole = [final_state(run) for run in runs]
+    shutil.rmtree(runs[1] / "checkpoints/40")
+    pretrain_seeds(config, [0, 1], tmp_path, quiet=True)
+    for before, run in zip(whole, runs):
+        assert_same(before, final_state(run))
+    assert whole[0]["arrays"]["agent['normalizer']['std']"].max() > 1.5
 
 
 def test_a_seed_that_comes_later_does_not_make_the_others_begin_again(three, tmp_path):

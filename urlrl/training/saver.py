@@ -55,6 +55,11 @@ class Saver:
         self.saved_step = info["step"]
 
 
+def common_steps(runs: Sequence[RunFolder]) -> list[int]:
+    """The steps of which all of the runs have a checkpoint, ascending."""
+    return sorted(set.intersection(*(set(run.checkpoints.steps()) for run in runs))) if runs else []
+
+
 def restore(savers: Sequence[Saver], progress: Progress) -> None:
     """Continue a run, or several that go in step, from the newest checkpoint that is whole in all of them with its
     shards; those that are not are named and set aside. Files of an abandoned future are removed.
@@ -65,7 +70,7 @@ def restore(savers: Sequence[Saver], progress: Progress) -> None:
     """
     _check_in_step(savers)
     failed: list[tuple[Saver, int, str]] = []
-    for step in sorted(set.intersection(*(set(saver.run.checkpoints.steps()) for saver in savers)), reverse=True):
+    for step in reversed(common_steps([saver.run for saver in savers])):
         loaded = []
         for saver in savers:
             try:

@@ -98,14 +98,14 @@ def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Prog
     """A run in an environment, where it begins."""
     check_online(config, env.env_spec)
     announce(config, env.env_spec, f"seed {config.seed}, in {run.path}", progress)
-    loop = Host(config, begin_agent(config, env.env_spec, run, progress), env)
+    loop = Host(config, begin_agent(config, env.env_spec, not run.checkpoints.steps(), progress), env)
     return loop, Recorder(run, config, loop)
 
 
-def begin_agent(config: PretrainConfig, spec: EnvSpec, run: RunFolder, progress: Progress) -> Any:
-    """The untrained agent with its normaliser; where there is a checkpoint, that has its own."""
+def begin_agent(config: PretrainConfig, spec: EnvSpec, fresh: bool, progress: Progress) -> Any:
+    """The untrained agent; if `fresh`, with its normaliser, which otherwise comes from a checkpoint."""
     agent = create_agent(config, spec)
-    return agent if run.checkpoints.steps() else agent.replace(normalizer=make_normalizer(config, spec, progress))
+    return agent.replace(normalizer=make_normalizer(config, spec, progress)) if fresh else agent
 
 
 def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:

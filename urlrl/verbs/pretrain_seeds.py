@@ -16,7 +16,7 @@ from urlrl.training.log import Progress, make_progress
 from urlrl.training.memory import check_memory
 from urlrl.training.recorder import Recorder
 from urlrl.training.run import RunFolder
-from urlrl.training.saver import Saver, restore
+from urlrl.training.saver import Saver, common_steps, restore
 from urlrl.training.seeds import Seeds
 from urlrl.training.together import Member, drive_together, is_frozen
 from urlrl.types import DeviceEnv
@@ -89,11 +89,13 @@ def _begin(configs: dict[int, PretrainConfig], env: DeviceEnv, runs: dict[int, R
     spec, numbers, config = env.env_spec, ", ".join(map(str, runs)), next(iter(configs.values()))
     places = ", ".join(str(run.path) for run in runs.values())
     announce(config, spec, f"seed{'s' * (len(runs) > 1)} {numbers}, in {places}", progress)
-    agents = {seed: begin_agent(configs[seed], spec, run, progress) for seed, run in runs.items()}
+    fresh = not common_steps([run for run in runs.values() if not is_frozen(run)])
+    agents = {seed: begin_agent(configs[seed], spec, fresh, progress) for seed in runs}
     seeds = Seeds(config, agents, env, jax.devices())
     used = seeds.mesh.devices.ravel().tolist()
     if len(used) < len(jax.devices()):
-        progress.note(f"{len(jax.devices())} devices do not divide {len(runs)} seeds: {len(used)} of them are used.")
+        count = len(jax.devices())
+        progress.note(f"{len(used)} of {count} devices are used: the most that share {len(runs)} seeds evenly.")
     check_memory(config, seeds.fields, seeds.capacity, list(agents.values()), used)
     return seeds
 
