@@ -55,6 +55,7 @@ def test_offline_agents(benchmark, tmp_path):
         assert row["batch"] == 16 and row["gemm"]["repeats"] == 2
 
 
+@pytest.mark.slow  # It compiles without the cache, which is what it measures.
 def test_device(benchmark, tmp_path):
     (row,) = written(benchmark, tmp_path, "device", device_envs=("point",), seeds=2)
     assert row["num_envs"] == 64 and row["first_epoch_s"].keys() == {"one", "together"}
