@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from urlrl.errors import UserError, unknown
-from urlrl.types import HostEnv
+from urlrl.types import DeviceEnv, HostEnv
 
 
 def _ant(**options) -> HostEnv:
@@ -94,3 +94,23 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
     schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>", "ogbench:<id>", "gym:<id>")
     raise unknown("environment", name, [*ENVS, *schemes, "module:function"])
+
+
+def make_device_env(name: str, *, episode_steps: int | None = None) -> DeviceEnv:
+    """An environment as pure JAX functions, of a name that `make_env` knows.
+
+    Raises:
+        UserError: it has none; the message names those that have.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "point":
+        from urlrl.envs import point
+
+        return point.device_env(episode_steps)
+    if kind == "maze":
+        from urlrl.envs import maze
+
+        return maze.device_env(rest, episode_steps)
+    raise UserError(
+        f"Environment '{name}' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells]."
+    )

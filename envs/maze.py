@@ -24,7 +24,7 @@ import numpy as np
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.tasks import PlaceTask
 from urlrl.errors import unknown
-from urlrl.types import Array, EnvSpec
+from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
 
 STEP = 1.0  # m per axis in one control step at full action
 CONTROL_DT = 1.0  # seconds
@@ -207,12 +207,14 @@ MASS, CELLS = "_mass", "_cells"  # in this order at the end of a name: a point w
 ENDS = tuple(f"{mass}{cells}" for mass in ("", MASS) for cells in ("", CELLS))
 
 
-def place_cells(xy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def place_cells(xy: Array, shape: tuple[int, ...]) -> Array:
     """Positions (n, 2) to (n, H W), float32: a bump of half a metre around the centre of every cell, exp(-2 d^2), walls
-    included. Networks tell places on both sides of a wall apart by it as soon as they see them."""
-    centres = centre(np.moveaxis(np.indices(shape), 0, -1).reshape(-1, 2), shape)
-    square = np.square(xy[:, None].astype(np.float64) - centres).sum(axis=-1)
-    return np.exp(-2 * square).astype(np.float32)
+    included. Networks tell places on both sides of a wall apart by it as soon as they see them. NumPy computes them in
+    double precision, JAX in single."""
+    xp = xy.__array_namespace__()
+    centres = centre(np.moveaxis(np.indices(shape), 0, -1).reshape(1, -1, 2), shape)  # float64: JAX makes it float32
+    square = xp.square(xy[:, None] - centres).sum(axis=-1)
+    return xp.exp(-2 * square).astype(xp.float32)
 
 
 def nearest_free(position: np.ndarray, walls: np.ndarray) -> np.ndarray:
@@ -253,25 +255,67 @@ def step_all(states: Array, actions: Array, walls: Array) -> jax.Array:
     return jax.vmap(lambda state, action: one(State(state, jnp.asarray(walls)), action).obs)(states, actions)
 
 
+class Maze(NamedTuple):
+    """What the name of an environment `maze:*` says."""
+
+    layout: Layout
+    level: Level
+    spec: EnvSpec
+    sees_cells: bool
+
+    @classmethod
+    def named(cls, name: str, episode_steps: int | None = None) -> "Maze":
+        """Of what follows `maze:`. Raises UserError for an unknown one."""
+        moves = name.removesuffix(CELLS)
+        has_mass, sees_cells = moves.endswith(MASS), name.endswith(CELLS)
+        if moves.removesuffix(MASS) not in _MAZES:
+            raise unknown("environment", f"maze:{name}", [f"maze:{maze}{end}" for maze in _MAZES for end in ENDS])
+        layout, level = _MAZES[moves.removesuffix(MASS)]
+        spec = _spec(name, layout, has_mass)
+        if sees_cells:
+            dim = layout.walls.size + spec.obs_dim - 2
+            spec = replace(spec, obs_dim=dim, obs_is_physics=False, obs_mean=None, obs_std=None)
+        spec = spec if episode_steps is None else replace(spec, episode_steps=episode_steps)
+        return cls(layout, level, spec, sees_cells)
+
+    def observe(self, state: Array) -> Array:
+        """What is seen, (n, obs), of states (n, physics), float32."""
+        if not self.sees_cells:
+            return state
+        cells = place_cells(state[:, :2], self.layout.walls.shape)
+        return state.__array_namespace__().concatenate([cells, state[:, 2:]], axis=1)
+
+
+def device_env(name: str, episode_steps: int | None = None) -> DeviceEnv:
+    """`MazeEnv` on the device: the same starts from the same keys, the same steps."""
+    maze = Maze.named(name, episode_steps)
+    walls, at_rest = jnp.asarray(maze.layout.walls), jnp.zeros(maze.spec.physics_dim - 2, jnp.float32)
+    one_step = step_mass if at_rest.size else step
+
+    def seen(sim: jax.Array) -> DeviceState:
+        obs = maze.observe(sim[None])[0]
+        return DeviceState(sim, obs, jnp.zeros((), jnp.float32), jnp.zeros((), bool), sim[:2], sim)
+
+    def device_reset(key: jax.Array) -> DeviceState:
+        return seen(jnp.concatenate([reset(key, maze.level).obs, at_rest]))
+
+    def device_step(state: DeviceState, action: jax.Array) -> DeviceState:
+        return seen(one_step(State(state.sim, walls), action).obs)
+
+    return DeviceEnv(maze.spec, device_reset, device_step)
+
+
 class MazeEnv(HostVectorEnv):
     """`num_envs` points in the maze of a key of `LEVELS`; with `_mass` after the name they have inertia. They see x and
     y, a mass its velocity too, or with `_cells` at the end place cells instead of x and y. There is no reward: the
     environment returns 0."""
 
     def __init__(self, name: str, num_envs: int, episode_steps: int | None = None):
-        moves = name.removesuffix(CELLS)
-        has_mass, self.sees_cells = moves.endswith(MASS), name.endswith(CELLS)
-        if moves.removesuffix(MASS) not in _MAZES:
-            raise unknown("environment", f"maze:{name}", [f"maze:{maze}{end}" for maze in _MAZES for end in ENDS])
-        layout, level = _MAZES[moves.removesuffix(MASS)]
-        spec = _spec(name, layout, has_mass)
-        if self.sees_cells:
-            dim = layout.walls.size + spec.obs_dim - 2
-            spec = replace(spec, obs_dim=dim, obs_is_physics=False, obs_mean=None, obs_std=None)
-        super().__init__(spec if episode_steps is None else replace(spec, episode_steps=episode_steps), num_envs)
-        self.walls = layout.walls
-        self.level = jax.tree.map(jnp.asarray, level)  # On the device once, not at every call.
-        self.state = np.zeros((num_envs, spec.physics_dim), np.float32)  # x, y, and of a mass its velocity
+        self.maze = Maze.named(name, episode_steps)
+        super().__init__(self.maze.spec, num_envs)
+        self.walls = self.maze.layout.walls
+        self.level = jax.tree.map(jnp.asarray, self.maze.level)  # On the device once, not at every call.
+        self.state = np.zeros((num_envs, self.env_spec.physics_dim), np.float32)  # x, y, and of a mass its velocity
 
     def position(self) -> np.ndarray:
         return self.state[:, :2].copy()
@@ -297,9 +341,7 @@ class MazeEnv(HostVectorEnv):
         return self._observe(self.state)
 
     def _observe(self, state: np.ndarray) -> np.ndarray:
-        if not self.sees_cells:
-            return state.copy()
-        return np.concatenate([place_cells(state[:, :2], self.walls.shape), state[:, 2:]], axis=1)
+        return np.array(self.maze.observe(state))
 
     def _get_state(self) -> dict[str, np.ndarray]:
         return {"xy": self.state.copy()}  # Its name in runs from before there were masses.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.types import EnvSpec
+from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
 
 CONTROL_DT = 0.1  # seconds
 SPEC = EnvSpec(
@@ -32,6 +32,31 @@ def step(state: State, action: jax.Array) -> State:
     return State(state.obs + CONTROL_DT * jnp.clip(action, -1, 1))
 
 
+def forward_velocity(before: Array, after: Array) -> Array:
+    """The reward, (*B,): velocity along x in m/s between positions (*B, 2) of two steps."""
+    return (after[..., 0] - before[..., 0]) / CONTROL_DT
+
+
+def _spec(episode_steps: int | None) -> EnvSpec:
+    return SPEC if episode_steps is None else replace(SPEC, episode_steps=episode_steps)
+
+
+def device_env(episode_steps: int | None = None) -> DeviceEnv:
+    """`PointEnv` on the device: the same starts from the same keys, the same steps."""
+
+    def seen(xy: jax.Array, reward: Array) -> DeviceState:
+        return DeviceState(xy, xy, reward, jnp.zeros((), bool), xy, xy)
+
+    def device_reset(key: jax.Array) -> DeviceState:
+        return seen(reset(key).obs, jnp.zeros((), jnp.float32))
+
+    def device_step(state: DeviceState, action: jax.Array) -> DeviceState:
+        xy = step(State(state.sim), action).obs
+        return seen(xy, forward_velocity(state.sim, xy))
+
+    return DeviceEnv(_spec(episode_steps), device_reset, device_step)
+
+
 _reset = jax.jit(lambda seed: reset(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed[0]), seed[1]), seed[2])))
 _step = jax.jit(jax.vmap(step))
 
@@ -40,7 +65,7 @@ class PointEnv(HostVectorEnv):
     """`num_envs` points. The external reward is the velocity along x, in m/s."""
 
     def __init__(self, num_envs: int, episode_steps: int | None = None):
-        super().__init__(SPEC if episode_steps is None else replace(SPEC, episode_steps=episode_steps), num_envs)
+        super().__init__(_spec(episode_steps), num_envs)
         self.xy = np.zeros((num_envs, 2), np.float32)
 
     def position(self) -> np.ndarray:
@@ -58,7 +83,7 @@ class PointEnv(HostVectorEnv):
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         before = self.xy
         self.xy = np.array(_step(State(jnp.asarray(before)), actions).obs)
-        return (self.xy[:, 0] - before[:, 0]) / CONTROL_DT, np.zeros(self.num_envs, bool)
+        return np.asarray(forward_velocity(before, self.xy)), np.zeros(self.num_envs, bool)
 
     def _obs(self) -> np.ndarray:
         return self.xy.copy()

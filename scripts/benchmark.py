@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import benchmark_data
+import benchmark_device
 import benchmark_env
 import benchmark_learner
 import benchmark_offline
@@ -26,7 +27,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "data", "environment", "learner", "offline"]
+Part = Literal["run", "data", "environment", "learner", "offline", "device"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Sizes:
     offline_batch: int = 1024  # transitions of each of these
     transitions: int = 5_000_000  # of the dataset that is sampled
     rows: int = 1_000_000  # physics rows that are labelled
+    device_envs: tuple[str, ...] = ("point", "maze:rooms")  # trained in on the device
+    seeds: int = 4  # at once, there
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -48,7 +51,7 @@ class Sizes:
 
 QUICK = Sizes(
     num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0, offline_updates=1, offline_batch=256,
-    transitions=100_000, rows=20_000,
+    transitions=100_000, rows=20_000, device_envs=("point",), seeds=2,
     presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
 )  # fmt: skip
 
@@ -59,7 +62,7 @@ class Options:
 
     out: Path = Path("runs/bench.json")  # the result
     quick: bool = False  # small sizes, under a minute: shows that it works, not how fast
-    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline")  # what to measure
+    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline", "device")  # what to measure
 
 
 def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
@@ -91,6 +94,10 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
         "learner": (
             lambda: benchmark_learner.measure(sizes.widths, sizes.updates, sizes.repeats, sizes.seconds),
             benchmark_learner.table,
+        ),
+        "device": (
+            lambda: benchmark_device.measure(sizes.device_envs, sizes.seeds, sizes.repeats, sizes.seconds),
+            benchmark_device.table,
         ),
     }
     console = Console(width=None if sys.stdout.isatty() else 160)

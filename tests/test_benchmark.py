@@ -55,6 +55,13 @@ def test_offline_agents(benchmark, tmp_path):
         assert row["batch"] == 16 and row["gemm"]["repeats"] == 2
 
 
+@pytest.mark.slow  # It compiles without the cache, which is what it measures.
+def test_device(benchmark, tmp_path):
+    (row,) = written(benchmark, tmp_path, "device", device_envs=("point",), seeds=2)
+    assert row["num_envs"] == 64 and row["first_epoch_s"].keys() == {"one", "together"}
+    assert row["together"]["median"] > 0 and row["sequential_over_together"]["repeats"] == 2
+
+
 def test_data(benchmark, tmp_path):
     result = written(benchmark, tmp_path, "data", transitions=3_000, rows=2_000)
     sampling = result["sampling"]

@@ -22,6 +22,7 @@ SHORTER = {
     "steps=20_000": "steps=2_000",
     "--task half_cheetah_goal": "--task point_goal --steps 1000 --eval-every 500 --eval-episodes 2 --num-envs 2",
     "--seeds 0..4": "--seeds 0",
+    "--seeds 0..7": "--seeds 0..1 --steps 6400 --eval-every 0",
     "--goal x=30": "--goal x=2,y=1",
     "scripts/drive_skill.py bundles/x": f"{ROOT}/scripts/drive_skill.py {BUNDLES}/half_cheetah",
 }

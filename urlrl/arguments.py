@@ -39,7 +39,9 @@ def check_arguments(argv: list[str], options_class: Any) -> None:
         if not name.startswith("--"):
             if not missing:
                 raise UserError(f"Unexpected argument '{token}': `--help` lists the options.")
-            missing.pop(0)
+            if typing.get_origin(options[missing.pop(0)]) is tuple:  # It takes all that follow.
+                while tokens and not tokens[0].startswith("--"):
+                    tokens.pop(0)
         elif name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."

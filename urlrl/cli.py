@@ -86,7 +86,7 @@ def _pretrain(argv: list[str]) -> None:
     options = list(argv)
     agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
     preset_name, out = take(options, "--preset"), take(options, "--out")
-    dry_run, quiet = take_flag(options, "--dry-run"), take_flag(options, "--quiet")
+    dry_run, quiet, seeds = take_flag(options, "--dry-run"), take_flag(options, "--quiet"), take(options, "--seeds")
     _, agent_config = find_agent(agent)
     given = {option.split("=")[0] for option in options}
     from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
@@ -100,7 +100,9 @@ def _pretrain(argv: list[str]) -> None:
         check_arguments(options, options_class)
     else:
         print(
-            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--dry-run] [--quiet] [OPTIONS]\n\n"
+            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
+            "[OPTIONS]\n\n"
+            "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
@@ -109,24 +111,43 @@ def _pretrain(argv: list[str]) -> None:
         raise UserError(
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
         )
+    if seeds is not None:
+        if offline:
+            raise UserError(f"Agent '{agent}' learns from a dataset here, one seed at a time: expected --seed N.")
+        if "--seed" in given:
+            raise UserError("Options '--seed' and '--seeds' exclude each other: expected one of them.")
+        config = dataclasses.replace(config, loop="device")
     where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
-    folder = Path(out or f"runs/{agent.replace(':', '.')}-{where}-{config.seed}")
-    if dry_run:
-        if isinstance(config, OfflineConfig):
-            from urlrl.data.dataset import Dataset
-            from urlrl.verbs.pretrain import with_data
+    name = f"{agent.replace(':', '.')}-{where}"
+    folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
+    many = None if seeds is None else number_list("--seeds", seeds)
+    if not dry_run:
+        return _train(config, many, folder, quiet, shlex.join(["urlrl", "pretrain", *argv]))
+    if isinstance(config, OfflineConfig):
+        from urlrl.data.dataset import Dataset
+        from urlrl.verbs.pretrain import with_data
 
-            config = with_data(config, Dataset(config.data))
-        print(json.dumps({"out": str(folder), "config": to_json(config)}, indent=2))
-        return
+        config = with_data(config, Dataset(config.data))
+    print(json.dumps({"out": str(folder), **({"seeds": many} if many else {}), "config": to_json(config)}, indent=2))
+
+
+def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, command: str) -> None:
+    """A run into `folder`, or one for each of the seeds into folders in it."""
+    from urlrl.config import OfflineConfig
     from urlrl.verbs.pretrain import pretrain
+    from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
     try:
-        pretrain(config, folder, quiet=quiet, command=shlex.join(["urlrl", "pretrain", *argv]))
+        if seeds is not None:
+            first = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0]
+            print(f"Done. Next: urlrl evaluate {first}; urlrl report {folder}/seed-*")
+            return
+        pretrain(config, folder, quiet=quiet, command=command)
     except MemoryError as error:
         detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
         raise UserError(f"{detail}; try a smaller replay_capacity.") from error
-    print(f"Done. Next: urlrl evaluate {folder}{_suite_option(folder) if offline else ''}; urlrl report {folder}")
+    suite = _suite_option(folder) if isinstance(config, OfflineConfig) else ""
+    print(f"Done. Next: urlrl evaluate {folder}{suite}; urlrl report {folder}")
 
 
 def _suite_option(folder: Path) -> str:
@@ -156,10 +177,12 @@ class EvaluateOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
-    """One self-contained page: trajectories, curves, latents, goals, videos, config."""
+    """One self-contained page: trajectories, curves, latents, goals, videos, config. Of several runs that differ in
+    their seed, a table instead: interquartile means with 95 % intervals."""
 
-    run: Positional[Path]  # folder of the run
+    runs: Positional[tuple[Path, ...]]  # folder of the run, or of each
     step: int | None = None  # which checkpoint; the newest by default
+    json: Path | None = None  # of several runs: also write the table to this file
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -235,7 +258,13 @@ def _report(argv: list[str]) -> None:
     options = parse(ReportOptions, argv, "report")
     from urlrl.verbs.report import report
 
-    print(report(options.run, step=options.step))
+    if len(options.runs) > 1:
+        from urlrl.verbs.report_seeds import report_seeds, show
+
+        return show(report_seeds(options.runs, step=options.step, json_file=options.json))
+    if options.json is not None:
+        raise UserError("Option '--json' is of a table of several runs: expected more than one folder with it.")
+    print(report(options.runs[0], step=options.step))
 
 
 def _adapt(argv: list[str]) -> None:

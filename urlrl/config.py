@@ -33,6 +33,7 @@ class PretrainConfig(Generic[AgentConfig]):
     updates: int = 50  # gradient steps per learning phase
     min_replay: int = 10_000  # transitions before the first update
     replay_capacity: int = 1_000_000  # transitions kept to learn from
+    loop: Literal["host", "device"] = "host"  # where it runs: simulators on the host | all of it on the device
     steps: int = 500_000  # the run's length, rounded up to whole rollouts
     seed: int = 0  # of everything random in the run
     eval_every: int = 50_000  # steps between coverage evaluations; 0 is never

@@ -1,5 +1,6 @@
 """The records that loops, replays, environments and agents exchange. Everything else leans on this file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -161,6 +162,27 @@ class HostEnv(PlayEnv, Protocol):
 
     def get_state(self) -> dict[str, np.ndarray]: ...  # all that continues the run; only where exact_resume
     def set_state(self, state: dict[str, np.ndarray]) -> np.ndarray: ...  # returns the observations, (n, obs)
+
+
+class DeviceState(NamedTuple):
+    """One environment on the device after a step or a reset; loops put axes in front."""
+
+    sim: Any  # pytree: all that the next step depends on
+    obs: Any  # (obs,), float32
+    reward: Any  # (), float32: of the step that led here
+    terminated: Any  # (), bool: the episode has ended here, not by its time limit
+    position: Any  # (p,), float32: EnvSpec.position
+    physics: Any  # (physics_dim,), float32
+
+
+@dataclass(frozen=True)
+class DeviceEnv:
+    """An environment as pure JAX functions of one state, to be mapped, scanned and compiled with what acts in it. Time
+    limits are the loop's: it counts to `env_spec.episode_steps`."""
+
+    env_spec: EnvSpec
+    reset: Callable[[jax.Array], DeviceState]  # key -> the start of an episode
+    step: Callable[[DeviceState, Any], DeviceState]  # action (act,) in [-1, 1] -> what was reached, never a reset
 
 
 class Layer(NamedTuple):

@@ -1,5 +1,6 @@
 """The host replay: a ring of transitions in main memory."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.types import BatchSpec, EnvSpec, Transition
+from urlrl.types import Array, BatchSpec, EnvSpec, Transition
 
 Fields = dict[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape of one row, dtype)
 Rows = dict[str, np.ndarray]  # name -> (n, ...)
@@ -46,6 +47,16 @@ def sample_slots(key: jax.Array, num_batches: int, size: int, filled: jax.Array)
     return jax.random.randint(key, (num_batches, size), 0, filled, jnp.int32)
 
 
+def gather(data: Mapping[str, Array], slots: Array, spec: BatchSpec) -> Transition:
+    """The transitions in these slots, (*B,) of them; NumPy's and JAX's arrays alike."""
+    xp = slots.__array_namespace__()
+    ended = data["terminated"][slots]
+    if spec.timeout_as_terminal:
+        ended = ended | data["truncated"][slots]
+    rows: dict[str, Any] = {name: xp.take(data[name], slots, axis=0) for name in Transition._fields if name in data}
+    return Transition(**rows, discount=1.0 - ended.astype(xp.float32))
+
+
 class Replay:
     """A ring of `capacity` transitions. Each has a global index, counted from 0; its slot is index mod capacity.
 
@@ -81,14 +92,7 @@ class Replay:
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` uniform batches, stacked: every field is (num_batches, spec.size, ...)."""
-        slots = np.asarray(sample_slots(key, num_batches, spec.size, len(self)))
-        ended = self.data["terminated"][slots]
-        if spec.timeout_as_terminal:
-            ended = ended | self.data["truncated"][slots]
-        rows: dict[str, Any] = {
-            name: np.take(self.data[name], slots, axis=0) for name in Transition._fields if name in self.data
-        }
-        return Transition(**rows, discount=1.0 - ended.astype(np.float32))
+        return gather(self.data, np.asarray(sample_slots(key, num_batches, spec.size, len(self))), spec)
 
     def restore(self, total: int, rows: Rows) -> None:
         """Become the ring that had seen `total` transitions, of which `rows` are the last."""

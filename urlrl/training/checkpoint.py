@@ -77,11 +77,19 @@ class Checkpoints:
             raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
         snapshots = set(self.snapshots().values())
         for old in self.steps()[:-KEEP]:
-            if old in snapshots:
-                continue
-            doomed = self.folder / f".deleting-{old}"  # What is named after a step is whole, also while it goes.
-            os.replace(self.folder / str(old), doomed)
-            shutil.rmtree(doomed)
+            if old not in snapshots:
+                self._delete(old)
+
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps."""
+        for later in self.steps():
+            if later > step:
+                self._delete(later)
+
+    def _delete(self, step: int) -> None:
+        doomed = self.folder / f".deleting-{step}"  # What is named after a step is whole, also while it goes.
+        os.replace(self.folder / str(step), doomed)
+        shutil.rmtree(doomed)
 
     def clear_partial(self) -> None:
         """Remove what an interrupted save left."""

@@ -9,7 +9,7 @@ from typing import Any
 from urlrl.config import PretrainConfig, RunConfig
 from urlrl.errors import UserError
 from urlrl.training.log import MetricsLog, Progress, duration
-from urlrl.training.loop import Loop
+from urlrl.training.loop import Clocked, Loop
 from urlrl.training.saver import Saver
 
 INTERRUPTED = 75  # Exit code of a run that was told to stop and can be continued (EX_TEMPFAIL).
@@ -70,7 +70,7 @@ def drive(
 class Speed:
     """Times of a run: what goes under `time/`, and the progress line."""
 
-    def __init__(self, loop: Loop, config: RunConfig):
+    def __init__(self, loop: Clocked, config: RunConfig):
         self.loop, self.config = loop, config
         self.name = config.env or config.agent_name
         self.acts = isinstance(config, PretrainConfig)  # Its steps are the environment's, else gradient steps.

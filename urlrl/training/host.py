@@ -14,7 +14,7 @@ import numpy as np
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, transition_fields
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import example_transition, finite_metrics, learn
+from urlrl.training.loop import example_transition, finite_metrics, learn, rollout_coverage
 from urlrl.types import HostEnv, Transition
 
 
@@ -62,7 +62,7 @@ class Host:
         rows, positions = self._collect(act_key, begin_key, seen_key)
         self.replay.add(rows)
         self.epochs += 1
-        metrics = {"rollout/coverage": float(len(np.unique(np.floor(positions), axis=0)))} if positions.size else {}
+        metrics = rollout_coverage(positions)
         if len(self.replay) >= self.config.min_replay and self.config.updates:
             metrics |= self._learn(sample_key, update_key)
         self.seconds["host"] += time.perf_counter() - start - self.seconds["env"] - self.seconds["learner"]

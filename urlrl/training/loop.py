@@ -11,18 +11,31 @@ from urlrl.errors import TrainingDiverged
 from urlrl.types import EnvSpec, Transition
 
 
-class Loop(Protocol):
-    """A run in progress: `epoch` advances it, `state` and `restore` are its whole memory."""
-
-    agent: Any
-    updates: int  # gradient steps made by this process
+class Memory(Protocol):
+    """What a checkpoint holds of a run in progress."""
 
     @property
     def step(self) -> int: ...  # of the unit that the config's `steps` counts
-    def epoch(self) -> dict[str, float]: ...  # metrics of finite values; raises TrainingDiverged
-    def timing(self) -> dict[str, float]: ...  # seconds spent by use since the last call
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any], step: int, rows: Any) -> None: ...
+
+
+class Clocked(Protocol):
+    """What says how fast it goes."""
+
+    updates: int  # gradient steps made by this process
+
+    @property
+    def step(self) -> int: ...
+    def timing(self) -> dict[str, float]: ...  # seconds spent by use since the last call
+
+
+class Loop(Memory, Clocked, Protocol):
+    """A run in progress: `epoch` advances it, `state` and `restore` are its whole memory."""
+
+    agent: Any
+
+    def epoch(self) -> dict[str, float]: ...  # metrics of finite values; raises TrainingDiverged
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -30,10 +43,12 @@ def learn(agent: Any, batches: Transition, key: jax.Array) -> tuple[Any, dict[st
     """Updates on stacked batches (updates, batch, ...); returns the agent, mean metrics, and whether all is finite."""
 
     def body(agent, inputs):
-        return agent.update(*inputs)
+        batch, i = inputs
+        return agent.update(
+            batch, jax.random.fold_in(key, i)
+        )  # As `split` has them, which checks of keys lose in vmap.
 
-    keys = jax.random.split(key, batches.reward.shape[0])
-    agent, metrics = jax.lax.scan(body, agent, (batches, keys))
+    agent, metrics = jax.lax.scan(body, agent, (batches, jnp.arange(batches.reward.shape[0], dtype=jnp.int32)))
     floats = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.floating)]
     finite = jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
     return agent, jax.tree.map(jnp.mean, metrics), finite
@@ -47,6 +62,11 @@ def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) 
         what = f"metric '{bad[0]}' is {values[bad[0]]}" if bad else "a parameter of the agent is not finite"
         raise TrainingDiverged(f"Training diverged at step {step}: {what}; expected finite numbers.")
     return values
+
+
+def rollout_coverage(positions: np.ndarray) -> dict[str, float]:
+    """How many 1 m cells an epoch's positions (rows, p) are in; nothing where p is 0."""
+    return {"rollout/coverage": float(len(np.unique(np.floor(positions), axis=0)))} if positions.size else {}
 
 
 def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:

@@ -3,11 +3,11 @@
 from typing import Any, Protocol
 
 from urlrl.config import PretrainConfig
-from urlrl.data.replay import Rows
+from urlrl.data.replay import Fields, Rows
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
-from urlrl.training.host import Host
 from urlrl.training.run import RunFolder
+from urlrl.types import DeviceEnv, HostEnv
 
 
 class Record(Protocol):
@@ -19,6 +19,28 @@ class Record(Protocol):
     def adopt(self, shards: list[dict]) -> None: ...
     def check_new(self) -> None: ...
     def prune(self, *, all_unreferenced: bool) -> None: ...
+
+
+class Ring(Protocol):
+    """A replay whose rows can be read while they are in it."""
+
+    @property
+    def fields(self) -> Fields: ...
+    @property
+    def capacity(self) -> int: ...
+    def __len__(self) -> int: ...
+    def read(self, begin: int, end: int) -> Rows: ...
+
+
+class Recorded(Protocol):
+    """A loop that makes transitions."""
+
+    @property
+    def env(self) -> HostEnv | DeviceEnv: ...
+    @property
+    def replay(self) -> Ring: ...
+    @property
+    def step(self) -> int: ...
 
 
 class NoRecord:
@@ -48,7 +70,7 @@ class NoRecord:
 class Recorder:
     """Writes what is new of a loop's replay at each checkpoint, and reads back what the ring held."""
 
-    def __init__(self, run: RunFolder, config: PretrainConfig, loop: Host):
+    def __init__(self, run: RunFolder, config: PretrainConfig, loop: Recorded):
         self.run, self.config, self.loop = run, config, loop
         self.folder = ShardFolder(run.path / "replay", loop.replay.fields, config.num_envs)
         self.shards: list[Shard] = []

@@ -1,11 +1,13 @@
 """Checkpoints of one run, in step with what it records."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from urlrl.config import RunConfig
 from urlrl.errors import UserError
-from urlrl.training.log import Progress
-from urlrl.training.loop import Loop
+from urlrl.training.log import Progress, read_metrics
+from urlrl.training.loop import Memory
 from urlrl.training.recorder import Record
 from urlrl.training.run import RunFolder
 
@@ -13,7 +15,7 @@ from urlrl.training.run import RunFolder
 class Saver:
     """Saves a loop and restores it. `saved_step` is -1 as long as there is no checkpoint."""
 
-    def __init__(self, run: RunFolder, config: RunConfig, loop: Loop, record: Record):
+    def __init__(self, run: RunFolder, config: RunConfig, loop: Memory, record: Record):
         self.run, self.config, self.loop, self.record = run, config, loop, record
         self.saved_step = -1
         self.saved_at = time.monotonic()
@@ -41,31 +43,69 @@ class Saver:
         self.saved_step, self.saved_at = loop.step, time.monotonic()
         self.record.prune(all_unreferenced=False)
 
-    def restore(self, progress: Progress) -> None:
-        """Continue from the newest checkpoint that is whole with its shards; those that are not are named and set
-        aside. Files of an abandoned future are removed.
+    def load(self, step: int) -> tuple[dict[str, Any], dict[str, Any], Any]:
+        """(state, info, rows) of a checkpoint. Raises UserError where it or a shard that it refers to is not whole."""
+        state, info = self.run.checkpoints.restore(step, self.loop.state())
+        return state, info, self.record.read(info["shards"])
 
-        Raises:
-            UserError: no checkpoint is whole, or there is data without any checkpoint; nothing was touched.
-        """
-        checkpoints, failed = self.run.checkpoints, []
-        for step in reversed(checkpoints.steps()):
+    def adopt(self, state: dict[str, Any], info: dict[str, Any], rows: Any) -> None:
+        """Go on from what `load` found."""
+        self.loop.restore(state, info["step"], rows)
+        self.record.adopt(info["shards"])
+        self.saved_step = info["step"]
+
+
+def common_steps(runs: Sequence[RunFolder]) -> list[int]:
+    """The steps of which all of the runs have a checkpoint, ascending."""
+    return sorted(set.intersection(*(set(run.checkpoints.steps()) for run in runs))) if runs else []
+
+
+def restore(savers: Sequence[Saver], progress: Progress) -> None:
+    """Continue a run, or several that go in step, from the newest checkpoint that is whole in all of them with its
+    shards; those that are not are named and set aside. Files of an abandoned future are removed.
+
+    Raises:
+        UserError: no checkpoint is whole, there is data without any checkpoint, or the runs were not interrupted
+            together; nothing was touched.
+    """
+    _check_in_step(savers)
+    failed: list[tuple[Saver, int, str]] = []
+    for step in reversed(common_steps([saver.run for saver in savers])):
+        loaded = []
+        for saver in savers:
             try:
-                state, info = checkpoints.restore(step, self.loop.state())
-                rows = self.record.read(info["shards"])
+                loaded.append((saver, saver.load(step)))
             except UserError as error:
-                failed.append((step, str(error)))
-                continue
-            self.loop.restore(state, info["step"], rows)
-            self.record.adopt(info["shards"])
-            self.saved_step = info["step"]
+                failed.append((saver, step, str(error)))
+        if len(loaded) == len(savers):
+            for saver, found in loaded:
+                saver.adopt(*found)
             break
-        if failed and self.saved_step < 0:
-            reason = failed[0][1].rstrip(".")
-            raise UserError(f"{reason}; no earlier checkpoint is whole: start again in a new folder.")
-        if self.saved_step < 0:
-            self.record.check_new()
-        for step, reason in failed:
-            progress.note(f"{reason} It was moved to {checkpoints.set_aside(step)}; the checkpoint before it is used.")
-        checkpoints.clear_partial()
-        self.record.prune(all_unreferenced=True)
+    resumed = savers[0].saved_step
+    if failed and resumed < 0:
+        reason = failed[0][2].rstrip(".")
+        raise UserError(f"{reason}; no earlier checkpoint is whole: start again in a new folder.")
+    if resumed < 0:
+        for saver in savers:
+            saver.record.check_new()
+    for saver, step, reason in failed:
+        aside = saver.run.checkpoints.set_aside(step)
+        progress.note(f"{reason} It was moved to {aside}; the checkpoint before it is used.")
+    for saver in savers:
+        saver.run.checkpoints.drop_after(resumed)
+        saver.run.checkpoints.clear_partial()
+        saver.record.prune(all_unreferenced=True)
+
+
+def _check_in_step(savers: Sequence[Saver]) -> None:
+    """Runs that were killed while one after another was saved differ in their newest checkpoint alone, and all have
+    logged its step. Raises UserError for others: those that are behind would make the rest begin again."""
+    newest = {saver.run.path: max(saver.run.checkpoints.steps(), default=-1) for saver in savers}
+    ahead = max(newest, key=lambda path: newest[path])
+    for path, step in newest.items():
+        logged = read_metrics(path / "metrics.jsonl")
+        if step < newest[ahead] and (not logged or logged[-1]["step"] < newest[ahead]):
+            raise UserError(
+                f"{ahead} is at step {newest[ahead]:,} and {path} at {max(step, 0):,}: expected seeds that "
+                f"were trained together; bring those that are behind there first, by --seeds of their own."
+            )

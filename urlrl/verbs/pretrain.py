@@ -26,7 +26,7 @@ from urlrl.training.loop import Loop
 from urlrl.training.offline import Offline
 from urlrl.training.recorder import NoRecord, Record, Recorder
 from urlrl.training.run import RunFolder
-from urlrl.training.saver import Saver
+from urlrl.training.saver import Saver, restore
 from urlrl.types import EnvSpec, HostEnv
 from urlrl.verbs.runs import create_agent, make_run_env, run_spec
 
@@ -49,6 +49,10 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         TrainingDiverged: non-finite numbers; the last checkpoint is whole.
         Interrupted: a signal stopped the run; it was saved and can be continued.
     """
+    if isinstance(config, PretrainConfig) and config.loop == "device":
+        from urlrl.verbs.pretrain_seeds import train_on_device
+
+        return train_on_device(config, {config.seed: Path(out)}, quiet=quiet, command=command)[0]
     enable_compilation_cache()
     run = RunFolder(out)
     with ExitStack() as stack:
@@ -67,17 +71,18 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
             env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
             loop, record = _online(config, env, run, progress)
         saver = Saver(run, config, loop, record)
-        _resume(run, saver, config, command, progress)
+        restore([saver], progress)
+        claim(saver, config, command, progress)
         measure = None
         if config.eval_every and config.env and run_spec(config).position:
-            measure = _coverage_metric(config, stack.enter_context(closing(make_run_env(config, coverage.EPISODES))))
+            measure = coverage_metric(config, stack.enter_context(closing(make_run_env(config, coverage.EPISODES))))
         drive(loop, saver, config, measure, progress)
     return run.path
 
 
-def _resume(run: RunFolder, saver: Saver, config: RunConfig, command: str | None, progress: Progress) -> None:
-    """Continue what is there. The folder is claimed only then, so that what fails to start leaves no trace in it."""
-    saver.restore(progress)
+def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progress) -> None:
+    """Write what the run is into its folder: once it is restored, so that what fails to start leaves no trace."""
+    run = saver.run
     step = saver.loop.step
     made = run.checkpoints.snapshots()
     if late := [asked for asked in config.snapshots if asked <= saver.saved_step and asked not in made]:
@@ -91,17 +96,16 @@ def _resume(run: RunFolder, saver: Saver, config: RunConfig, command: str | None
 
 def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
     """A run in an environment, where it begins."""
-    if config.agent.batch.goals or config.agent.batch.futures:
-        raise UserError(
-            f"Agent '{config.agent_name}' learns from what lies ahead in recorded episodes: expected --data DIR."
-        )
-    _check_normalizer(config, env.env_spec)
-    _announce(config, env.env_spec, run, progress)
-    agent = create_agent(config, env.env_spec)
-    if not run.checkpoints.steps():  # A checkpoint has its own.
-        agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
-    loop = Host(config, agent, env)
+    check_online(config, env.env_spec)
+    announce(config, env.env_spec, f"seed {config.seed}, in {run.path}", progress)
+    loop = Host(config, begin_agent(config, env.env_spec, not run.checkpoints.steps(), progress), env)
     return loop, Recorder(run, config, loop)
+
+
+def begin_agent(config: PretrainConfig, spec: EnvSpec, fresh: bool, progress: Progress) -> Any:
+    """The untrained agent; if `fresh`, with its normaliser, which otherwise comes from a checkpoint."""
+    agent = create_agent(config, spec)
+    return agent.replace(normalizer=make_normalizer(config, spec, progress)) if fresh else agent
 
 
 def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
@@ -146,7 +150,12 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
     return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
 
 
-def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
+def check_online(config: PretrainConfig, spec: EnvSpec) -> None:
+    """Raises UserError if the agent cannot learn from what it does there, or the normaliser cannot be had."""
+    if config.agent.batch.goals or config.agent.batch.futures:
+        raise UserError(
+            f"Agent '{config.agent_name}' learns from what lies ahead in recorded episodes: expected --data DIR."
+        )
     if config.normalizer == "preset" and (spec.obs_mean is None or spec.obs_std is None):
         raise UserError(
             f"Environment '{config.env}' has no published normalisation constants: "
@@ -154,7 +163,7 @@ def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
         )
 
 
-def _coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
+def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
     """What is measured during training, on an environment of its own."""
     key, resets = stream(config.seed, "coverage"), env_seed(config.seed, "coverage")
 
@@ -165,13 +174,14 @@ def _coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], di
     return measure
 
 
-def _announce(config: PretrainConfig, spec: EnvSpec, run: RunFolder, progress: Progress) -> None:
-    """What a run is about to do and what it takes; and, also where it is quiet, what a user may not expect of it."""
+def announce(config: PretrainConfig, spec: EnvSpec, what: str, progress: Progress) -> None:
+    """What runs are about to do and what each takes; and, also where it is quiet, what a user may not expect of them.
+    `what` names the seeds and folders."""
     fields = transition_fields(spec, config.agent.z.dim)
     row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
     progress.say(
-        f"Pretraining {config.agent_name} on {config.env}, seed {config.seed}, {config.steps:,} steps, in {run.path}.\n"
+        f"Pretraining {config.agent_name} on {config.env}, {config.steps:,} steps, {what}.\n"
         f"Transitions: {row * min(config.steps, config.replay_capacity):,.0f} MiB in memory, "
         f"{row * rows:,.0f} MiB on disk (keep_data={config.keep_data})."
     )

@@ -1,0 +1,297 @@
+"""Training on the device is training on the host: the same transitions, the same agent, many seeds at once."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_tools import TINY, assert_same, damage_checkpoint, final_state, saved_arrays, transitions
+
+import urlrl
+from urlrl.agents.uniform import UniformConfig
+from urlrl.cli import main
+from urlrl.data.device_replay import rings
+from urlrl.data.replay import Replay, transition_fields
+from urlrl.envs import make_device_env
+from urlrl.errors import TrainingDiverged, UserError
+from urlrl.training import memory
+from urlrl.training.log import read_metrics
+from urlrl.training.seeds import Seeds
+from urlrl.types import BatchSpec, EnvSpec
+from urlrl.verbs import pretrain_seeds as verb
+from urlrl.verbs.pretrain_seeds import pretrain_seeds
+from urlrl.verbs.runs import create_agent, run_spec
+
+SHORT = replace(TINY, checkpoint_minutes=60, eval_every=160)
+ENVS = ["point", "maze:rooms", "maze:8x8_fixed", "maze:rings_mass", "maze:rooms_fixed_mass_cells"]
+
+
+def seeds_of(config, seeds, devices=None) -> Seeds:
+    env = make_device_env(config.env, episode_steps=config.episode_steps)
+    agents = {seed: create_agent(replace(config, seed=seed), env.env_spec) for seed in seeds}
+    return Seeds(config, agents, env, devices or jax.devices()[:1])
+
+
+def assert_close(a, b) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_an_environment_is_the_hosts(name):
+    """The same starts from the same keys, the same steps."""
+    host, device, rng = urlrl.make_env(name, 4), make_device_env(name), np.random.default_rng(0)
+    assert device.env_spec == host.env_spec
+    obs, _ = host.reset(seed=5)
+    start = lambda lane: device.reset(jax.random.fold_in(jax.random.fold_in(jax.random.key(5), lane), 0))  # noqa: E731
+    state = jax.jit(jax.vmap(start))(jnp.arange(4))
+    step = jax.jit(jax.vmap(device.step))
+    for _ in range(20):
+        np.testing.assert_allclose(state.obs, obs, atol=1e-6)
+        np.testing.assert_allclose(state.position, host.position(), atol=1e-6)
+        np.testing.assert_allclose(state.physics, host.physics(), atol=1e-6)
+        action = rng.uniform(-1.5, 1.5, (4, 2)).astype(np.float32)
+        state = step(state, jnp.asarray(action))
+        obs, reward, terminated, _, _ = host.step(action)
+        np.testing.assert_allclose(state.reward, reward, atol=1e-5)
+        np.testing.assert_array_equal(state.terminated, terminated)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype("float32"), np.dtype("bool")}
+
+
+FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_dim=2)
+
+
+@given(st.sampled_from([5, 8]), st.lists(st.sampled_from([1, 3, 5]), max_size=6), st.integers(0, 99), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_both_replays_draw_the_same_batches(capacity, sizes, seed, timeout_as_terminal):
+    """The first rows are loaded, as a run that goes on has them, and the others added."""
+    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS)
+
+    def some(n):
+        return {name: (2 * rng.random((n, *shape))).astype(dtype) for name, (shape, dtype) in FIELDS.items()}
+
+    host.add(rows := some(5))
+    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, 5, [rows], jnp.asarray))
+    for n in sizes:
+        host.add(rows := some(n))
+        device = device.add({name: jnp.asarray(column, device.data[name].dtype) for name, column in rows.items()})
+    spec = BatchSpec(size=16, timeout_as_terminal=timeout_as_terminal)
+    expected, found = (ring.sample(jax.random.key(seed), 3, spec) for ring in (host, device))
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+
+
+@pytest.fixture(scope="module")
+def host_run(tmp_path_factory):
+    return urlrl.pretrain(replace(SHORT, seed=1), tmp_path_factory.mktemp("host") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Seeds 0, 1, 2 that nobody disturbed."""
+    return pretrain_seeds(SHORT, [0, 1, 2], tmp_path_factory.mktemp("three"), quiet=True)
+
+
+def assert_close_runs(a: Path, b: Path, steps: int = TINY.steps) -> None:
+    """Agents, transitions and metrics are equal within 1e-5, after 24 updates."""
+    agents = [{k: v for k, v in saved_arrays(run).items() if k.startswith("agent")} for run in (a, b)]
+    assert agents[0].keys() == agents[1].keys()
+    assert_close(*agents)
+    assert_close(transitions(a)[1], transitions(b)[1])
+    logs = [
+        [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_metrics(run / "metrics.jsonl")]
+        for run in (a, b)
+    ]
+    assert logs[0][-1]["step"] == steps and "phi/loss" in logs[0][-1]
+    assert_close(*logs)
+
+
+def test_a_run_on_the_device_is_the_hosts(host_run, tmp_path):
+    """Its own loop, the same keys: episodes, skills, batches and updates are those of the host's loop."""
+    run = urlrl.pretrain(replace(SHORT, seed=1, loop="device"), tmp_path / "run", quiet=True)
+    assert_close_runs(host_run, run)
+
+
+def test_a_mapped_seed_is_the_seed_alone(host_run, three):
+    assert_close_runs(host_run, three[1])
+
+
+def test_no_transition_straddles_a_reset_or_a_change_of_skill(three):
+    n = TINY.num_envs
+    for run in three:
+        _, rows = transitions(run)
+        ended = (rows["terminated"] | rows["truncated"])[:-n]
+        same = {name: (rows[name][n:] == rows[other][:-n]).all(axis=1) for name, other in
+                {"obs": "next_obs", "z": "z"}.items()}  # fmt: skip
+        for goes_on in same.values():
+            np.testing.assert_array_equal(goes_on, ~ended)
+        clock = np.arange(len(rows["obs"])) // n % TINY.episode_steps
+        np.testing.assert_array_equal(rows["truncated"], clock == TINY.episode_steps - 1)
+
+
+def test_runs_that_were_stopped_continue_exactly(three, tmp_path):
+    pretrain_seeds(replace(SHORT, steps=160), [0, 1, 2], tmp_path, quiet=True)
+    runs = pretrain_seeds(SHORT, [0, 1, 2], tmp_path, quiet=True)
+    for whole, run in zip(three, runs):
+        assert_same(final_state(whole), final_state(run))
+        np.testing.assert_equal(transitions(whole), transitions(run))
+
+
+@pytest.mark.parametrize("harm", ["killed between the checkpoints of two seeds", "a damaged checkpoint"])
+def test_seeds_go_back_to_the_newest_checkpoint_that_all_have(three, tmp_path, harm, capsys):
+    runs = pretrain_seeds(replace(SHORT, steps=160), [0, 1, 2], tmp_path, quiet=True)
+    runs = pretrain_seeds(replace(SHORT, steps=240), [0, 1, 2], tmp_path, quiet=True)
+    if harm.startswith("killed"):
+        shutil.rmtree(runs[2] / "checkpoints/240")
+    else:
+        damage_checkpoint(runs[1], 240, "flip")
+    pretrain_seeds(SHORT, [0, 1, 2], tmp_path, quiet=True)
+    assert ("seed-1" in capsys.readouterr().err) == harm.startswith("a damaged")
+    for whole, run in zip(three, runs):
+        assert_same(final_state(whole), final_state(run))
+
+
+def test_seeds_that_were_killed_in_their_first_save_begin_again(tmp_path):
+    """Also their normalisers, which a checkpoint would hold."""
+    config = replace(SHORT, env="maze:8x8_fixed", steps=40, min_replay=99, eval_every=0)
+    runs = pretrain_seeds(config, [0, 1], tmp_path, quiet=True)
+    whole = [final_state(run) for run in runs]
+    shutil.rmtree(runs[1] / "checkpoints/40")
+    pretrain_seeds(config, [0, 1], tmp_path, quiet=True)
+    for before, run in zip(whole, runs):
+        assert_same(before, final_state(run))
+    assert whole[0]["arrays"]["agent['normalizer']['std']"].max() > 1.5
+
+
+def test_a_seed_that_comes_later_does_not_make_the_others_begin_again(three, tmp_path):
+    for run in three[:2]:
+        shutil.copytree(run, tmp_path / run.name)
+    with pytest.raises(UserError, match="seed-0 is at step 320 and .*seed-7 at 0: expected seeds that were trained"):
+        pretrain_seeds(SHORT, [0, 1, 7], tmp_path, quiet=True)
+    assert_same(final_state(three[0]), final_state(tmp_path / "seed-0"))
+
+
+def test_a_seed_that_diverges_is_left_and_the_others_go_on(three, tmp_path, monkeypatch, capsys):
+    honest = verb.begin_agent
+
+    def fragile(config, *rest):
+        agent = honest(config, *rest)
+        huge = jax.tree.map(lambda x: x * np.float32(1e30), agent.sac.critic.params)
+        return agent.replace(sac=agent.sac.replace(critic=agent.sac.critic.replace(params=huge))) if (
+            config.seed == 1
+        ) else agent  # fmt: skip
+
+    monkeypatch.setattr(verb, "begin_agent", fragile)
+    for _ in range(2):  # The second time there is nothing left to do.
+        with pytest.raises(TrainingDiverged, match=r"Seeds 1 diverged, .* the other 2 are done\."):
+            pretrain_seeds(SHORT, [0, 1, 2], tmp_path, quiet=True)
+    assert capsys.readouterr().err.count("Seed 1: Training diverged at step 40") == 1
+    assert json.loads((tmp_path / "seed-1/diverged.json").read_text())["step"] == 40
+    assert not (tmp_path / "seed-1/checkpoints").exists()
+    for i in (0, 2):
+        assert_same(final_state(three[i]), final_state(tmp_path / f"seed-{i}"))
+
+
+SHARDED = """
+import jax, numpy as np
+from dataclasses import replace
+from test_device import SHORT, assert_close, seeds_of
+assert len(jax.devices()) == 8
+sharded = seeds_of(SHORT, range(8), jax.devices())
+for _ in range(8):
+    outcomes = sharded.epoch()
+assert sharded.updates >= 20 and len(sharded.state.agent.dual.log_value.sharding.device_set) == 8
+for seed in (0, 4, 7):
+    alone = seeds_of(SHORT, [seed])
+    for _ in range(8):
+        (outcome,) = alone.epoch()
+    assert_close(outcome, outcomes[seed])
+    assert_close(alone.runs[0].state(), sharded.runs[seed].state())
+    assert_close(alone.runs[0].replay.read(280, 320), sharded.runs[seed].replay.read(280, 320))
+assert seeds_of(SHORT, range(6), jax.devices()).mesh.size == 6  # The most that divide them.
+assert seeds_of(SHORT, range(9), jax.devices()).mesh.size == 3
+"""
+
+
+def test_seeds_are_shared_out_over_devices():
+    """Eight virtual ones: 24 updates are those of one device, within 1e-5."""
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], cwd=Path(__file__).parent, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--env point --seeds 0,1,0", "seeds are 0, 1, 0: expected each once, at least one."),
+        ("--env point --seeds 3..1", "Option '--seeds' is '3..1': expected whole numbers, as in 0..4 or 0,3."),
+        ("--env point --seeds 4294967296", "seed is 4294967296: expected a number of at least 0"),
+        ("--env poimt --seeds 0..1", "Unknown environment 'poimt': did you mean 'point'?"),
+        ("--env maze:rom --seeds 0..1", "Unknown environment 'maze:rom': did you mean 'maze:rooms'?"),
+        (
+            "--env half_cheetah --seeds 0..1",
+            "Environment 'half_cheetah' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells].",
+        ),
+        (
+            "--env point --seed 1 --seeds 0..1",
+            "Options '--seed' and '--seeds' exclude each other: expected one of them.",
+        ),
+        ("--env point --loop dev", "Option '--loop' is 'dev': expected one of host, device."),
+    ],
+)
+def test_bad_input_gets_one_sentence(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", *options.split(), "--out", str(tmp_path / "x")])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and message in said and said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda devices: 100 * 2**20)
+    big = replace(TINY, replay_capacity=2_000_000, steps=2_000_000)
+    with pytest.raises(UserError, match=r"2 seeds need at least 1\d\d MiB \(72 MiB of replay, .* the 100 MiB that are"):
+        pretrain_seeds(big, [0, 1], tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
+    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --eval-every 0 --quiet"
+    main(["pretrain", "metra", *options.split(), "--out", str(tmp_path / "x")])
+    runs = sorted((tmp_path / "x").iterdir())
+    assert [run.name for run in runs] == [f"seed-{seed}" for seed in range(8)]
+    for seed, run in enumerate(runs):
+        _, config = urlrl.load(run)
+        assert (config.seed, config.loop) == (seed, "device") and (run / "replay").is_dir()
+    main(["report", *map(str, runs), "--json", str(tmp_path / "x.json")])
+    said = capsys.readouterr().out
+    assert "metra on point, step 25,600, seeds 0, 1, 2, 3, 4, 5, 6, 7" in said and "95 % bootstrap" in said
+    coverage = json.loads((tmp_path / "x.json").read_text())["metrics"]["coverage, 1 m cells"]
+    skills, random = (coverage[who]["iqm"] for who in ("agent", "random"))
+    assert skills["low"] > 2 * random["value"], coverage
+    exported = urlrl.export(runs[0], tmp_path / "bundle")
+    assert Path(exported).is_dir()
+
+
+def test_reports_of_runs_that_differ_in_more_than_their_seed(three, host_run, tmp_path, capsys):
+    other = pretrain_seeds(replace(SHORT, steps=40, min_replay=99), [5], tmp_path, quiet=True)
+    for runs, message in [
+        ([three[0], *other], "min_replay is 40 in "),
+        ([three[1], host_run], "both have seed 1: expected each seed once."),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["report", *map(str, runs)])
+        assert message in capsys.readouterr().err
+
+
+def test_an_agent_that_learns_nothing_runs_too(tmp_path):
+    config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, updates=0)
+    (run,) = pretrain_seeds(config, [3], tmp_path, quiet=True)
+    assert len(transitions(run)[1]["obs"]) == 80 and run_spec(config).obs_dim == 2

@@ -1,0 +1,137 @@
+"""Loop (c): environment, replay and agent in one compiled, donated call per epoch, for many seeds at once.
+
+An epoch is the host loop's: `rollout_steps` steps in each environment, then `updates` gradient steps, by the same keys.
+It is a pure function of a seed's `RunState`, mapped over the seeds of a device and over the devices that share them.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from urlrl.config import PretrainConfig
+from urlrl.data.device_replay import DeviceReplay
+from urlrl.training.loop import learn
+from urlrl.types import DeviceEnv, DeviceState, Transition
+
+
+class Lanes(NamedTuple):
+    """A seed's environments, n side by side, and what its agent remembers in each."""
+
+    carry: Any  # Agent.begin's, (n, ...)
+    env: DeviceState  # (n, ...)
+    clock: jax.Array  # (n,), int32: control steps since the reset
+    episode: jax.Array  # (n,), int32: number of the episode that each is in
+    ended: jax.Array  # (n,), bool: to be reset before the next step
+
+
+class Keys(NamedTuple):
+    """Of a seed; they never change."""
+
+    epochs: jax.Array
+    resets: jax.Array
+
+
+class RunState(NamedTuple):
+    """All of one seed's run."""
+
+    agent: Any
+    lanes: Lanes
+    epochs: jax.Array  # (), int32: how many are done
+    keys: Keys
+    replay: DeviceReplay
+
+
+class Made(NamedTuple):
+    """What an epoch hands to the host."""
+
+    position: jax.Array  # (rows, p): what was reached, steps in order, environments interleaved
+    metrics: dict[str, jax.Array]  # means over the updates; none where nothing was learned
+    finite: jax.Array  # (): no parameter of the agent is NaN or infinite
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def first_lanes(env: DeviceEnv, agent: Any, n: int, example: Transition, keys: Keys) -> Lanes:
+    """Before the first epoch, which begins an episode in each of `n` environments; it is number 1, as on the host."""
+    zeros = jnp.zeros(n, jnp.int32)
+    states = jax.vmap(env.reset)(_reset_keys(keys.resets, zeros))
+    shapes = jax.eval_shape(lambda key: agent.begin(key, n, example), keys.epochs)
+    carry = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return Lanes(carry, states, zeros, zeros, jnp.ones(n, bool))
+
+
+def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunState) -> tuple[RunState, Made]:
+    """One epoch: collect, and learn where `learning`."""
+    agent, epochs, replay = state.agent, state.epochs, state.replay
+    keys = jax.random.split(jax.random.fold_in(state.keys.epochs, epochs), 5)
+    act_key, begin_key, seen_key, sample_key, update_key = keys
+    seen = jax.tree.map(lambda x: x[0], replay.sample(seen_key, 1, agent.config.batch))
+
+    def step(lanes: Lanes, t: jax.Array) -> tuple[Lanes, tuple[dict[str, jax.Array], jax.Array]]:
+        lanes = _begin_episodes(env, agent, lanes, state.keys.resets, jax.random.fold_in(begin_key, t), seen)
+        return _step(env, agent, lanes, jax.random.fold_in(act_key, t))
+
+    lanes, (rows, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
+    count = config.rollout_steps * config.num_envs
+    replay = replay.add({name: rows[name].reshape(count, *rows[name].shape[2:]) for name in replay.data})
+    metrics, finite = {}, jnp.ones((), bool)
+    if learning:
+        batches = replay.sample(sample_key, config.updates, agent.config.batch)
+        agent, metrics, finite = learn(agent, batches, update_key)
+    made = Made(position.reshape(count, position.shape[-1]), metrics, finite)
+    return RunState(agent, lanes, epochs + 1, state.keys, replay), made
+
+
+def _begin_episodes(
+    env: DeviceEnv, agent: Any, lanes: Lanes, reset_key: jax.Array, begin_key: jax.Array, seen: Transition
+) -> Lanes:
+    """Fresh episodes, skills and clocks where the last one has ended."""
+    ended, episode = lanes.ended, lanes.episode + lanes.ended
+    states = jax.vmap(env.reset)(_reset_keys(reset_key, episode))
+    fresh = agent.begin(begin_key, ended.shape[0], seen), states, jnp.zeros_like(lanes.clock)
+    carry, states, clock = jax.tree.map(
+        lambda new, old: jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+        fresh,
+        (lanes.carry, lanes.env, lanes.clock),
+    )
+    return Lanes(carry, states, clock, episode, jnp.zeros_like(ended))
+
+
+def _step(
+    env: DeviceEnv, agent: Any, lanes: Lanes, key: jax.Array
+) -> tuple[Lanes, tuple[dict[str, jax.Array], jax.Array]]:
+    """Act and step; the lanes, this step's rows (n, ...) by field, and the positions that were reached."""
+    before, limit = lanes.env, env.env_spec.episode_steps
+    action, carry = agent.act(before.obs, lanes.carry, key)
+    after, clock = jax.vmap(env.step)(before, action), lanes.clock + 1
+    truncated = ~after.terminated & (jnp.zeros_like(lanes.ended) if limit is None else clock >= limit)
+    row = {
+        "obs": before.obs, "action": action, "z": carry.z, "reward": after.reward, "terminated": after.terminated,
+        "truncated": truncated, "next_obs": after.obs, "physics": before.physics, "next_physics": after.physics,
+    }  # fmt: skip
+    return Lanes(carry, after, clock, lanes.episode, after.terminated | truncated), (row, after.position)
+
+
+def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:
+    """(n,) keys that depend on the lane and the number of its episode alone, as those of the host's resets."""
+    lanes = jnp.arange(episode.shape[0], dtype=jnp.int32)
+    return jax.vmap(lambda lane, number: jax.random.fold_in(jax.random.fold_in(key, lane), number))(lanes, episode)
+
+
+def over_seeds(env: DeviceEnv, config: PretrainConfig, learning: bool, mesh: Mesh) -> Any:
+    """`advance`, compiled: states stacked over seeds, split over the devices of `mesh`, in which nothing is exchanged.
+    The states it is given are used up."""
+    each = jax.vmap(partial(advance, env, config, learning))
+    seeds = PartitionSpec(*mesh.axis_names)
+    split = jax.shard_map(each, mesh=mesh, in_specs=(seeds,), out_specs=seeds, check_vma=False)
+    return jax.jit(split, donate_argnums=0)
+
+
+def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
+    """As many of the devices as divide the number of seeds."""
+    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    return Mesh(np.array(devices[:used]), ("seed",))

@@ -1,0 +1,151 @@
+"""Runs that differ in their seed and advance together on the device: what the host sees of them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from urlrl.config import PretrainConfig
+from urlrl.data.device_replay import rings
+from urlrl.data.replay import Rows, transition_fields
+from urlrl.errors import TrainingDiverged
+from urlrl.streams import env_seed, stream
+from urlrl.training.device import Keys, RunState, first_lanes, over_seeds, seed_mesh
+from urlrl.training.loop import example_transition, finite_metrics, rollout_coverage
+from urlrl.types import DeviceEnv
+
+
+class Seeds:
+    """Pretraining runs in progress. `epoch()` advances all of them; `runs` are their memories, one by one."""
+
+    def __init__(self, config: PretrainConfig, agents: dict[int, Any], env: DeviceEnv, devices: Sequence[jax.Device]):
+        """`agents` by seed, of one config."""
+        self.config, self.env = config, env
+        self.per_epoch = config.num_envs * config.rollout_steps
+        # A ring that never fills is as long as the run.
+        self.capacity = min(config.replay_capacity, -(-config.steps // self.per_epoch) * self.per_epoch)
+        self.fields = transition_fields(env.env_spec, config.agent.z.dim)
+        self.mesh = seed_mesh(len(agents), devices)
+        self.programs = {learning: over_seeds(env, config, learning, self.mesh) for learning in (False, True)}
+        self.state: RunState | None = None  # stacked over seeds; None before the first epoch
+        self.epochs, self.updates = 0, 0
+        self.seconds = {"device": 0.0, "host": 0.0}  # spent since the last `timing()`
+        self.runs = [SeedRun(self, lane, seed, agent) for lane, (seed, agent) in enumerate(agents.items())]
+
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed so far."""
+        return self.epochs * self.per_epoch
+
+    def epoch(self) -> list[dict[str, float] | TrainingDiverged]:
+        """Collect, then learn; by seed its metrics, or why they are not finite."""
+        start = time.perf_counter()
+        if self.state is None:
+            self.state = self._place()
+        learning = self.step + self.per_epoch >= self.config.min_replay and self.config.updates > 0
+        placed = time.perf_counter()
+        self.state, made = self.programs[learning](self.state)
+        made = jax.device_get(made)
+        self.epochs += 1
+        self.updates += self.config.updates * learning
+        done = time.perf_counter()
+        outcomes: list[dict[str, float] | TrainingDiverged] = []
+        for lane in range(len(self.runs)):
+            metrics = {name: values[lane] for name, values in made.metrics.items()}
+            try:
+                finite = finite_metrics(metrics, made.finite[lane], self.step)
+                outcomes.append(rollout_coverage(made.position[lane]) | finite)
+            except TrainingDiverged as error:
+                outcomes.append(error)
+        self.seconds["device"] += done - placed
+        self.seconds["host"] += placed - start + time.perf_counter() - done
+        return outcomes
+
+    def timing(self) -> dict[str, float]:
+        """Seconds spent in compiled epochs, and on the rest, since the last call."""
+        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return spent
+
+    def _place(self) -> RunState:
+        """The runs as they are now, stacked, each seed on its device."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
+        put = partial(jax.device_put, device=sharding)
+        keys = jax.tree.map(lambda *leaves: put(jnp.stack(leaves)), *[run.keys for run in self.runs])
+        memories = [jax.device_get(run.memory) for run in self.runs]
+        memory = jax.tree.map(lambda *leaves: put(np.stack(leaves)), *memories)
+        replay = rings(self.capacity, self.fields, self.step, [run.rows for run in self.runs], put)
+        for run in self.runs:
+            run.rows = None  # They are in the ring.
+        return RunState(memory["agent"], memory["loop"]["lanes"], memory["loop"]["epochs"], keys, replay)
+
+
+class SeedRun:
+    """One of the runs, as a `Loop` has a memory."""
+
+    def __init__(self, seeds: Seeds, lane: int, seed: int, agent: Any):
+        self.seeds, self.lane, self.env = seeds, lane, seeds.env
+        self.config = replace(seeds.config, seed=seed)
+        self.keys = Keys(stream(seed, "epochs"), jax.random.key(np.uint32(env_seed(seed, "epochs"))))
+        example = example_transition(seeds.env.env_spec, agent.config.z.dim, agent.config.batch.size)
+        lanes = first_lanes(seeds.env, agent, self.config.num_envs, example, self.keys)
+        self.memory = {"agent": agent, "loop": {"lanes": lanes, "epochs": np.int32(0)}}  # as it began
+        self.rows: Rows | None = None  # what the replay holds then
+        self.replay = SeedReplay(seeds, lane)
+
+    @property
+    def step(self) -> int:
+        return self.seeds.step
+
+    @property
+    def agent(self) -> Any:
+        return self.state()["agent"]
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
+        if (stacked := self.seeds.state) is None:
+            return self.memory
+        agent, lanes, epochs = jax.device_get(_pick((stacked.agent, stacked.lanes, stacked.epochs), self.lane))
+        return {"agent": agent, "loop": {"lanes": lanes, "epochs": epochs}}
+
+    def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
+        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last; the other
+        runs must be brought to the same."""
+        self.memory, self.rows = state, rows
+        self.seeds.epochs = total // self.seeds.per_epoch
+
+
+class SeedReplay:
+    """The replay of one of the runs, as a `Recorder` reads it."""
+
+    def __init__(self, seeds: Seeds, lane: int):
+        self.seeds, self.lane = seeds, lane
+        self.fields, self.capacity = seeds.fields, seeds.capacity
+
+    def __len__(self) -> int:
+        return min(self.seeds.step, self.capacity)
+
+    def read(self, begin: int, end: int) -> Rows:
+        """The transitions of global indices [begin, end), in order: whole epochs, brought over one by one."""
+        assert self.seeds.state is not None
+        epochs = []
+        for first in range(begin, end, self.seeds.per_epoch):
+            slots = np.arange(first, first + self.seeds.per_epoch) % self.capacity
+            epochs.append(jax.device_get(_read(self.seeds.state.replay.data, self.lane, slots.astype(np.int32))))
+        rows = {name: np.concatenate([epoch[name] for epoch in epochs]) for name in self.fields}
+        return {name: rows[name].astype(dtype) for name, (_, dtype) in self.fields.items()}
+
+
+@jax.jit
+def _pick(stacked: Any, lane: int) -> Any:
+    return jax.tree.map(lambda x: x[lane], stacked)
+
+
+@jax.jit
+def _read(data: dict[str, jax.Array], lane: int, slots: jax.Array) -> dict[str, jax.Array]:
+    return {name: column[lane, slots] for name, column in data.items()}

@@ -1,0 +1,108 @@
+"""What runs that differ in their seed have in common: interquartile means with intervals."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urlrl.config import RESUMABLE_FIELDS, flatten
+from urlrl.errors import UserError
+from urlrl.evaluation.stats import Estimate, iqm_interval
+from urlrl.files import write_atomically
+from urlrl.training.run import RunFolder
+from urlrl.verbs.evaluate import evaluate
+from urlrl.verbs.runs import load_checkpoint, saved_evaluation
+
+MIN_SEEDS = 5  # of an interval that is shown without its seeds
+
+
+def report_seeds(
+    runs: Sequence[Path | str], *, step: int | None = None, json_file: Path | str | None = None
+) -> dict[str, Any]:
+    """The evaluations of runs of one config that differ in their seed; those that were not evaluated are now.
+
+    Args:
+        step: which checkpoint; None is the newest of each.
+        json_file: also write the result there.
+
+    Returns:
+        {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "iqm"}, "random": ...}}}: values in the
+        order of the seeds, "iqm" is an `Estimate` as JSON with its 95 % bootstrap interval.
+
+    Raises:
+        UserError: a folder holds no run, the runs differ in more than their seed, or in their step.
+    """
+    configs = [RunFolder(run).manifest()["config"] for run in runs]
+    _check_alike(runs, configs)
+    evaluations = []
+    for run in runs:
+        found = load_checkpoint(run, step).step
+        evaluations.append(saved_evaluation(run, found) or evaluate(run, step=step))
+        if evaluations[-1]["step"] != evaluations[0]["step"]:
+            raise UserError(
+                f"{run} is at step {evaluations[-1]['step']:,} and {runs[0]} at {evaluations[0]['step']:,}: expected "
+                f"runs of one length, or --step N."
+            )
+    scores = [_scores(evaluation) for evaluation in evaluations]
+    metrics = {
+        name: {who: _summary([score[name][who] for score in scores]) for who in ("agent", "random")}
+        for name in scores[0]
+    }
+    result = {
+        "env": configs[0]["env"], "agent": configs[0]["agent_name"], "step": evaluations[0]["step"],
+        "seeds": [config["seed"] for config in configs], "metrics": metrics,
+    }  # fmt: skip
+    if json_file is not None:
+        write_atomically(Path(json_file), json.dumps(result, indent=2).encode())
+    return result
+
+
+def _check_alike(runs: Sequence[Path | str], configs: Sequence[dict[str, Any]]) -> None:
+    first, seen = flatten(configs[0]), {configs[0]["seed"]: runs[0]}
+    for run, config in zip(runs[1:], configs[1:]):
+        other = flatten(config)
+        for name in sorted(first.keys() | other.keys()):
+            if name not in ("seed", "loop", *RESUMABLE_FIELDS) and first.get(name) != other.get(name):
+                raise UserError(
+                    f"{name} is {first.get(name)!r} in {runs[0]} and {other.get(name)!r} in {run}: expected runs that "
+                    f"differ in their seed alone."
+                )
+        if (twin := seen.setdefault(config["seed"], run)) != run:
+            raise UserError(f"{twin} and {run} both have seed {config['seed']}: expected each seed once.")
+
+
+def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """By metric, of the agent and of the random policy."""
+    scores = {}
+    if coverage := evaluation["coverage"]:
+        scores[f"coverage, {coverage['unit']}"] = {who: coverage[who] for who in ("agent", "random")}
+    if goals := evaluation["goals"]:
+        for name in goals["agent"]:
+            scores[f"goals, {name}"] = {who: goals[who][name] for who in ("agent", "random")}
+    return scores
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    return {"values": values, "iqm": iqm_interval([np.array(values, float)]).to_json()}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table; under five seeds, every seed's value too."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    seeds = ", ".join(map(str, result["seeds"]))
+    console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
+    few = len(result["seeds"]) < MIN_SEEDS
+    table = Table("", "agent", "random policy", *(["agent, by seed"] if few else []), box=None, pad_edge=False)
+    for name, row in result["metrics"].items():
+        digits = 1 if name.startswith("coverage") else 3
+        cells = [Estimate.from_json(row[who]["iqm"]).text(digits) for who in ("agent", "random")]
+        values = ", ".join(f"{value:.{digits}f}" for value in row["agent"]["values"])
+        table.add_row(name, *cells, *([values] if few else []))
+    console.print(table)
+    console.print("Interquartile means over seeds with 95 % bootstrap intervals.")
