@@ -16,7 +16,7 @@ from urlrl.envs.maze import ACCELERATION, GOAL_RADIUS, MARGIN, STEP, cell, centr
 from urlrl.errors import UserError, check
 
 Policy = Callable[[np.ndarray], np.ndarray]  # positions (n, 2) to actions (n, 2)
-Reward = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # physics (n, 4), action: it is not looked at -> (n,)
+Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, 4), action (n, 2): it is not looked at -> (n,)
 
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
@@ -176,17 +176,21 @@ def best_returns(walls: np.ndarray, starts: np.ndarray, reward: Reward, num_step
     accelerations may get a little more.
     """
     lattice = _lattice(walls.tobytes(), walls.shape)
-    paid = np.float32(reward(lattice.reached, None)).reshape(lattice.leads_to.shape)
+
+    def pay(states: np.ndarray) -> np.ndarray:
+        return reward(states, np.zeros((len(states), 2)))
+
+    paid = pay(lattice.reached).astype(np.float32).reshape(lattice.leads_to.shape)
     values = [np.zeros(len(paid), np.float32)]  # with 0, 1, ... steps left
     for _ in range(num_steps - 1):
         values.append((paid + values[-1][lattice.leads_to]).max(axis=1))
-    state, total = np.float32(starts), np.zeros(len(starts))
+    state, total = starts.astype(np.float32), np.zeros(len(starts))
     for left in reversed(range(num_steps)):
         reached = _move_each(walls, state, lattice.actions)
-        scores = reward(reached, None) + values[left][lattice.find(reached)]
+        scores = pay(reached) + values[left][lattice.find(reached)]
         best = scores.reshape(len(state), -1).argmax(axis=1)
         state = reached.reshape(len(state), -1, 4)[np.arange(len(state)), best]
-        total += reward(state, None)
+        total += pay(state)
     return total
 
 
