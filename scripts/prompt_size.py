@@ -11,6 +11,7 @@ Where all the rewards that are shown are equal nothing was told, and the random 
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from urlrl.verbs.zero_shot_suite import SUITES
 
 SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
 Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling
+Measured = Callable[[dict[str, Any]], float]  # of a row
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,16 @@ def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
     return found
 
 
-def means(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> list[tuple[int, float]]:
-    return [(n, float(np.mean([row["score"] for row in rows if row["samples"] == n]))) for n in sizes]
+def score(row: dict[str, Any]) -> float:
+    return row["score"]
+
+
+def share(row: dict[str, Any]) -> float:
+    return row["return"] / row["ceiling"]
+
+
+def means(rows: list[dict[str, Any]], sizes: tuple[int, ...], of: Measured = score) -> list[tuple[int, float]]:
+    return [(n, float(np.mean([of(row) for row in rows if row["samples"] == n]))) for n in sizes]
 
 
 def draw(rows: list[dict[str, Any]], options: Options, path: Path) -> None:
@@ -134,17 +144,15 @@ def draw(rows: list[dict[str, Any]], options: Options, path: Path) -> None:
     figure.savefig(path)
 
 
-def table(rows: list[dict[str, Any]], options: Options) -> str:
+def table(rows: list[dict[str, Any]], options: Options, of: Measured = score) -> str:
     """Markdown: a row for each agent and kind of task."""
-    lines = [
-        f"| agent | tasks | {' | '.join(f'{n:,}' for n in options.samples)} |",
-        "|---" * (len(options.samples) + 2) + "|",
-    ]
+    sizes = options.samples
+    lines = [f"| agent | tasks | {' | '.join(f'{n:,}' for n in sizes)} |", "|---" * (len(sizes) + 2) + "|"]
     kinds = list(dict.fromkeys(row["task"].split("_")[0] for row in rows))
     for agent in dict.fromkeys(row["agent"] for row in rows):
         for kind in ("", *kinds):
             mine = [row for row in rows if row["agent"] == agent and row["task"].startswith(kind)]
-            cells = [f"{score:.2f}" for _, score in means(mine, options.samples)]
+            cells = [f"{value:.2f}" for _, value in means(mine, sizes, of)]
             lines.append(f"| {agent} | {kind or 'all'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -154,10 +162,15 @@ def main(options: Options) -> None:
     known: Bounds = {}
     rows = [row for run in options.runs for row in measure(run, options, known)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"suite": options.suite, "runs": [str(run) for run in options.runs], "rows": rows, "versions": versions()}
+    task = find_task(find_suite(options.suite, SUITES).tasks[0])
+    bound = f"value iteration, {task.episode_steps} steps, no discount"
+    content = {"suite": options.suite, "ceiling": bound, "runs": [str(run) for run in options.runs], "rows": rows}
+    content["versions"] = versions()
     options.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     draw(rows, options, options.out.with_suffix(".png"))
-    print(table(rows, options))
+    print(f"0: the random policy, 1: {bound}\n{table(rows, options)}")
+    if paid := [row for row in rows if row["ceiling"] > 0]:
+        print(f"\nReturn as a share of what {bound} get, of tasks where that is above 0\n{table(paid, options, share)}")
 
 
 if __name__ == "__main__":
