@@ -22,7 +22,6 @@ import numpy as np
 
 from urlrl.envs.kinematics import by_rows
 from urlrl.envs.maze import CELLS, LAYOUTS, MASS, MazeGoalTask, maze_layout, place_reward
-from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.envs.tasks import PlaceTask, Task
 from urlrl.envs.urlb import suite_body, urlb_task
 
@@ -211,9 +210,7 @@ def _rings(end: str) -> dict[str, Task]:
 
 
 def _antmaze() -> dict[str, Task]:
-    shared: dict[str, Any] = {
-        "env": ANTMAZE_ENV, "runs_on": (ANTMAZE_ENV, *OGBENCH_TASKS["antmaze-large-v0"]), "episode_steps": 2000
-    }  # fmt: skip
+    shared: dict[str, Any] = {"env": ANTMAZE_ENV, "runs_on": (ANTMAZE_ENV,), "episode_steps": 2000}
     tasks: list[Task] = [
         PlaceTask(
             f"antmaze_large_reach_{name}", reward=partial(place_reward, (x, y), radius=PLACE_RADIUS),

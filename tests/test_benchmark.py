@@ -49,10 +49,10 @@ def test_learner(benchmark, tmp_path):
 def test_offline_agents(benchmark, tmp_path):
     sizes = {"widths": (32,), "offline_updates": 2, "offline_batch": 16}
     rows = written(benchmark, tmp_path, "offline", **sizes)
-    assert [row["agent"] for row in rows] == ["hilp", "hilp-zsrl", "fb"]
+    assert [row["agent"] for row in rows] == ["hilp", "hilp-zsrl", "fb", "fre, encoder", "fre, policy"]
     for row in rows:
         assert row["finite"] and row["update"]["median"] > 0 and row["flops"]["value"] > 1e5
-        assert row["batch"] == 16 and row["gemm"]["repeats"] == 2
+        assert row["batch"] == 16 and row["gemm"]["repeats"] == 2 and row["memory"]["value"] > 0.1
 
 
 @pytest.mark.slow  # It compiles without the cache, which is what it measures.
