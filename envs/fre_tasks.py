@@ -2,7 +2,7 @@
 
     reach      1 within a radius of a place, else 0 (the paper: 0 and -1)
     move       v . direction
-    linear     clip(c^T s, -1, 1), of position and velocity (ours: held-out members of FRE's linear family)
+    linear     clip(c^T s, -1, 1), of position and velocity (ours; the paper's linear family leaves the position out)
     simplex    -1 + 1/2 [n_0 > 0.3] + v . (n_1, n_2): simplex noise over the arena; components below 1/2 count as 0
     path       1/2 [on it] + v . (where it leads), on a few strips of cells; on the edges there is no direction
     posture    1 where |(obs - g) / sigma| is below a radius, else 0 (the paper: 0 and -1), of walker and cheetah

@@ -83,7 +83,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Make a set of our own: walker, cheetah (each also -random), maze-rooms-random,
+    """Make a set of our own: walker, cheetah (each also -random), maze-{rooms,rings-mass}-random,
     maze-{8x8,medium,large}-navigate, maze-{medium,large}-stitch, of short episodes, and
     antmaze-{medium,large}-navigate, of OGBench's ant, which METRA teaches to walk first."""
 
