@@ -38,14 +38,16 @@ class HostVectorEnv(VectorEnv, ABC):
         self.ended = np.ones(num_envs, bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}."""
+        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}. Clocks start
+        at 0, or at `options["clock"]` (n,), which cuts these episodes short."""
         if seed is not None:
             self.seed, self.episode[:] = seed, -1
-        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
+        options = options or {}
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
         for lane in np.flatnonzero(mask):
             self.episode[lane] += 1
             self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
-        self.clock[mask] = 0
+        self.clock[mask] = options.get("clock", np.zeros(self.num_envs, np.int64))[mask]
         self.ended[mask] = False
         return self._finite_obs(), {}
 

@@ -69,21 +69,33 @@ def test_an_environment_is_the_hosts(name):
 FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_dim=2)
 
 
-@given(st.sampled_from([5, 8]), st.lists(st.sampled_from([1, 3, 5]), max_size=6), st.integers(0, 99), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_both_replays_draw_the_same_batches(capacity, sizes, seed, timeout_as_terminal):
+@given(
+    st.sampled_from([(5, 1, 1), (8, 1, 1), (8, 2, 1), (16, 4, 2), (18, 6, 6)]),
+    st.lists(st.sampled_from([1, 2, 3]), max_size=6),
+    st.integers(0, 99),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_both_replays_draw_the_same_batches(shape, sizes, seed, timeout_as_terminal, goals):
     """The first rows are loaded, as a run that goes on has them, and the others added."""
-    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS)
+    capacity, lanes, shards = shape
+    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS, lanes, shards)
 
     def some(n):
         return {name: (2 * rng.random((n, *shape))).astype(dtype) for name, (shape, dtype) in FIELDS.items()}
 
-    host.add(rows := some(5))
-    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, 5, [rows], jnp.asarray))
+    host.add(rows := some(lanes))
+    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, lanes, shards, lanes, [rows], jnp.asarray))
     for n in sizes:
-        host.add(rows := some(n))
-        device = device.add({name: jnp.asarray(column, device.data[name].dtype) for name, column in rows.items()})
-    spec = BatchSpec(size=16, timeout_as_terminal=timeout_as_terminal)
+        host.add(rows := some(n * lanes))
+        device = device.add(
+            {
+                name: jnp.asarray(column.reshape(n, lanes, *column.shape[1:]), device.data[name].dtype)
+                for name, column in rows.items()
+            }
+        )
+    spec = BatchSpec(24, timeout_as_terminal, goals=goals, goal_current=0.1, futures=3 * goals)
     expected, found = (ring.sample(jax.random.key(seed), 3, spec) for ring in (host, device))
     jax.tree.map(np.testing.assert_array_equal, expected, found)
 
@@ -292,6 +304,6 @@ def test_reports_of_runs_that_differ_in_more_than_their_seed(three, host_run, tm
 
 
 def test_an_agent_that_learns_nothing_runs_too(tmp_path):
-    config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, updates=0)
+    config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, steps_per_update=0)
     (run,) = pretrain_seeds(config, [3], tmp_path, quiet=True)
     assert len(transitions(run)[1]["obs"]) == 80 and run_spec(config).obs_dim == 2

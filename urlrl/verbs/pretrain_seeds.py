@@ -10,7 +10,6 @@ import jax
 from urlrl.config import PretrainConfig
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.evaluation import coverage
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.memory import check_memory
@@ -20,8 +19,16 @@ from urlrl.training.saver import Saver, common_steps, restore
 from urlrl.training.seeds import Seeds
 from urlrl.training.together import Member, drive_together, is_frozen
 from urlrl.types import DeviceEnv
-from urlrl.verbs.pretrain import announce, begin_agent, check_online, claim, coverage_metric
-from urlrl.verbs.runs import make_run_env, run_spec
+from urlrl.verbs.pretrain import (
+    announce,
+    begin_agent,
+    check_online,
+    claim,
+    coverage_metric,
+    make_eval_env,
+    products,
+)
+from urlrl.verbs.runs import run_spec
 
 
 def pretrain_seeds(
@@ -61,6 +68,7 @@ def train_on_device(
     configs = {seed: replace(config, seed=seed) for seed in folders}
     runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
     with ExitStack() as stack:
+        stack.enter_context(products(config))
         for seed, run in runs.items():
             stack.enter_context(run.lock())
             run.check(configs[seed])
@@ -73,7 +81,7 @@ def train_on_device(
             restore([saver for _, saver in live], progress)
         test_env = None
         if config.eval_every and spec.position:
-            test_env = stack.enter_context(closing(make_run_env(config, coverage.EPISODES)))
+            test_env = stack.enter_context(closing(make_eval_env(config)))
         members = []
         for loop, saver in live:
             claim(saver, loop.config, command, progress)
