@@ -88,4 +88,4 @@ def rings(
                 stacked[seed, np.arange(total - count[seed], total) % capacity] = mine[name]
         data[name] = put(np.stack([by_shard(ring.reshape(capacity // lanes, lanes, *shape), shards) for ring in stacked]))
     following = np.full(len(rows), total % capacity // shards, np.int32)
-    return DeviceReplay(data, put(following), put(np.array(count, np.int32) // np.int32(shards)), lanes // shards)
+    return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(shards), lanes // shards)
