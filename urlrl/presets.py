@@ -117,6 +117,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
             "for two CPU cores, docs/zero-shot.md",
             "14 to 23 minutes on one busy CPU core",
         ),
+        "mjx-ant": Preset(
+            PretrainConfig(
+                agent=_METRA_CODE, env="mjx:ant", num_envs=2048, stagger_resets=True, rollout_steps=25,
+                precision="tf32", steps=16_000_000, eval_every=1_600_000, eval_env="ant", checkpoint_minutes=5,
+                keep_data="window",
+            ),
+            _CODE + ", but for the number of environments",
+            "minutes on a GPU, docs/device.md",
+        ),
         "point-quick": Preset(
             PretrainConfig(
                 agent=MetraConfig(width=64, lr=1e-3), env="point", rollout_steps=50, steps_per_update=8,

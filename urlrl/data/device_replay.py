@@ -86,6 +86,8 @@ def rings(
         for seed, mine in enumerate(rows):
             if mine is not None:
                 stacked[seed, np.arange(total - count[seed], total) % capacity] = mine[name]
-        data[name] = put(np.stack([by_shard(ring.reshape(capacity // lanes, lanes, *shape), shards) for ring in stacked]))
+        data[name] = put(
+            np.stack([by_shard(ring.reshape(capacity // lanes, lanes, *shape), shards) for ring in stacked])
+        )
     following = np.full(len(rows), total % capacity // shards, np.int32)
     return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(shards), lanes // shards)

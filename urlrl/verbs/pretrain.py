@@ -31,6 +31,7 @@ from urlrl.training.saver import Saver, restore
 from urlrl.types import EnvSpec, HostEnv
 from urlrl.verbs.runs import create_agent, make_run_env, run_spec
 
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
 
 
@@ -84,7 +85,7 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
 
 def products(config: RunConfig) -> AbstractContextManager:
     """In it, networks multiply by the precision that the config asks for."""
-    return jax.default_matmul_precision({"float32": "float32", "tf32": "tensorfloat32"}[config.precision])
+    return jax.default_matmul_precision(PRECISIONS[config.precision])
 
 
 def make_eval_env(config: RunConfig) -> HostEnv:
