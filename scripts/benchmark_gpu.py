@@ -2,8 +2,8 @@
 
 Environment steps per second by number of environments (random actions, nothing learned), milliseconds per gradient step
 of one seed and of ten at once, beside the least time that its matrix products and its memory traffic would take, and
-compile times, without JAX's cache of programs. Floors count by hand: FLOPs as in benchmark_learner.py; bytes are those of
-the weights, once for each product, and of Adam's and the targets' arrays.
+compile times, without JAX's cache of programs. Floors count by hand: FLOPs as in benchmark_learner.py; bytes are those
+of the weights, once for each product, and of Adam's and the targets' arrays.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,8 @@ def update_bytes(width: int) -> int:
     """Bytes to and from memory in one update: the weights once for each product that needs them (3 times in a forward
     and two backward passes of what is trained), and Adam's arrays (gradient, two moments and weights read, all but the
     gradient written, the gradient written before) and the targets' (two read, one written)."""
-    phi, actor, critic = (
-        width * (inputs + width + outputs)
-        for inputs, outputs in ((OBS, Z), (OBS + Z, 2 * ACTION), (OBS + Z + ACTION, 1))
-    )
+    sizes = (OBS, Z), (OBS + Z, 2 * ACTION), (OBS + Z + ACTION, 1)
+    phi, actor, critic = (width * (inputs + width + outputs) for inputs, outputs in sizes)
     products = phi * (2 * 3 + 2) + actor * (1 + 3) + 2 * critic * (1 + 3 + 2)
     adam, targets = 8 * (phi + actor + 2 * critic), 3 * 2 * critic
     return 4 * (products + adam + targets)
@@ -119,11 +118,8 @@ def memory() -> dict[str, Any]:
 
 def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     jax.config.update("jax_enable_compilation_cache", False)
-    updating = [
-        learning(options.width, options.updates, seeds, precision)
-        for seeds in options.seeds
-        for precision in PRECISIONS
-    ]
+    kinds = product(options.seeds, PRECISIONS)
+    updating = [learning(options.width, options.updates, seeds, precision) for seeds, precision in kinds]
     stepping = [collecting(options.env, n) for n in options.num_envs]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(Program.compile, updating + stepping))

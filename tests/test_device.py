@@ -318,8 +318,8 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
 
 
 def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
-    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --steps-per-update 64 --eval-every 0 --quiet"
-    main(["pretrain", "metra", *options.split(), "--out", str(tmp_path / "x")])
+    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --steps-per-update 64"
+    main(["pretrain", "metra", *options.split(), "--eval-every", "0", "--quiet", "--out", str(tmp_path / "x")])
     runs = sorted((tmp_path / "x").iterdir())
     assert [run.name for run in runs] == [f"seed-{seed}" for seed in range(8)]
     for seed, run in enumerate(runs):

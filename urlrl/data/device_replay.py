@@ -86,8 +86,7 @@ def rings(
         for seed, mine in enumerate(rows):
             if mine is not None:
                 stacked[seed, np.arange(total - count[seed], total) % capacity] = mine[name]
-        data[name] = put(
-            np.stack([by_shard(ring.reshape(capacity // lanes, lanes, *shape), shards) for ring in stacked])
-        )
+        steps = stacked.reshape(len(rows), capacity // lanes, lanes, *shape)
+        data[name] = put(np.stack([by_shard(ring, shards) for ring in steps]))
     following = np.full(len(rows), total % capacity // shards, np.int32)
     return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(shards), lanes // shards)
