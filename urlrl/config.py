@@ -77,8 +77,8 @@ class PretrainConfig(Generic[AgentConfig]):
                 )
         if self.min_replay > self.ring_size:
             raise UserError(
-                f"min_replay is {self.min_replay}: expected at most {self.ring_size}, the whole steps of all environments"
-                f" in replay_capacity = {self.replay_capacity}, or learning would never begin."
+                f"min_replay is {self.min_replay}: expected at most {self.ring_size}, the whole steps of all "
+                f"environments in replay_capacity = {self.replay_capacity}, or learning would never begin."
             )
 
     @property
