@@ -9,6 +9,7 @@ import importlib.util
 import io
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ class Sim(NamedTuple):
     qacc_warmstart: Any  # (nv,): where the solver starts
 
 
+@cache  # One environment, one compiled program.
 def device_env(name: str, episode_steps: int | None = None) -> DeviceEnv:
     """The environment of a key of `BODIES`.
 
