@@ -292,7 +292,8 @@ def test_seeds_are_shared_out_over_devices():
         ("--env maze:rom --seeds 0..1", "Unknown environment 'maze:rom': did you mean 'maze:rooms'?"),
         (
             "--env half_cheetah --seeds 0..1",
-            "Environment 'half_cheetah' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells].",
+            "Environment 'half_cheetah' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], "
+            "mjx:ant or mjx:half_cheetah.",
         ),
         (
             "--env point --seed 1 --seeds 0..1",
