@@ -76,7 +76,7 @@ def _keys(seed: jax.Array, lanes: jax.Array, episodes: jax.Array) -> jax.Array:
 
 def _bits(number: int | np.ndarray) -> np.ndarray:
     """As a key takes it, uint32, negative ones from the far end."""
-    return np.uint32(np.asarray(number) & 0xFFFFFFFF)
+    return np.asarray(np.asarray(number) & 0xFFFFFFFF, np.uint32)
 
 
 def _name(path: tuple) -> str:
