@@ -1,8 +1,7 @@
 """`mjx:ant` and `mjx:half_cheetah`: `ant` and `half_cheetah` on the device, thousands at a time, by MuJoCo's own JAX
 implementation (mujoco.readthedocs.io/en/stable/mjx.html) in single precision.
 
-Everything but the solver's budget and the random numbers of a reset is that of envs/locomotion.py. A test compares one
-control step with C MuJoCo's; after some seconds of contact the trajectories part, as those of any two roundings do.
+Everything but the random numbers of a reset is that of envs/locomotion.py. A test compares one control step with C's; after some seconds of contact the trajectories part, as those of any two roundings do.
 """
 
 import importlib.util
@@ -17,17 +16,11 @@ import jax.numpy as jnp
 import mujoco
 
 from urlrl.envs.locomotion import ANT, FRAME_SKIP, HALF_CHEETAH, Body, load_model
+from urlrl.envs.newton import constrained_acceleration
 from urlrl.errors import UserError, unknown
 from urlrl.types import DeviceEnv, DeviceState
 
 BODIES: dict[str, Body] = {f"mjx:{body.spec.id}": body for body in (ANT, HALF_CHEETAH)}
-
-# The solver's budget: C MuJoCo has up to 100 Newton steps with 50 of the line search in each, and stops when it has
-# converged; here all wait for the slowest of thousands, and line searches are always run to their end. With 6 and 4
-# one control step of 200 states of erratic policies is within 1.2e-6 of C's qpos, as with 20 and 20. With 4 Newton
-# steps it is 1.3e-3 (`mjx:ant`; the cheetah needs no more than 4), with 2 it is 0.1.
-ITERATIONS = 6
-LS_ITERATIONS = 4
 
 
 class Sim(NamedTuple):
@@ -81,7 +74,6 @@ class Physics:
 
     def __init__(self, mjx: Any, body: Body):
         host = load_model(body)
-        host.opt.iterations, host.opt.ls_iterations = ITERATIONS, LS_ITERATIONS
         self.mjx, self.model = mjx, mjx.put_model(host, impl="jax")
         self.blank = mjx.make_data(host, impl="jax")
         self.has_free_root = host.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
@@ -98,7 +90,7 @@ class Physics:
         if self.runge_kutta:
             return self._runge_kutta(sim, ctrl)
         data = self.mjx.euler(self.model, self._forward(sim, ctrl))
-        return Sim(data.qpos, data.qvel, data.qacc_warmstart)
+        return Sim(data.qpos, data.qvel, data.qacc)
 
     def _runge_kutta(self, sim: Sim, ctrl: jax.Array) -> Sim:
         """Runge and Kutta's fourth order: `share` weighs a stage in the sum, `ahead` is how far it leads the next."""
@@ -124,10 +116,14 @@ class Physics:
             data = part(model, data)
         data = self._align(data)
         for part in (
-            mjx.make_constraint, mjx.transmission, mjx.fwd_velocity, mjx.fwd_actuation, mjx.fwd_acceleration, mjx.solve,
+            mjx.make_constraint, mjx.transmission, mjx.fwd_velocity, mjx.fwd_actuation, mjx.fwd_acceleration,
         ):  # fmt: skip
             data = part(model, data)
-        return data
+        rows = data._impl
+        qacc, force = constrained_acceleration(
+            mjx.full_m(model, data), data.qacc_smooth, rows.efc_J, rows.efc_aref, rows.efc_D, sim.qacc_warmstart
+        )
+        return data.replace(qacc=qacc, qfrc_constraint=force)
 
     def _align(self, data: Any) -> Any:
         """Turn the friction pyramids of capsules on the plane along the capsules, as MuJoCo does. MJX 3.17 turns those
