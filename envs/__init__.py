@@ -67,8 +67,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
     """
-    if root_position and not name.startswith("dmc:"):
-        raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: environment.")
+    if root_position and not name.startswith(("dmc:", "mjx:")):
+        raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: or a mjx: environment.")
     if name in ENVS:
         return ENVS[name](num_envs=num_envs, episode_steps=episode_steps)
     kind, _, rest = name.partition(":")
@@ -87,7 +87,7 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     if kind == "mjx":
         from urlrl.envs.on_device import DeviceHostEnv
 
-        return DeviceHostEnv(make_device_env(name, episode_steps=episode_steps), num_envs)
+        return DeviceHostEnv(make_device_env(name, episode_steps=episode_steps, root_position=root_position), num_envs)
     if kind == "ogbench":
         from urlrl.envs.ogbench import OGBenchEnv
 
@@ -100,8 +100,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     raise unknown("environment", name, [*ENVS, *schemes, "module:function"])
 
 
-def make_device_env(name: str, *, episode_steps: int | None = None) -> DeviceEnv:
-    """An environment as pure JAX functions, of a name that `make_env` knows.
+def make_device_env(name: str, *, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:
+    """An environment as pure JAX functions, of a name and with the options that `make_env` knows.
 
     Raises:
         UserError: it has none; the message names those that have.
@@ -118,8 +118,8 @@ def make_device_env(name: str, *, episode_steps: int | None = None) -> DeviceEnv
     if kind == "mjx":
         from urlrl.envs import mjx
 
-        return mjx.device_env(name, episode_steps)
-    raise UserError(
-        f"Environment '{name}' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], mjx:ant or "
-        "mjx:half_cheetah."
-    )
+        return mjx.device_env(name, episode_steps, root_position)
+    from urlrl.envs import mjx, mjx_dmc
+
+    names = ["point", "maze:<layout>[_fixed][_mass][_cells]", *mjx.BODIES, *mjx_dmc.TASKS]
+    raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")

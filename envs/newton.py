@@ -3,7 +3,8 @@
     min_a  1/2 (a - a0)^T M (a - a0) + 1/2 sum_i D_i min(J_i a - r_i, 0)^2
 
 (mujoco.readthedocs.io/en/stable/computation: a0 is the smooth acceleration, r the reference that constraints are held
-to; for joint limits, frictionless contacts and pyramidal friction, without equalities and without friction loss.)
+to; for joint limits, frictionless contacts and pyramidal friction, without friction loss. An equality is two rows, one
+from either side.)
 
 The same steps as MuJoCo's own Newton solver. What differs is the line search. Along a direction the slope is piecewise
 linear and rises, so all its kinks are looked at together and the zero between two of them is exact: a handful of
@@ -24,6 +25,7 @@ def constrained_acceleration(
     reference: jax.Array,
     stiffness: jax.Array,
     start: jax.Array,
+    iterations: int = ITERATIONS,
 ) -> tuple[jax.Array, jax.Array]:
     """The minimiser a and the constraints' force on each degree of freedom, J^T f, (nv,) each.
 
@@ -34,6 +36,7 @@ def constrained_acceleration(
         reference: r, (m,).
         stiffness: D, (m,), at least 0.
         start: a guess of a, (nv,); a0 is taken where that is better.
+        iterations: of Newton's method.
     """
 
     def cost(a: jax.Array) -> jax.Array:
@@ -53,7 +56,7 @@ def constrained_acceleration(
         return a + way * line_minimum(way @ residual, way @ (mass @ way), gap(a), jacobian @ way, stiffness)
 
     a = jnp.where(cost(start) < cost(smooth), start, smooth)
-    a = jax.lax.fori_loop(0, ITERATIONS, newton, a)
+    a = jax.lax.fori_loop(0, iterations, newton, a)
     return a, force(a)
 
 

@@ -11,15 +11,26 @@ are not comparable. The maze is our own (`urlrl.envs.point_mass`), and its rewar
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import mujoco
 import numpy as np
 
-from urlrl.envs.kinematics import Kinematics, Pose, by_rows
+from urlrl.envs.kinematics import Kinematics, by_rows
 from urlrl.envs.point_mass import TARGETS
 from urlrl.envs.tasks import URLB_TASKS, Task
 from urlrl.errors import unknown
+
+
+class Pose(Protocol):
+    """n states of one model as rewards look at them: `urlrl.envs.kinematics.Pose`, or the device's."""
+
+    def position(self, body: int) -> Any: ...  # (n, 3), m
+    def orientation(self, body: int) -> Any: ...  # (n, 3, 3)
+    def local_velocity(self, body: int) -> Any: ...  # (n, 3), m/s
+    def com(self) -> Any: ...  # (n, 3), m
+    def com_velocity(self) -> Any: ...  # (n, 3), m/s
+    def angular_momentum(self) -> Any: ...  # (n, 3), kg m^2/s
 
 
 def tolerance(
@@ -35,13 +46,19 @@ def tolerance(
     With d the distance to the bounds in units of `margin` and v the `value_at_margin`, the value outside is v^(d^2)
     (gaussian), 1 - (1 - v) d (linear) or 1 - (1 - v) d^2 (quadratic), never below 0; with margin 0 it is 0.
     """
-    outside = np.maximum(np.maximum(lower - x, x - upper), 0.0)
+    xp = _library(x)
+    outside = xp.maximum(xp.maximum(lower - x, x - upper), 0.0)
     if margin == 0:
-        return np.where(outside > 0, 0.0, 1.0)
+        return xp.where(outside > 0, 0.0, 1.0)
     d = outside / margin
     if kind == "gaussian":
-        return value_at_margin ** np.square(d)
-    return np.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else np.square(d)))
+        return value_at_margin ** xp.square(d)
+    return xp.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else xp.square(d)))
+
+
+def _library(x: Any) -> Any:
+    """The functions for arrays like `x`: NumPy's, or JAX's where a reward is computed on the device."""
+    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
 
 
 def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np.ndarray:
@@ -62,7 +79,7 @@ def maze_reward(position: np.ndarray, action: np.ndarray, target: tuple[float, f
 
 def _ramp(x: np.ndarray, full: float) -> np.ndarray:
     """From 0 at x = 0 to 1 at `full`, which may be negative."""
-    return np.clip(x / full, 0, 1)
+    return _library(x).clip(x / full, 0, 1)
 
 
 def _forward(speed: float) -> Callable[[Pose], np.ndarray]:

@@ -2,22 +2,20 @@
 
 import importlib.util
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mjx_tools import DRIFT_STEPS, LANES, Episodes, on_device, play
 
 from urlrl.envs import make_device_env, make_env
 from urlrl.envs.locomotion import LocomotionEnv
-from urlrl.envs.mjx import BODIES, Sim, device_env
+from urlrl.envs.mjx import BODIES, device_env
 from urlrl.envs.on_device import DeviceHostEnv
 from urlrl.errors import UserError
-from urlrl.types import DeviceEnv
 
 needs_mjx = pytest.mark.skipif(importlib.util.find_spec("mujoco.mjx") is None, reason="mujoco-mjx is not installed")
-LANES, DRIFT_STEPS = 100, 50
 
 
 @pytest.mark.parametrize("make", [make_env, make_device_env])
@@ -39,7 +37,8 @@ def test_an_unknown_body_gets_the_nearest_name(make):
 @pytest.mark.parametrize("name", BODIES)
 def test_it_says_of_itself_what_the_hosts_body_says(name, capfd):
     env = make_device_env(name, episode_steps=7)
-    assert env.env_spec == replace(make_env(name.removeprefix("mjx:"), episode_steps=7).env_spec, id=name)
+    twin = name.removeprefix("mjx:")
+    assert env.env_spec == replace(make_env(twin, episode_steps=7).env_spec, id=name, twin=twin)
     assert capfd.readouterr().out == ""  # MJX would tell that it has no Warp.
 
 
@@ -103,65 +102,19 @@ def test_a_goal_is_a_start_that_was_moved_there():
 # Against C MuJoCo
 
 
-class Episodes(NamedTuple):
-    """What C MuJoCo makes of 100 random and 100 oscillating policies from states on their ways, and the device's."""
-
-    env: DeviceEnv
-    start: np.ndarray  # (2 LANES, nq + nv + nv): qpos, qvel, qacc_warmstart
-    actions: np.ndarray  # (DRIFT_STEPS, 2 LANES, act)
-    c_obs: np.ndarray  # (DRIFT_STEPS, 2 LANES, nq + nv): after each control step
-    c_reward: np.ndarray  # (DRIFT_STEPS, 2 LANES)
-    obs: np.ndarray
-    reward: np.ndarray
-
-
-def erratic(rng: np.random.Generator, steps: int, dim: int) -> np.ndarray:
-    """(steps, 2 LANES, dim): uniform actions in the first half of the lanes, and sines in the other."""
-    noise = rng.uniform(-1, 1, (steps, LANES, dim))
-    phase, rate = rng.uniform(0, 2 * np.pi, (LANES, dim)), rng.uniform(0.1, 0.8, (LANES, 1))
-    return np.concatenate([noise, np.sin(rate * np.arange(steps)[:, None, None] + phase)], axis=1)
-
-
 @pytest.fixture(scope="module", params=BODIES)
 def episodes(request) -> Episodes:
-    """From step 0 to 99 of an episode, lane by lane, on to DRIFT_STEPS later."""
     if importlib.util.find_spec("mujoco.mjx") is None:
         pytest.skip("mujoco-mjx is not installed")
-    env, host = make_device_env(request.param), LocomotionEnv(BODIES[request.param], 2 * LANES)
-    nq, nv = host.model.nq, host.model.nv
-    actions = erratic(np.random.default_rng(0), 100 + DRIFT_STEPS, env.env_spec.action_dim)
-    begins = np.arange(2 * LANES) % LANES
-    host.reset(seed=0)
-    rows, starts = np.arange(2 * LANES), np.empty((2 * LANES, nq + 2 * nv))
-    seen, rewards = [], []
-    for t, action in enumerate(actions):
-        for lane in np.flatnonzero(begins == t):
-            data = host.pool.data[lane]
-            starts[lane] = np.concatenate([data.qpos, data.qvel, data.qacc_warmstart])
-        obs, reward, *_ = host.step(action)
-        seen.append(obs), rewards.append(reward)
-    times = np.arange(DRIFT_STEPS)[:, None] + begins
-    c_obs, c_reward = np.stack(seen)[times, rows], np.stack(rewards)[times, rows]
-
-    played = actions[times, rows]
-    return Episodes(env, starts, played, c_obs, c_reward, *on_device(env, starts, played, jnp.float32))
-
-
-def on_device(env: DeviceEnv, starts: np.ndarray, actions: np.ndarray, dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Observations (T, n, obs) and rewards (T, n) after each of `actions` (T, n, act)."""
-    (_, nq), (_, nv) = env.env_spec.physics
-    state = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), len(starts)))
-    state = state._replace(sim=Sim(*(jnp.asarray(part, dtype) for part in np.split(starts, [nq, nq + nv], axis=1))))
-    one = jax.jit(jax.vmap(env.step))
-    steps = [state := one(state, jnp.asarray(action, dtype)) for action in actions]
-    return np.stack([step.obs for step in steps]), np.stack([step.reward for step in steps])
+    host = LocomotionEnv(BODIES[request.param], 2 * LANES)
+    return play(make_device_env(request.param), host, host.pool.data)
 
 
 @pytest.mark.slow
 def test_one_control_step_is_c_mujocos(episodes):
     """But for the state in a hundred where a rounding decides whether a contact has begun."""
     nq = dict(episodes.env.env_spec.physics)["qpos"]
-    error = np.abs(episodes.obs[0] - episodes.c_obs[0])
+    error = episodes.error()
     of_qpos, of_qvel = error[:, :nq].max(axis=1), error[:, nq:].max(axis=1)
     for what, values in (("qpos", of_qpos), ("qvel", of_qvel)):
         print(
@@ -187,14 +140,14 @@ def test_drift_is_chaos_and_not_bias(episodes):
     """Roundings grow at contacts, so lanes part at their own times; half of them are together after 2.5 s."""
     p = len(episodes.env.env_spec.position)
     error = np.linalg.norm((episodes.obs - episodes.c_obs)[..., :p], axis=-1)
-    way = np.linalg.norm(episodes.c_obs[-1, :, :p] - episodes.start[:, :p], axis=-1)
+    way = np.linalg.norm(episodes.c_obs[-1, :, :p] - episodes.start.qpos[:, :p], axis=-1)
     print(
         f"{episodes.env.env_spec.id}: after {DRIFT_STEPS} steps apart by {np.median(error[-1]):.1e} m (median), "
         f"{error[-1].max():.2f} m (max), of ways of {np.median(way):.2f} m"
     )
     assert np.isfinite(episodes.obs).all()
     assert np.median(error[-1]) < 0.1
-    found = np.linalg.norm(episodes.obs[-1, :, :p] - episodes.start[:, :p], axis=-1)
+    found = np.linalg.norm(episodes.obs[-1, :, :p] - episodes.start.qpos[:, :p], axis=-1)
     assert abs(np.median(found) - np.median(way)) < 0.2 * np.median(way)
 
 

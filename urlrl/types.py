@@ -130,6 +130,7 @@ class EnvSpec:
     obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
     obs_std: tuple[float, ...] | None = None
     exact_resume: bool = False  # the state can be saved and continues bit for bit
+    twin: str | None = None  # the environment that this is in C MuJoCo, its observations and dynamics; None: itself
     walls: tuple[
         tuple[bool, ...], ...
     ] = ()  # of a maze: cells of 1 m around the origin, lowest row first; for pictures
