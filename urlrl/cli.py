@@ -435,17 +435,19 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from urlrl.evaluation.gap import beside, columns
+
     console = Console(highlight=False)
     console.print(f"{result['env']}, step {result['step']:,}, evaluation seed {result['seed']}")
-    table = Table("", "agent", "random policy", box=None, pad_edge=False)
+    table = Table("", *columns(result), box=None, pad_edge=False)
     if result["coverage"]:
-        table.add_row("coverage, 1 m cells", *(f"{result['coverage'][who]}" for who in ("agent", "random")))
+        table.add_row("coverage, 1 m cells", *map(str, beside(result, "coverage")))
     if result["goals"]:
         labels = {"final_distance": "final goal distance, m", "closest_distance": "closest goal distance, m"}
         for name in result["goals"]["agent"]:
             kind, _, radius = name.partition("_")
             label = labels.get(name, f"goals: {kind} within {radius} m")
-            table.add_row(label, *(f"{result['goals'][who][name]:.3f}" for who in ("agent", "random")))
+            table.add_row(label, *(f"{score:.3f}" for score in beside(result, "goals", name)))
     if table.row_count:
         console.print(table)
     for note in result["notes"]:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from urlrl.config import flatten
 from urlrl.evaluation import figures
+from urlrl.evaluation.gap import beside, columns
 from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
 
@@ -151,10 +152,11 @@ def _latent_section(folder: Path, content: ReportContent) -> str:
 
 
 def _evaluation_section(content: ReportContent) -> str:
-    """Coverage and goals beside the random policy, or the notes that say why there are none."""
+    """Coverage and goals beside the random policy, and those of the same in C MuJoCo for a run in another simulator; or
+    the notes that say why there are none."""
     evaluation, rows, captions = content.evaluation, [], []
     if coverage := evaluation["coverage"]:
-        rows.append((f"Coverage ({coverage['unit']})", _number(coverage["agent"]), _number(coverage["random"])))
+        rows.append((f"Coverage ({coverage['unit']})", *map(_number, beside(evaluation, "coverage"))))
         reached = zip(content.spec.position, coverage["min"], coverage["max"])
         extent = ", ".join(f"{name} from {_number(low)} to {_number(high)} m" for name, low, high in reached)
         captions.append(
@@ -164,13 +166,15 @@ def _evaluation_section(content: ReportContent) -> str:
     if goals := evaluation["goals"]:
         for key, name in GOAL_ROWS.items():
             show = _number if key.endswith("distance") else _share
-            rows.append((name, show(goals["agent"][key]), show(goals["random"][key])))
+            rows.append((name, *map(show, beside(evaluation, "goals", key))))
         box = " × ".join(f"[−{g:g}, {g:g}]" for g in goals["goal_box"])
         captions.append(f"Goals are protocol {goals['protocol']}, {goals['num_goals']} of them, drawn from {box} m.")
     parts = [_note(note) for note in evaluation["notes"]]
     if rows:
+        if twin := evaluation.get("twin"):
+            captions.append(f"{twin['env']} is the same environment in C MuJoCo, by the same protocol and seed.")
         captions.append(f"Evaluation seed {evaluation['seed']}; one training run says little about a method.")
-        parts.append(_table(("", "Agent", "Random policy"), rows, "numbers"))
+        parts.append(_table(["", *map(_sentence, columns(evaluation))], rows, "numbers"))
         parts.append(f'<p class="caption">{_escape(" ".join(captions))}</p>')
     return _section("Zero-shot evaluation", *parts)
 
@@ -258,6 +262,10 @@ def _picture(path: Path, draw: Callable[[figures.Theme], Figure], alt: str, capt
 def _number(value: float) -> str:
     """As a reader wants it: counts in full, measurements to four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _share(value: float) -> str:

@@ -2,18 +2,20 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from urlrl.config import MAX_SEED
+from urlrl.config import MAX_SEED, RunConfig
 from urlrl.errors import UnsupportedPrompt, check
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import RunFolder
+from urlrl.types import EnvSpec
 from urlrl.verbs.runs import load_checkpoint, make_run_env
 
 
@@ -26,30 +28,39 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
         json_file: also write the result there; it is always written to `<run>/evaluation.json`.
 
     Returns:
-        {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "notes": [...]}; each part names its
-        protocol. What an environment or an agent does not allow is None, and a note says why.
+        {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "twin": {...} or None, "notes":
+        [...]}; each part names its protocol. "twin" holds {"env", "coverage", "goals"} of the same in C MuJoCo, for a
+        run in another simulator. What an environment or an agent does not allow is None, and a note says why.
     """
     check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
     agent, config, spec, step, note = load_checkpoint(run, step)
-    result: dict[str, Any] = {"step": step, "seed": seed, "env": config.env, "coverage": None, "goals": None}
-    notes = [note] if note else []
-    if not spec.position:
-        notes.append(f"Environment '{config.env}' does not say where it is: coverage and goals are left out.")
-    else:
-        with closing(make_run_env(config, coverage.EPISODES)) as env:
-            result["coverage"], trajectory = coverage.score(env, agent, seed)
-        if not spec.goal_box:
-            notes.append(f"Environment '{config.env}' has no goals that its observation can show: goals are left out.")
-        else:
-            seen = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
-            try:
-                with closing(make_run_env(config, zero_shot.NUM_GOALS)) as env:
-                    result["goals"] = zero_shot.score(env, agent, seen, seed)
-            except UnsupportedPrompt as error:
-                notes.append(f"{error} Goals are left out.")
+    scores, notes = _measure(agent, config, spec, seed)
+    twin = None
+    if spec.twin:
+        twin = {"env": spec.twin, **_measure(agent, replace(config, env=spec.twin), spec, seed)[0]}
+    result = {"step": step, "seed": seed, "env": config.env, **scores, "twin": twin}
+    notes = [note, *notes] if note else notes
     content = json.dumps({**result, "notes": notes}, indent=2).encode()
     write_atomically(RunFolder(run).path / "evaluation.json", content)
     if json_file is not None:
         write_atomically(Path(json_file), content)
     return {**result, "notes": notes}
+
+
+def _measure(agent: Any, config: RunConfig, spec: EnvSpec, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """{"coverage", "goals"} in the config's environment, and notes on what is missing."""
+    result: dict[str, Any] = {"coverage": None, "goals": None}
+    if not spec.position:
+        return result, [f"Environment '{config.env}' does not say where it is: coverage and goals are left out."]
+    with closing(make_run_env(config, coverage.EPISODES)) as env:
+        result["coverage"], trajectory = coverage.score(env, agent, seed)
+    if not spec.goal_box:
+        return result, [f"Environment '{config.env}' has no goals that its observation can show: goals are left out."]
+    seen = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+    try:
+        with closing(make_run_env(config, zero_shot.NUM_GOALS)) as env:
+            result["goals"] = zero_shot.score(env, agent, seen, seed)
+    except UnsupportedPrompt as error:
+        return result, [f"{error} Goals are left out."]
+    return result, []

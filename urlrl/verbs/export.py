@@ -34,7 +34,7 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
     check_choice("format", format, FORMATS)
     check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
-    agent, config, _, step, note = load_checkpoint(run, step)
+    agent, config, spec, step, note = load_checkpoint(run, step)
     manifest = RunFolder(run).manifest()
     parts = [manifest, *(part for part in manifest["continued"] if part["from_step"] < step)]
     provenance = {
@@ -49,7 +49,7 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
         with closing(make_run_env(config, coverage.EPISODES)) as env:
             trajectory = coverage.scored_episodes(env, agent, seed)
             policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
-        policy.card = make_card(policy, saved_evaluation(run, step))
+        policy.card = make_card(policy, saved_evaluation(run, step, spec))
         return FORMATS[format](policy, probes, out)
     except SkillError as error:
         raise UserError(str(error)) from error

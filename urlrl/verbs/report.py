@@ -1,6 +1,7 @@
 """The page of a run."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
     enable_compilation_cache()
     folder = RunFolder(run)
     agent, config, spec, step, _ = load_checkpoint(run, step)
-    evaluation = saved_evaluation(run, step) or evaluate(run, step=step)
+    evaluation = saved_evaluation(run, step, spec) or evaluate(run, step=step)
     with closing(make_run_env(config, coverage.EPISODES)) as env:
         model = getattr(env, "model", None)
         trajectory = coverage.scored_episodes(env, agent, evaluation["seed"])
+    if model is None and spec.twin:
+        with closing(make_run_env(replace(config, env=spec.twin), 1)) as env:
+            model = getattr(env, "model", None)
     target, manifest = folder.path / "report", folder.manifest()
     content = ReportContent(
         title=f"{config.agent_name} on {config.env}, {step:,} steps, seed {config.seed}",

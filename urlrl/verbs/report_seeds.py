@@ -30,7 +30,8 @@ def report_seeds(
 
     Returns:
         {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "iqm"}, "random": ...}}}: values in the
-        order of the seeds, "iqm" is an `Estimate` as JSON with its 95 % bootstrap interval.
+        order of the seeds, "iqm" is an `Estimate` as JSON with its 95 % bootstrap interval. Runs in another simulator
+        have each metric in C MuJoCo too, and how much greater it is there.
 
     Raises:
         UserError: a folder holds no run, the runs differ in more than their seed, or in their step.
@@ -39,8 +40,8 @@ def report_seeds(
     _check_alike(runs, configs)
     evaluations = []
     for run in runs:
-        found = load_checkpoint(run, step).step
-        evaluations.append(saved_evaluation(run, found) or evaluate(run, step=step))
+        loaded = load_checkpoint(run, step)
+        evaluations.append(saved_evaluation(run, loaded.step, loaded.spec) or evaluate(run, step=step))
         if evaluations[-1]["step"] != evaluations[0]["step"]:
             raise UserError(
                 f"{run} is at step {evaluations[-1]['step']:,} and {runs[0]} at {evaluations[0]['step']:,}: expected "
@@ -76,6 +77,17 @@ def _check_alike(runs: Sequence[Path | str], configs: Sequence[dict[str, Any]]) 
 
 def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
     """By metric, of the agent and of the random policy."""
+    scores = _of_one(evaluation)
+    if twin := evaluation.get("twin"):
+        for name, there in _of_one(twin).items():
+            here = scores[name]
+            scores[f"{name}, in {twin['env']}"] = there
+            scores[f"{name}, gap"] = {who: there[who] - here[who] for who in there}
+    return scores
+
+
+def _of_one(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """In one simulator."""
     scores = {}
     if coverage := evaluation["coverage"]:
         scores[f"coverage, {coverage['unit']}"] = {who: coverage[who] for who in ("agent", "random")}

@@ -123,13 +123,15 @@ def run_dataset(config: OfflineConfig) -> Dataset:
     return dataset
 
 
-def saved_evaluation(run: Path | str, step: int) -> dict[str, Any] | None:
-    """What `evaluate` last wrote, if it is of this checkpoint."""
+def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any] | None:
+    """What `evaluate` last wrote, if it is of this checkpoint and says all that is said of such an environment."""
     try:
         evaluation = json.loads((Path(run) / "evaluation.json").read_text())
     except (OSError, ValueError):
         return None
-    return evaluation if isinstance(evaluation, dict) and evaluation.get("step") == step else None
+    if not isinstance(evaluation, dict) or evaluation.get("step") != step:
+        return None
+    return evaluation if evaluation.get("twin") or not spec.twin else None
 
 
 def make_run_env(config: RunConfig, num_envs: int) -> HostEnv:

@@ -1,0 +1,73 @@
+"""A run in another simulator is scored in C MuJoCo too. The point is its own twin here."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from run_tools import TINY, copy_of
+
+import urlrl
+from urlrl import cli
+from urlrl.envs import point
+from urlrl.evaluation.gap import beside, columns
+from urlrl.verbs.report_seeds import report_seeds, show
+from urlrl.verbs.runs import load_checkpoint, saved_evaluation
+
+GOALS = {"final_distance": 2.0, "hit_3": 0.5}
+EVALUATION = {
+    "step": 320, "seed": 0, "env": "mjx:ant", "notes": [],
+    "coverage": {"unit": "1 m cells", "agent": 77, "random": 4}, "goals": {"agent": GOALS, "random": GOALS},
+    "twin": {
+        "env": "ant", "coverage": {"unit": "1 m cells", "agent": 70, "random": 5},
+        "goals": {"agent": {"final_distance": 2.25, "hit_3": 0.75}, "random": GOALS},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(whole_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(point, "SPEC", replace(point.SPEC, twin="point"))
+    return copy_of(whole_run, tmp_path)
+
+
+def test_both_scores_and_the_gap():
+    assert columns(EVALUATION) == ["agent", "random policy", "agent in ant", "gap"]
+    assert beside(EVALUATION, "coverage") == [77, 4, 70, -7]
+    assert beside(EVALUATION, "goals", "final_distance") == [2.0, 2.0, 2.25, 0.25]
+    alone = {**EVALUATION, "twin": None}
+    assert columns(alone) == ["agent", "random policy"] and beside(alone, "goals", "hit_3") == [0.5, 0.5]
+
+
+def test_an_evaluation_measures_the_twin_by_the_same_protocol(run, capsys):
+    """Equal simulators, equal scores: the same skills, starts, goals and actions are drawn."""
+    cli.main(["evaluate", str(run)])
+    said = capsys.readouterr().out
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["twin"] == {"env": "point", "coverage": result["coverage"], "goals": result["goals"]}
+    assert "agent in point" in said and re.search(rf"coverage, 1 m cells +{result['coverage']['agent']} .* 0\b", said)
+
+
+def test_an_evaluation_that_lacks_the_twin_is_made_anew(run):
+    loaded = load_checkpoint(run)
+    (run / "evaluation.json").write_text(json.dumps({**EVALUATION, "twin": None}))
+    assert saved_evaluation(run, 320, loaded.spec) is None
+    assert saved_evaluation(run, 320, replace(loaded.spec, twin=None)) is not None
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION))
+    assert saved_evaluation(run, 320, loaded.spec) == EVALUATION
+    assert saved_evaluation(run, 321, loaded.spec) is None
+
+
+def test_the_page_and_the_table_of_seeds_show_it(run, tmp_path, capsys):
+    page = urlrl.report(run).read_text()
+    assert "Agent in point" in page and "Gap" in page and "the same environment in C MuJoCo" in page
+    other = urlrl.pretrain(replace(TINY, seed=TINY.seed + 1), tmp_path / "other", quiet=True)
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION))
+    twin = {**EVALUATION["twin"], "coverage": {"unit": "1 m cells", "agent": 75, "random": 4}}
+    (other / "evaluation.json").write_text(json.dumps({**EVALUATION, "twin": twin}))
+    metrics = report_seeds([run, other])["metrics"]
+    assert metrics["coverage, 1 m cells, in ant"]["agent"]["values"] == [70, 75]
+    assert metrics["coverage, 1 m cells, gap"]["agent"]["values"] == [-7, -2]
+    assert metrics["goals, final_distance, gap"]["agent"]["values"] == [0.25, 0.25]
+    show(report_seeds([run, other]))
+    assert "coverage, 1 m cells, gap" in capsys.readouterr().out
