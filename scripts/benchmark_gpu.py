@@ -126,7 +126,8 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     flops, moved = update_flops(options.width), update_bytes(options.width)
     floor_ms = {"products": 1e-9 * flops / options.peak_tflops, "memory": 1e-9 * moved / options.peak_tb_s}
     result: dict[str, Any] = {
-        "environment": [], "update": [], "flops_per_update": flops, "bytes_per_update": moved, "floor_ms": floor_ms
+        "environment": [], "update": [], "flops_per_update": flops, "bytes_per_update": moved, "floor_ms": floor_ms,
+        "compiled": "two programs at a time", "versions": versions(),
     }  # fmt: skip
     for program in updating:
         program.run()
