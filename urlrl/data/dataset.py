@@ -101,9 +101,7 @@ def draw_future(key: jax.Array, row: jax.Array, starts: jax.Array, spec: BatchSp
     return row[..., None] + jnp.minimum(steps, (last - row)[..., None])
 
 
-def draw_rows(
-    key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec
-) -> tuple[Indices, jax.Array | None]:
+def draw_rows(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -> tuple[Indices, jax.Array | None]:
     """`draw`, and the rows of later states where `spec.futures` asks for them."""
     drawn = draw(key, starts, num_batches, spec)
     later = draw_future(jax.random.fold_in(key, 1), drawn.row, starts, spec) if spec.futures else None

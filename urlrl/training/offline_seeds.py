@@ -86,7 +86,7 @@ class OfflineSeeds:
     def sizes(self) -> tuple[int, int]:
         """Bytes of the data, and of the batches that one seed draws in an epoch."""
         sample = partial(Data.sample, num_batches=self.config.updates, spec=self.config.agent.batch)
-        batches = jax.eval_shape(sample, self.data, self.keys[0])
+        batches = jax.eval_shape(sample, self.data, jax.random.key(0))
         data, drawn = (
             sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
             for tree in (self.data, batches)
@@ -139,8 +139,8 @@ def advance(
 
 
 def over_seeds(config: OfflineConfig, mesh: Mesh) -> Any:
-    """`advance`, compiled: agents and keys stacked over seeds, split over the devices of `mesh`, each of which holds all
-    of the data. The agents it is given are used up."""
+    """`advance`, compiled: agents and keys stacked over seeds, split over the devices of `mesh`, each of which holds
+    all of the data. The agents it is given are used up."""
     each = jax.vmap(partial(advance, config), in_axes=(None, None, 0, 0))
     seeds, all_of_it = PartitionSpec(*mesh.axis_names), PartitionSpec()
     split = jax.shard_map(

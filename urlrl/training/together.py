@@ -68,9 +68,10 @@ def drive_together(seeds: Lanes, members: Sequence[Member], config: RunConfig, p
     speed, live = Speed(seeds, config), list(members)
     try:
         with stop_requested() as stop:
-            if live and live[0].saver.saved_step < 0 and config.eval_every:
+            if live and live[0].saver.saved_step < 0:
                 for member in live:
-                    member.log.write(0, member.evaluate())
+                    if member.measure:
+                        member.log.write(0, member.measure(member.run.agent, 0))
             while live and seeds.step < config.steps:
                 live = _epoch(seeds, live, config, speed, progress)
                 if stop or any(member.saver.due() for member in live):
