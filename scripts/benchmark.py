@@ -43,7 +43,7 @@ class Sizes:
     rows: int = 1_000_000  # physics rows that are labelled
     device_envs: tuple[str, ...] = ("point", "maze:rooms")  # trained in on the device
     seeds: int = 4  # at once, there and on a dataset
-    seeds_updates: int = 50  # gradient steps per call on a dataset
+    seeds_updates: int = 20  # gradient steps per call on a dataset
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run

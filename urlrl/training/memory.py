@@ -48,8 +48,8 @@ def check_data_memory(
         raise UserError(
             f"{len(agents)} seeds on {config.data} need at least {needed / MIB:,.0f} MiB ({data / MIB:,.0f} MiB of "
             f"data on each device, {batches / MIB:,.0f} of batches and {agent / MIB:,.0f} of agent each): expected at "
-            f"most the {free / MIB:,.0f} MiB that are free; try smaller updates, fewer seeds, or --seed N, which leaves "
-            f"the data on the disk."
+            f"most the {free / MIB:,.0f} MiB that are free; try smaller updates, fewer seeds, or --seed N, which "
+            f"leaves the data on the disk."
         )
 
 

@@ -28,7 +28,7 @@ class Data(NamedTuple):
     """What batches are drawn of."""
 
     columns: Mapping[str, Array]  # (rows, ...) each: those that a transition is made of
-    starts: Array  # (episodes + 1,), int32: the first rows of the episodes, and the number of rows
+    starts: jax.Array  # (episodes + 1,), int32: the first rows of the episodes, and the number of rows
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """The batches of `Dataset.sample`, drawn and gathered in a compiled program."""
@@ -42,7 +42,7 @@ class OfflineSeeds:
         """`agents` by seed, of one config."""
         self.config = config
         columns = {name: dataset.columns[name] for name in ("obs", "action", "reward", "terminated")}
-        self.data = Data(columns, np.asarray(dataset.starts, np.int32))  # mapped, until the first epoch
+        self.data = Data(columns, jnp.int32(dataset.starts))  # mapped, until the first epoch
         self.mesh = seed_mesh(len(agents), devices)
         self.program = over_seeds(config, self.mesh)
         self.agents: Any = None  # stacked over seeds; None before the first epoch

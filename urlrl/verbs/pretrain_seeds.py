@@ -1,7 +1,7 @@
 """Pretraining of many seeds at once on the device: in one compiled program agent, environment and replay, or agent and
 dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -66,6 +66,7 @@ def pretrain_seeds(
 def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, command: str | None) -> list[Path]:
     """A run for each seed into its folder; see `pretrain_seeds`."""
     enable_compilation_cache()
+    begin: Callable[..., tuple[Lanes, list[Saver]]]
     if isinstance(config, OfflineConfig):
         dataset = Dataset(config.data)
         config, begin = with_data(config, dataset), partial(_begin_offline, dataset)
