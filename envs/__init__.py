@@ -1,5 +1,5 @@
 """Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`,
-`maze:<layout>[_fixed][_mass][_cells]`, `ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
+`maze:<layout>[_fixed][_mass][_cells]`, `mjx:<body>`, `ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
 
 from collections.abc import Callable
 
@@ -58,8 +58,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
 
     Args:
         name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed][_mass][_cells]`,
-            `ogbench:<id>`, `gym:<id>`, or `module:function` where the function takes nothing and returns a
-            `gymnasium.Env`.
+            `mjx:<body>`, `ogbench:<id>`, `gym:<id>`, or `module:function` where the function takes nothing and
+            returns a `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
             and METRA's phi can only cover what it sees).
@@ -84,6 +84,10 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.maze import MazeEnv
 
         return MazeEnv(rest, num_envs, episode_steps=episode_steps)
+    if kind == "mjx":
+        from urlrl.envs.on_device import DeviceHostEnv
+
+        return DeviceHostEnv(make_device_env(name, episode_steps=episode_steps), num_envs)
     if kind == "ogbench":
         from urlrl.envs.ogbench import OGBenchEnv
 
@@ -92,7 +96,7 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.gym import GymEnv, find_maker
 
         return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>", "ogbench:<id>", "gym:<id>")
+    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>", "mjx:<body>", "ogbench:<id>", "gym:<id>")
     raise unknown("environment", name, [*ENVS, *schemes, "module:function"])
 
 
@@ -111,6 +115,11 @@ def make_device_env(name: str, *, episode_steps: int | None = None) -> DeviceEnv
         from urlrl.envs import maze
 
         return maze.device_env(rest, episode_steps)
+    if kind == "mjx":
+        from urlrl.envs import mjx
+
+        return mjx.device_env(name, episode_steps)
     raise UserError(
-        f"Environment '{name}' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells]."
+        f"Environment '{name}' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], mjx:ant or "
+        "mjx:half_cheetah."
     )

@@ -14,8 +14,9 @@ from urlrl.types import EnvSpec
 class HostVectorEnv(VectorEnv, ABC):
     """A Gymnasium vector environment with autoreset disabled, and the methods of `urlrl.types.HostEnv`.
 
-    A subclass fills `_reset_lane`, `_step`, `_obs` and says the rest in its `EnvSpec`. The randomness of a reset
-    depends on (seed, lane, number of the episode) alone, so three small integers continue a run exactly.
+    A subclass fills `_reset_lane` (or `_reset_lanes`, where that is faster than one by one), `_step`, `_obs` and says
+    the rest in its `EnvSpec`. The randomness of a reset depends on (seed, lane, number of the episode) alone, so three
+    small integers continue a run exactly.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
@@ -38,14 +39,15 @@ class HostVectorEnv(VectorEnv, ABC):
         self.ended = np.ones(num_envs, bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}."""
+        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}. Clocks start
+        at 0, or at `options["clock"]` (n,), which cuts these episodes short."""
         if seed is not None:
             self.seed, self.episode[:] = seed, -1
-        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
-        for lane in np.flatnonzero(mask):
-            self.episode[lane] += 1
-            self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
-        self.clock[mask] = 0
+        options = options or {}
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
+        self.episode[mask] += 1
+        self._reset_lanes(mask)
+        self.clock[mask] = options.get("clock", np.zeros(self.num_envs, np.int64))[mask]
         self.ended[mask] = False
         return self._finite_obs(), {}
 
@@ -103,9 +105,14 @@ class HostVectorEnv(VectorEnv, ABC):
         limit = self.env_spec.episode_steps
         return self.clock >= limit if limit else np.zeros(self.num_envs, bool)
 
-    @abstractmethod
+    def _reset_lanes(self, mask: np.ndarray) -> None:
+        """Put the lanes of `mask` (n,) into fresh states; `self.episode` has their numbers already."""
+        for lane in np.flatnonzero(mask):
+            self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
+
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         """Put one lane into a fresh state that depends on the seed alone."""
+        raise NotImplementedError
 
     @abstractmethod
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

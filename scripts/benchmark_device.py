@@ -58,7 +58,7 @@ def measure_one(name: str, num_seeds: int, repeats: int, seconds: float) -> dict
         min_replay=0,
     )
     load, seeds = load_average(), range(num_seeds)
-    idle = begin(dataclasses.replace(config, updates=0), range(1))
+    idle = begin(dataclasses.replace(config, steps_per_update=0), range(1))
     alone, together = [begin(config, range(seed, seed + 1)) for seed in seeds], begin(config, seeds)
     with no_cache():
         first = {"one": first_epoch(alone[0]), "together": first_epoch(together)}

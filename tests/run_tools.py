@@ -22,7 +22,7 @@ TINY = PretrainConfig(
     num_envs=2,
     episode_steps=15,
     rollout_steps=20,  # Not a divisor: episodes run across epochs and checkpoints.
-    updates=3,
+    steps_per_update=13,  # 3 updates for 40 steps
     min_replay=40,
     replay_capacity=150,
     steps=320,
@@ -30,8 +30,9 @@ TINY = PretrainConfig(
     checkpoint_minutes=0,
 )
 TINY_OPTIONS = shlex.split(
-    "--env point --num-envs 2 --episode-steps 15 --rollout-steps 20 --updates 3 --min-replay 40 --replay-capacity 150 "
-    "--eval-every 100 --checkpoint-minutes 0 --agent.width 16 --agent.lr 1e-3 --agent.batch.size 32"
+    "--env point --num-envs 2 --episode-steps 15 --rollout-steps 20 --steps-per-update 13 --min-replay 40 "
+    "--replay-capacity 150 --eval-every 100 --checkpoint-minutes 0 --agent.width 16 --agent.lr 1e-3 "
+    "--agent.batch.size 32"
 )
 
 

@@ -12,8 +12,8 @@ from urlrl.presets import PRESETS
 
 # The networks of test_runs.py, so that programs are compiled once for both.
 TINY = shlex.split(
-    "--num-envs 2 --episode-steps 15 --rollout-steps 20 --updates 3 --min-replay 40 --replay-capacity 150 --steps 80 "
-    "--eval-every 0 --agent.width 16 --agent.lr 1e-3 --agent.batch.size 32 --quiet"
+    "--num-envs 2 --episode-steps 15 --rollout-steps 20 --steps-per-update 13 --min-replay 40 "
+    "--replay-capacity 150 --steps 80 --eval-every 0 --agent.width 16 --agent.lr 1e-3 --agent.batch.size 32 --quiet"
 )
 # A user's module: an agent, environments good and bad, and things that are neither.
 MINE = """

@@ -25,14 +25,17 @@ from urlrl.verbs.data import validate
 
 WALK = PretrainConfig(
     agent=UniformConfig(), agent_name="uniform", env="maze:rooms", num_envs=2, episode_steps=10, rollout_steps=20,
-    updates=0, min_replay=40, steps=80, normalizer="off", eval_every=0,
+    steps_per_update=0, min_replay=40, steps=80, normalizer="off", eval_every=0,
 )  # fmt: skip
 EXPLORE = replace(
-    WALK, agent=RNDConfig(width=16, outputs=4, batch=BatchSpec(size=16, skills=False)), agent_name="rnd", updates=2
+    WALK,
+    agent=RNDConfig(width=16, outputs=4, batch=BatchSpec(size=16, skills=False)),
+    agent_name="rnd",
+    steps_per_update=20,
 )
 STEER = replace(
     WALK, agent=MetraConfig(width=16, phi_only=2, batch=BatchSpec(size=16)), agent_name="metra", env="ogbench:ant",
-    updates=2,
+    steps_per_update=20,
 )  # fmt: skip
 TINY = {"uniform": WALK, "rnd": EXPLORE, "metra": STEER}
 

@@ -1,6 +1,7 @@
 """Configs: strict JSON, presets, one sentence for each mistake."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,8 +39,11 @@ def test_every_preset_survives_json(agent, name):
         ({"replay_capacity": 10}, "replay_capacity is 10: expected at least one rollout"),
         (
             {"min_replay": 10_000, "replay_capacity": 9_999},
-            "min_replay is 10000: expected at most replay_capacity = 9999, or learning would never begin.",
+            "min_replay is 10000: expected at most 9992, the whole steps of all environments in replay_capacity = 9999",
         ),
+        ({"replay_shards": 3}, "replay_shards is 3: expected a divisor of num_envs, which is 8."),
+        ({"num_envs": 3, "replay_shards": 3}, "replay_shards is 3: expected a divisor of the batch, which is 256."),
+        ({"steps_per_update": 4000}, "steps_per_update is 4000: expected at most the 1600 steps"),
         ({"seed": 2**32}, "seed is 4294967296: expected a number of at least 0 and at most 4294967295."),
         ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan: expected a number of at least 0."),
         ({"agent": {"batch": {"size": 0}}}, "size is 0: expected a number of at least 1."),
@@ -56,9 +60,10 @@ NAN, INF = float("nan"), float("inf")
 EDGES: dict[Any, dict[str, tuple[list, list]]] = {
     PretrainConfig: {
         "num_envs": ([1], [0]),
-        "rollout_steps": ([1], [0]),
+        "rollout_steps": ([4], [0]),
         "steps": ([1], [0]),
-        "updates": ([0], [-1]),
+        "steps_per_update": ([0, 0.5, 1600], [-1, NAN, 10_000]),
+        "replay_shards": ([1, 4], [0]),
         "min_replay": ([0, 1_000_000], [-1, 1_000_001]),
         "replay_capacity": ([10_000, 2**31 - 1], [9_999, 0, 2**31]),
         "eval_every": ([0], [-1]),
@@ -125,7 +130,7 @@ def test_paper_presets_are_the_released_code():
         config: PretrainConfig = preset("metra", name)
         assert config.agent.constraint_reduction == "mean" and config.agent.batch.timeout_as_terminal
         assert (config.agent.width, config.agent.lr, config.agent.batch.size) == (1024, 1e-4, 256)
-        assert (config.num_envs, config.rollout_steps, config.updates) == (8, 200, 50)
+        assert (config.num_envs, config.rollout_steps, config.steps_per_update) == (8, 200, 32)
         assert (config.min_replay, config.replay_capacity) == (10_000, 1_000_000)
     assert preset("metra", "half-cheetah-paper").agent.z == SkillSpace("onehot", 16)
 
@@ -135,3 +140,16 @@ def test_choices_are_checked_from_python_too():
         SkillSpace("ball", 2)
     with pytest.raises(UserError, match="constraint_reduction is 'max': expected one of 'sum', 'mean'"):
         MetraConfig(constraint_reduction="max")
+
+
+def test_the_whole_number_of_updates_that_comes_nearest_is_made():
+    config = PretrainConfig(agent=MetraConfig())
+    assert (config.updates, replace(config, num_envs=1024, rollout_steps=25).updates) == (50, 800)
+    assert replace(config, num_envs=3).updates == 19  # 18.75
+
+
+def test_runs_that_counted_updates_are_read():
+    data = to_json(PretrainConfig(agent=MetraConfig(), steps_per_update=16))
+    del data["steps_per_update"]
+    assert run_config_from_json({**data, "updates": 100}, MetraConfig).steps_per_update == 16
+    assert run_config_from_json({**data, "updates": 0}, MetraConfig).steps_per_update == 0

@@ -622,7 +622,9 @@ def test_a_module_that_a_file_names_is_not_imported(exported):
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
-RUN = dataclasses.replace(TINY, agent=UniformConfig(), agent_name="uniform", updates=0, eval_every=0, normalizer="off")
+RUN = dataclasses.replace(
+    TINY, agent=UniformConfig(), agent_name="uniform", steps_per_update=0, eval_every=0, normalizer="off"
+)
 
 
 @pytest.fixture(scope="module")

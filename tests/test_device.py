@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from run_tools import TINY, assert_same, damage_checkpoint, final_state, saved_arrays, transitions
 
 import urlrl
+from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.data.device_replay import rings
 from urlrl.data.replay import Replay, transition_fields
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
+from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
 from urlrl.training.log import read_metrics
 from urlrl.training.seeds import Seeds
@@ -69,21 +71,33 @@ def test_an_environment_is_the_hosts(name):
 FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_dim=2)
 
 
-@given(st.sampled_from([5, 8]), st.lists(st.sampled_from([1, 3, 5]), max_size=6), st.integers(0, 99), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_both_replays_draw_the_same_batches(capacity, sizes, seed, timeout_as_terminal):
+@given(
+    st.sampled_from([(5, 1, 1), (8, 1, 1), (8, 2, 1), (16, 4, 2), (18, 6, 6)]),
+    st.lists(st.sampled_from([1, 2, 3]), max_size=6),
+    st.integers(0, 99),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_both_replays_draw_the_same_batches(shape, sizes, seed, timeout_as_terminal, goals):
     """The first rows are loaded, as a run that goes on has them, and the others added."""
-    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS)
+    capacity, lanes, shards = shape
+    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS, lanes, shards)
 
     def some(n):
         return {name: (2 * rng.random((n, *shape))).astype(dtype) for name, (shape, dtype) in FIELDS.items()}
 
-    host.add(rows := some(5))
-    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, 5, [rows], jnp.asarray))
+    host.add(rows := some(lanes))
+    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, lanes, shards, lanes, [rows], jnp.asarray))
     for n in sizes:
-        host.add(rows := some(n))
-        device = device.add({name: jnp.asarray(column, device.data[name].dtype) for name, column in rows.items()})
-    spec = BatchSpec(size=16, timeout_as_terminal=timeout_as_terminal)
+        host.add(rows := some(n * lanes))
+        device = device.add(
+            {
+                name: jnp.asarray(column.reshape(n, lanes, *column.shape[1:]), device.data[name].dtype)
+                for name, column in rows.items()
+            }
+        )
+    spec = BatchSpec(24, timeout_as_terminal, goals=goals, goal_current=0.1, futures=3 * goals)
     expected, found = (ring.sample(jax.random.key(seed), 3, spec) for ring in (host, device))
     jax.tree.map(np.testing.assert_array_equal, expected, found)
 
@@ -117,6 +131,24 @@ def test_a_run_on_the_device_is_the_hosts(host_run, tmp_path):
     """Its own loop, the same keys: episodes, skills, batches and updates are those of the host's loop."""
     run = urlrl.pretrain(replace(SHORT, seed=1, loop="device"), tmp_path / "run", quiet=True)
     assert_close_runs(host_run, run)
+
+
+def test_staggered_resets_and_shards_are_those_of_the_hosts_loop(tmp_path):
+    """The first episodes are cut short one after another, all later ones are whole."""
+    config = replace(SHORT, num_envs=4, stagger_resets=True, replay_shards=2, eval_every=0)
+    runs = [urlrl.pretrain(replace(config, loop=loop), tmp_path / loop, quiet=True) for loop in ("host", "device")]
+    assert_close_runs(*runs)
+    _, rows = transitions(runs[1])
+    ends = np.argwhere(rows["truncated"].reshape(-1, 4).T)
+    assert [[t for lane, t in ends if lane == i][:2] for i in range(4)] == [[14, 29], [11, 26], [7, 22], [3, 18]]
+
+
+def test_an_agent_that_wants_goals_learns_on_either_side(tmp_path):
+    agent = HILPConfig(z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(32, skills=False, goals=True))
+    config = replace(SHORT, agent=agent, agent_name="hilp", env="maze:rooms", normalizer="off", eval_every=0)
+    runs = [urlrl.pretrain(replace(config, loop=loop), tmp_path / loop, quiet=True) for loop in ("host", "device")]
+    agents = [{k: v for k, v in saved_arrays(run).items() if k.startswith("agent")} for run in runs]
+    assert_close(*agents)
 
 
 def test_a_mapped_seed_is_the_seed_alone(host_run, three):
@@ -217,6 +249,25 @@ for seed in (0, 4, 7):
     assert_close(alone.runs[0].replay.read(280, 320), sharded.runs[seed].replay.read(280, 320))
 assert seeds_of(SHORT, range(6), jax.devices()).mesh.size == 6  # The most that divide them.
 assert seeds_of(SHORT, range(9), jax.devices()).mesh.size == 3
+
+config = replace(SHORT, num_envs=8, rollout_steps=10, steps_per_update=20, replay_shards=8, replay_capacity=400)
+for seeds in ([3], [3, 4]):
+    split, alone = seeds_of(config, seeds, jax.devices()), seeds_of(config, [3])
+    for _ in range(6):
+        outcome, expected = split.epoch()[0], alone.epoch()[0]
+    assert alone.updates >= 20
+    assert_close(expected, outcome)
+    assert_close(alone.runs[0].state(), split.runs[0].state())
+    assert_close(alone.runs[0].replay.read(400, 480), split.runs[0].replay.read(400, 480))
+    assert split.state.replay.data["obs"].sharding.shard_shape((len(seeds), 8, 50, 2)) == (1, len(seeds), 50, 2)
+    assert split.state.lanes.clock.sharding.shard_shape((len(seeds), 8)) == (1, len(seeds))
+lines = split.programs[True].lower(split.state).compile().as_text().splitlines()
+assert any(" all-reduce(" in line for line in lines)  # of gradients
+assert not any(" all-gather(" in line and ",50," in line for line in lines)  # of the replay's shards of 50 rows
+try:
+    seeds_of(replace(config, replay_shards=2), [3], jax.devices())
+except Exception as error:
+    print(error)
 """
 
 
@@ -225,6 +276,10 @@ def test_seeds_are_shared_out_over_devices():
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"}
     done = subprocess.run([sys.executable, "-c", SHARDED], cwd=Path(__file__).parent, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert done.stdout.decode() == (
+        "8 devices are 8 for each of 1 seeds at a time, and replay_shards is 2: expected a multiple of 8, and a batch "
+        "that it divides.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,7 +292,8 @@ def test_seeds_are_shared_out_over_devices():
         ("--env maze:rom --seeds 0..1", "Unknown environment 'maze:rom': did you mean 'maze:rooms'?"),
         (
             "--env half_cheetah --seeds 0..1",
-            "Environment 'half_cheetah' has no device version: expected point or maze:<layout>[_fixed][_mass][_cells].",
+            "Environment 'half_cheetah' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], "
+            "mjx:ant or mjx:half_cheetah.",
         ),
         (
             "--env point --seed 1 --seeds 0..1",
@@ -263,8 +319,8 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
 
 
 def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):
-    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --eval-every 0 --quiet"
-    main(["pretrain", "metra", *options.split(), "--out", str(tmp_path / "x")])
+    options = "--preset point-quick --env point --num-envs 64 --seeds 0..7 --steps 25600 --steps-per-update 64"
+    main(["pretrain", "metra", *options.split(), "--eval-every", "0", "--quiet", "--out", str(tmp_path / "x")])
     runs = sorted((tmp_path / "x").iterdir())
     assert [run.name for run in runs] == [f"seed-{seed}" for seed in range(8)]
     for seed, run in enumerate(runs):
@@ -292,6 +348,6 @@ def test_reports_of_runs_that_differ_in_more_than_their_seed(three, host_run, tm
 
 
 def test_an_agent_that_learns_nothing_runs_too(tmp_path):
-    config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, updates=0)
+    config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, steps_per_update=0)
     (run,) = pretrain_seeds(config, [3], tmp_path, quiet=True)
     assert len(transitions(run)[1]["obs"]) == 80 and run_spec(config).obs_dim == 2

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from urlrl.cells import count_cells
 from urlrl.envs import make_env
-from urlrl.evaluation.coverage import coverage, visited
+from urlrl.evaluation.coverage import visited
 from urlrl.evaluation.rollout import rollout, uniform
 from urlrl.evaluation.zero_shot import draw_goals, goal_metrics
 from urlrl.types import Trajectory
@@ -26,12 +27,12 @@ def trajectory_of(position: np.ndarray, mask: np.ndarray | None = None) -> Traje
     ],
 )
 def test_coverage_counts_floor_cells(points, cells):
-    assert coverage(points) == cells
+    assert count_cells(points) == cells
 
 
 def test_truncation_towards_zero_would_count_differently():
     points = np.array([[-0.2, 0.3], [0.2, 0.3]])
-    assert len(np.unique(points.astype(int), axis=0)) != coverage(points)
+    assert len(np.unique(points.astype(int), axis=0)) != count_cells(points)
 
 
 def test_the_protocol_counts_the_start_and_every_step():
@@ -74,7 +75,7 @@ def test_random_ant_stays_near_the_corner_cells():
     trajectory = rollout(env, uniform(8), jax.random.key(0), 0, 20)
     env.close()
     assert trajectory.position.shape == (21, 4, 2) and trajectory.mask.all()
-    assert 1 <= coverage(visited(trajectory)) <= 6
+    assert 1 <= count_cells(visited(trajectory)) <= 6
     np.testing.assert_array_equal(trajectory.steps.obs[1:], trajectory.steps.next_obs[:-1])
     np.testing.assert_array_equal(trajectory.position[1:], trajectory.steps.next_obs[..., :2])
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlrl.data.replay import Replay, sample_slots, transition_fields
+from urlrl.data.replay import Replay, transition_fields
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.types import BatchSpec, EnvSpec
@@ -56,8 +56,60 @@ def test_samples_are_uniform_over_the_filled_part_and_keep_transitions_together(
 
 
 def test_the_last_slot_of_a_full_ring_is_used():
-    slots = sample_slots(jax.random.key(0), 10, 100, 8)
-    assert set(np.unique(slots)) == set(range(8))
+    replay = Replay(8, FIELDS)
+    replay.add(make_rows(0, 8))
+    assert set(np.unique(replay.sample(jax.random.key(0), 10, BatchSpec(size=100)).reward)) == set(range(8))
+
+
+def test_a_batch_takes_as_much_from_each_shard():
+    """Of six environments in three shards, the environments of one stand together in the batch."""
+    replay = Replay(24, FIELDS, lanes=6, shards=3)
+    replay.add(make_rows(0, 24))
+    replay.add(make_rows(24, 36))
+    index = replay.sample(jax.random.key(0), 50, BatchSpec(size=12)).reward.astype(int)
+    np.testing.assert_array_equal(index % 6 // 2, np.tile(np.repeat(range(3), 4), (50, 1)))
+    assert set(np.unique(index)) == set(range(12, 36))
+
+
+def episode_ahead(index: int, lanes: int, total: int) -> int:
+    """Transitions of the same episode after this one, by looking."""
+    left = 0
+    while index % 7 not in (3, 6) and index + lanes < total:
+        index, left = index + lanes, left + 1
+    return left
+
+
+@pytest.mark.parametrize(("lanes", "shards", "total"), [(1, 1, 17), (2, 1, 38), (4, 2, 20), (4, 4, 40), (6, 3, 66)])
+def test_goals_are_later_states_of_the_same_episode(lanes, shards, total):
+    """In a ring that is not full, full, and has come round several times."""
+    replay = Replay(24, FIELDS, lanes, shards)
+    for begin in range(0, total, lanes):
+        replay.add(make_rows(begin, begin + lanes))
+    spec = BatchSpec(size=60, goals=True, goal_gamma=0.6, goal_random=0.3, goal_current=0.2, futures=2)
+    batch = replay.sample(jax.random.key(1), 50, spec)
+    index, steps = batch.reward.astype(int), batch.goal_steps
+    left = np.vectorize(episode_ahead)(index, lanes, total)
+    ahead, now, anywhere = steps > 0, steps == 0, steps == -1
+    np.testing.assert_array_equal(batch.goal[now], batch.obs[now])
+    np.testing.assert_array_equal(batch.goal[ahead][:, 0], (index + (steps - 1) * lanes)[ahead] + 0.5)
+    assert (steps[ahead] <= left[ahead] + 1).all() and (steps[ahead] == left[ahead] + 1).any()
+    assert set(np.unique(batch.goal[anywhere][:, 0] - 0.5)) == set(range(total - len(replay), total))
+    assert abs(anywhere.mean() - 0.3) < 0.03 and abs(now.mean() - 0.2) < 0.03
+    # Geometric as far as the episode goes.
+    first = steps[ahead & (left > 0)] == 1
+    assert abs(first.mean() - 0.4) < 0.06
+    later = (batch.future[..., 0] - 0.5 - index[..., None]) / lanes
+    assert (later >= 0).all() and (later <= left[..., None]).all() and later.max() > 0
+
+
+def test_no_goal_lies_beyond_a_cut():
+    replay = Replay(24, FIELDS, lanes=2)
+    replay.add(make_rows(0, 10))
+    replay.cut()
+    replay.add(make_rows(10, 20))
+    batch = replay.sample(jax.random.key(0), 20, BatchSpec(size=50, goals=True, goal_gamma=1, goal_random=0))
+    crossed = (batch.reward < 10) & (batch.goal[..., 0] > 10)
+    assert not crossed.any() and (batch.goal[..., 0] > 10).any()
 
 
 @pytest.mark.parametrize("timeout_as_terminal", [False, True])

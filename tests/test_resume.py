@@ -288,7 +288,7 @@ def test_an_array_without_elements_is_not_taken_for_another(tmp_path, saved, wan
 
 
 def test_a_run_of_an_agent_without_skills_continues_exactly(tmp_path):
-    config = dataclasses.replace(TINY, agent=UniformConfig(), agent_name="uniform", updates=0, eval_every=0)
+    config = dataclasses.replace(TINY, agent=UniformConfig(), agent_name="uniform", steps_per_update=0, eval_every=0)
     whole = urlrl.pretrain(config, tmp_path / "whole", quiet=True)
     run = urlrl.pretrain(dataclasses.replace(config, steps=160), tmp_path / "run", quiet=True)
     urlrl.pretrain(config, run, quiet=True)

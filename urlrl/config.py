@@ -11,7 +11,7 @@ from tyro.conf import Suppress
 from urlrl.errors import UserError, check, check_choice, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
-RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data")
+RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 
@@ -29,14 +29,18 @@ class PretrainConfig(Generic[AgentConfig]):
     root_position: bool = False  # dmc: environments: put the root's position into the observation
     normalizer: Literal["preset", "fit", "off"] = "preset"  # published constants | from random actions | none
     num_envs: int = 8  # environments stepped together
+    stagger_resets: bool = False  # let the first episodes end one after another, so that resets never come all at once
     rollout_steps: int = 200  # steps of each environment between two learning phases
-    updates: int = 50  # gradient steps per learning phase
+    steps_per_update: float = 32.0  # environment steps for each gradient step, as METRA has it; 0 learns nothing
     min_replay: int = 10_000  # transitions before the first update
-    replay_capacity: int = 1_000_000  # transitions kept to learn from
+    replay_capacity: int = 1_000_000  # transitions kept to learn from, less what is no whole step of all environments
+    replay_shards: int = 1  # parts of the replay, each of some environments; a batch takes as much from each of them
+    precision: Literal["float32", "tf32"] = "float32"  # of the networks' products on a GPU; physics is always float32
     loop: Literal["host", "device"] = "host"  # where it runs: simulators on the host | all of it on the device
     steps: int = 500_000  # the run's length, rounded up to whole rollouts
     seed: int = 0  # of everything random in the run
     eval_every: int = 50_000  # steps between coverage evaluations; 0 is never
+    eval_env: str | None = None  # what these act in, as another simulator of the same body; None is `env`
     checkpoint_minutes: float = 2.0  # between checkpoints; 0 is after every learning phase
     snapshots: tuple[int, ...] = ()  # steps; the first checkpoint at or after each is kept for good
     keep_data: Literal["all", "window"] = "all"  # of the transitions on disk: all, or the last replay_capacity
@@ -44,24 +48,53 @@ class PretrainConfig(Generic[AgentConfig]):
     def __post_init__(self):
         for field in ("num_envs", "rollout_steps", "steps"):
             check(field, getattr(self, field), 1)
-        for field in ("updates", "min_replay", "eval_every", "checkpoint_minutes"):
-            check(field, getattr(self, field), 0)
-        for snapshot in self.snapshots:
-            check("snapshots", snapshot, 1)
-        check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
         check("seed", self.seed, 0, MAX_SEED)
         if self.episode_steps is not None:
             check("episode_steps", self.episode_steps, 1)
-        if self.num_envs * self.rollout_steps > self.replay_capacity:
+        for field in ("steps_per_update", "min_replay", "eval_every", "checkpoint_minutes"):
+            check(field, getattr(self, field), 0)
+        for snapshot in self.snapshots:
+            check("snapshots", snapshot, 1)
+        if self.steps_per_update and not self.updates:
+            raise UserError(
+                f"steps_per_update is {self.steps_per_update}: expected at most the {self.epoch_steps} steps "
+                "(num_envs * rollout_steps) that are made between two learning phases."
+            )
+        self._check_replay()
+
+    def _check_replay(self) -> None:
+        check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
+        check("replay_shards", self.replay_shards, 1)
+        if self.epoch_steps > self.replay_capacity:
             raise UserError(
                 f"replay_capacity is {self.replay_capacity}: expected at least one rollout, "
-                f"num_envs * rollout_steps = {self.num_envs * self.rollout_steps}."
+                f"num_envs * rollout_steps = {self.epoch_steps}."
             )
-        if self.min_replay > self.replay_capacity:
+        for what, number in (("num_envs", self.num_envs), ("the batch", self.agent.batch.size)):  # type: ignore[attr-defined]
+            if number % self.replay_shards:
+                raise UserError(
+                    f"replay_shards is {self.replay_shards}: expected a divisor of {what}, which is {number}."
+                )
+        if self.min_replay > self.ring_size:
             raise UserError(
-                f"min_replay is {self.min_replay}: expected at most replay_capacity = {self.replay_capacity}, "
-                "or learning would never begin."
+                f"min_replay is {self.min_replay}: expected at most {self.ring_size}, the whole steps of all "
+                f"environments in replay_capacity = {self.replay_capacity}, or learning would never begin."
             )
+
+    @property
+    def epoch_steps(self) -> int:
+        """Environment steps between two learning phases."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps of a learning phase: the whole number that comes nearest to `steps_per_update`."""
+        return round(self.epoch_steps / self.steps_per_update) if self.steps_per_update else 0
+
+    @property
+    def ring_size(self) -> int:
+        """`replay_capacity` in whole steps of all environments."""
+        return self.replay_capacity // self.num_envs * self.num_envs
 
 
 @dataclass(frozen=True)
@@ -75,6 +108,7 @@ class OfflineConfig(Generic[AgentConfig]):
     env: str = ""  # what evaluations act in; empty is the environment that the dataset names
     normalizer: Literal["fit", "off"] = "off"  # mean and standard deviation of the data's observations | none
     updates: int = 500  # gradient steps of one compiled call
+    precision: Literal["float32", "tf32"] = "float32"  # of matrix products on a GPU
     steps: int = 1_000_000  # the run's length, rounded up to whole calls
     seed: int = 0  # of everything random in the run
     eval_every: int = 0  # gradient steps between coverage evaluations; 0 is never
@@ -125,7 +159,13 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
     agent = from_json(agent_config, data.get("agent", {}), "config.agent")
-    return from_json(OfflineConfig if "data" in data else PretrainConfig, {**data, "agent": agent})
+    if "data" in data:
+        return from_json(OfflineConfig, {**data, "agent": agent})
+    if "updates" in data:  # Written by 0.1.0 until it knew steps_per_update.
+        data = dict(data)
+        updates = data.pop("updates")
+        data["steps_per_update"] = data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0
+    return from_json(PretrainConfig, {**data, "agent": agent})
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:

@@ -41,11 +41,11 @@ def _offline(agent: object, name: str, steps: int = 1_000_000, **options) -> Off
     return OfflineConfig(agent=agent, agent_name=name, steps=steps, **options)
 
 
-def _data(agent: object, name: str, env: str, steps: int, updates: int, **options) -> PretrainConfig:
+def _data(agent: object, name: str, env: str, steps: int, steps_per_update: float, **options) -> PretrainConfig:
     """Settings of a run that makes data: no evaluation, raw observations, transitions of whole episodes."""
     return PretrainConfig(
-        agent=agent, agent_name=name, env=env, steps=steps, updates=updates, rollout_steps=250, min_replay=4_000,
-        normalizer="off", eval_every=0, **options,
+        agent=agent, agent_name=name, env=env, steps=steps, steps_per_update=steps_per_update, rollout_steps=250,
+        min_replay=4_000, normalizer="off", eval_every=0, **options,
     )  # fmt: skip
 
 
@@ -96,36 +96,47 @@ _CONSERVATIVE = FBConfig(
 PRESETS: dict[str, dict[str, Preset]] = {
     "metra": {
         "half-cheetah-quick": Preset(
-            PretrainConfig(agent=_CHEETAH_QUICK, env="half_cheetah", updates=100, steps=600_000, eval_every=50_000),
+            PretrainConfig(
+                agent=_CHEETAH_QUICK, env="half_cheetah", steps_per_update=16, steps=600_000, eval_every=50_000
+            ),
             "tuned for two CPU cores, docs/results",
             "2 minutes on two CPU cores",
         ),
         "ant-quick": Preset(
             PretrainConfig(
-                agent=MetraConfig(width=256, lr=1e-3), env="ant", updates=50, steps=1_500_000, eval_every=100_000
+                agent=MetraConfig(width=256, lr=1e-3), env="ant", steps=1_500_000, eval_every=100_000
             ),
             "tuned for two CPU cores, docs/results",
             "6 to 11 minutes on two CPU cores",
         ),
         "ogbench-ant-quick": Preset(
             PretrainConfig(
-                agent=MetraConfig(width=256, lr=1e-3, phi_only=2), env="ogbench:ant", normalizer="fit", updates=50,
+                agent=MetraConfig(width=256, lr=1e-3, phi_only=2), env="ogbench:ant", normalizer="fit",
                 steps=1_500_000, eval_every=100_000,
             ),
             "for two CPU cores, docs/zero-shot.md",
             "14 to 23 minutes on one busy CPU core",
         ),
+        "mjx-ant": Preset(
+            PretrainConfig(
+                agent=_METRA_CODE, env="mjx:ant", num_envs=2048, stagger_resets=True, rollout_steps=25,
+                precision="tf32", steps=16_000_000, eval_every=1_600_000, eval_env="ant", checkpoint_minutes=5,
+                keep_data="window",
+            ),
+            _CODE + ", but for the number of environments",
+            "minutes on a GPU, docs/device.md",
+        ),
         "point-quick": Preset(
             PretrainConfig(
-                agent=MetraConfig(width=64, lr=1e-3), env="point", rollout_steps=50, updates=50, min_replay=1_000,
-                steps=40_000, eval_every=10_000,
+                agent=MetraConfig(width=64, lr=1e-3), env="point", rollout_steps=50, steps_per_update=8,
+                min_replay=1_000, steps=40_000, eval_every=10_000,
             ),
             "for tests and first steps",
             "seconds",
         ),
         "cheetah-collect-quick": Preset(
             replace(
-                _data(replace(_CHEETAH_QUICK, phi_only=1), "metra", "dmc:cheetah_run", 500_000, updates=150),
+                _data(replace(_CHEETAH_QUICK, phi_only=1), "metra", "dmc:cheetah_run", 500_000, 40 / 3),
                 normalizer="fit", root_position=True, min_replay=10_000, eval_every=100_000,
             ),
             _QUICK,
@@ -133,7 +144,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "half-cheetah-paper": Preset(
             PretrainConfig(
-                agent=replace(_METRA_CODE, z=SkillSpace("onehot", 16)), env="half_cheetah", updates=50,
+                agent=replace(_METRA_CODE, z=SkillSpace("onehot", 16)), env="half_cheetah",
                 steps=10_000_000, eval_every=400_000, checkpoint_minutes=5,
             ),
             _CODE,
@@ -141,7 +152,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "ant-paper": Preset(
             PretrainConfig(
-                agent=_METRA_CODE, env="ant", updates=50, steps=10_000_000, eval_every=400_000, checkpoint_minutes=5
+                agent=_METRA_CODE, env="ant", steps=10_000_000, eval_every=400_000, checkpoint_minutes=5
             ),
             _CODE,
             "4 hours on two CPU cores, estimated",
@@ -237,24 +248,24 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
     "rnd": {
         "urlb": Preset(
-            _data(RNDConfig(), "rnd", "dmc:walker_walk", 2_000_000, updates=1_000),
+            _data(RNDConfig(), "rnd", "dmc:walker_walk", 2_000_000, 2),
             "URLB (github.com/rll-research/url_benchmark), with one-step returns",
             _HOURS,
         ),
-        "walker-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:walker_walk", 1_000_000, updates=200), _QUICK, _MINUTES),
-        "cheetah-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:cheetah_run", 1_000_000, updates=200), _QUICK, _MINUTES),
+        "walker-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:walker_walk", 1_000_000, 10), _QUICK, _MINUTES),
+        "cheetah-quick": Preset(_data(_RND_QUICK, "rnd", "dmc:cheetah_run", 1_000_000, 10), _QUICK, _MINUTES),
     },
     "uniform": {
         "walker": Preset(
-            _data(UniformConfig(), "uniform", "dmc:walker_walk", 1_000_000, updates=0), _QUICK, "a minute"
+            _data(UniformConfig(), "uniform", "dmc:walker_walk", 1_000_000, steps_per_update=0), _QUICK, "a minute"
         ),
         "cheetah": Preset(
-            _data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, updates=0), _QUICK, "a minute"
+            _data(UniformConfig(), "uniform", "dmc:cheetah_run", 1_000_000, steps_per_update=0), _QUICK, "a minute"
         ),
         **{
             f"maze-{name}": Preset(
                 replace(
-                    _data(UniformConfig(), "uniform", env, steps, updates=0), num_envs=10, rollout_steps=200
+                    _data(UniformConfig(), "uniform", env, steps, steps_per_update=0), num_envs=10, rollout_steps=200
                 ),
                 source,
                 "seconds",

@@ -5,11 +5,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium", "dm_control")
+VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "mujoco-mjx", "gymnasium", "dm_control")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that numbers depend on, and the backend they run on."""
+    """Of Python and the packages that numbers depend on; and what they run on: JAX's backend, its devices and the flags
+    that it was given."""
     import jax
 
     found = {"python": sys.version.split()[0]}
@@ -18,7 +19,9 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "source"
-    return found | {"backend": jax.default_backend()}
+    devices = jax.devices()
+    flags = {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION") if name in os.environ}
+    return found | {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"} | flags
 
 
 def compilation_cache() -> Path:

@@ -183,6 +183,7 @@ class DeviceEnv:
     env_spec: EnvSpec
     reset: Callable[[jax.Array], DeviceState]  # key -> the start of an episode
     step: Callable[[DeviceState, Any], DeviceState]  # action (act,) in [-1, 1] -> what was reached, never a reset
+    goal_obs: Callable[[jax.Array, Any], Any] | None = None  # key, position (p,) -> obs of a reset moved there, (obs,)
 
 
 class Layer(NamedTuple):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.data.hindsight import geometric, goal_kinds
 from urlrl.data.replay import Rows
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
@@ -85,8 +86,7 @@ def draw(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -
     last = starts[episode + 1] - 1
     steps = jnp.minimum(geometric(ahead, shape, spec.goal_gamma), last - row)
     uniform = jax.random.randint(anywhere, shape, 0, starts[-1], jnp.int32)
-    u = jax.random.uniform(kind, shape)
-    is_random, is_current = u < spec.goal_random, u >= 1 - spec.goal_current
+    is_random, is_current = goal_kinds(kind, shape, spec)
     goal = jnp.where(is_random, uniform, jnp.where(is_current, row, row + steps))
     goal_steps = jnp.where(goal == row, 0, jnp.where(is_random, -1, steps))
     return Indices(row, goal, goal_steps)
@@ -126,16 +126,6 @@ def transitions(columns: Mapping[str, Array], row: Array) -> Transition:
         next_obs=columns["obs"][row + 1],
         z=np.zeros((*row.shape, 0), np.float32),
     )
-
-
-def geometric(key: jax.Array, shape: tuple[int, ...], gamma: float) -> jax.Array:
-    """k >= 1 with P(k) = (1 - gamma) gamma^(k - 1); int32, at most 2^30."""
-    if gamma == 0:
-        return jnp.ones(shape, jnp.int32)
-    if gamma == 1:
-        return jnp.full(shape, 2**30, jnp.int32)
-    u = jax.random.uniform(key, shape)  # in [0, 1)
-    return jnp.clip(jnp.ceil(jnp.log1p(-u) / jnp.log(gamma)), 1, 2**30).astype(jnp.int32)
 
 
 class Dataset:

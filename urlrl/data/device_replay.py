@@ -1,38 +1,65 @@
 """The replay on the device: the ring of `replay.py` as a pytree, added to and drawn from inside compiled programs."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
-from urlrl.data.replay import Fields, Rows, gather, sample_slots
-from urlrl.types import BatchSpec, Transition
+from urlrl.data.hindsight import steps_left
+from urlrl.data.replay import Fields, Rows, gather, pick
+from urlrl.types import Array, BatchSpec, Transition
 
 
-class DeviceReplay(NamedTuple):
-    """A ring of `capacity` transitions, in the slots that a `Replay` has them in. It counts no further than its
-    capacity, so no number of transitions is too many for an int32."""
+class DeviceReplay(struct.PyTreeNode):
+    """The transitions of a `Replay`, shard by shard: shard s has a ring of those of its environments, in order of time
+    and then of environment. It counts no further than its capacity, so no number of transitions is too many for an
+    int32."""
 
-    data: dict[str, jax.Array]  # (capacity, ...), by field
-    next: jax.Array  # (), int32: the slot of the next transition
-    filled: jax.Array  # (), int32: how many slots hold one
-
-    @property
-    def capacity(self) -> int:
-        return self.data["obs"].shape[0]
+    data: dict[str, jax.Array]  # (shards, size, ...), by field
+    next: jax.Array  # (), int32: the slot of the next transition, in each shard
+    filled: jax.Array  # (), int32: how many slots of each shard hold one
+    width: int = struct.field(pytree_node=False)  # environments of a shard
 
     def add(self, rows: dict[str, jax.Array]) -> "DeviceReplay":
-        """Append n <= capacity transitions, in order."""
-        n = rows["obs"].shape[0]
-        slots = (self.next + jnp.arange(n, dtype=jnp.int32)) % self.capacity
-        data = {name: column.at[slots].set(rows[name], unique_indices=True) for name, column in self.data.items()}
-        return DeviceReplay(data, (self.next + n) % self.capacity, jnp.minimum(self.filled + n, self.capacity))
+        """Append what all environments did in some steps, (steps, environments, ...)."""
+        shards, size = self.data["obs"].shape[:2]
+        n = len(rows["obs"]) * self.width
+        slots = (self.next + jnp.arange(n, dtype=jnp.int32)) % size
+        data = {
+            name: column.at[:, slots].set(by_shard(rows[name], shards), unique_indices=True)
+            for name, column in self.data.items()
+        }
+        return self.replace(data=data, next=(self.next + n) % size, filled=jnp.minimum(self.filled + n, size))
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """The batches that a `Replay` of the same rows draws by this key; zeros while there are no rows."""
-        return gather(self.data, sample_slots(key, num_batches, spec.size, self.filled), spec)
+        left = None
+        if spec.goals or spec.futures:
+            ended = self.data["terminated"] | self.data["truncated"]
+            left = steps_left(ended, self.width, self.next, self.filled)
+        shards = self.data["obs"].shape[0]
+        picks = pick(key, num_batches, spec, shards, self.width, self.filled, left)
+        # Each shard by its own slots alone: where shards lie on several devices, nothing moves between these.
+        return gather(lambda name, slots: jax.vmap(_take, (0, 1), 1)(self.data[name], slots), picks, spec)
+
+
+def _take(column: jax.Array, slots: jax.Array) -> jax.Array:
+    return column[slots]
+
+
+def by_shard(rows: Array, shards: int) -> Array:
+    """Steps of all environments, (steps, environments, ...), as shards have them: (shards, steps * width, ...)."""
+    steps, lanes, *shape = rows.shape
+    width = lanes // shards
+    return rows.reshape(steps, shards, width, *shape).swapaxes(0, 1).reshape(shards, steps * width, *shape)
+
+
+def in_order(rows: Array, width: int) -> Array:
+    """The reverse of `by_shard`, as a host's ring has it: (steps * environments, ...)."""
+    shards, n, *shape = rows.shape
+    return rows.reshape(shards, n // width, width, *shape).swapaxes(0, 1).reshape(shards * n, *shape)
 
 
 def device_fields(fields: Fields) -> Fields:
@@ -42,7 +69,13 @@ def device_fields(fields: Fields) -> Fields:
 
 
 def rings(
-    capacity: int, fields: Fields, total: int, rows: Sequence[Rows | None], put: Callable[[np.ndarray], jax.Array]
+    capacity: int,
+    fields: Fields,
+    lanes: int,
+    shards: int,
+    total: int,
+    rows: Sequence[Rows | None],
+    put: Callable[[np.ndarray], jax.Array],
 ) -> DeviceReplay:
     """Rings stacked over seeds, each of which has seen `total` transitions, of which its `rows` are the last, or none;
     slots that hold none are zeros. `put` brings an array (seeds, ...) to the device; one field at a time is held here.
@@ -50,9 +83,10 @@ def rings(
     data, count = {}, [0 if column is None else len(column["obs"]) for column in rows]
     for name, (shape, dtype) in device_fields(fields).items():
         stacked = np.zeros((len(rows), capacity, *shape), dtype)
-        for lane, mine in enumerate(rows):
+        for seed, mine in enumerate(rows):
             if mine is not None:
-                stacked[lane, np.arange(total - count[lane], total) % capacity] = mine[name]
-        data[name] = put(stacked)
-    full = np.full(len(rows), total % capacity, np.int32)
-    return DeviceReplay(data, put(full), put(np.array(count, np.int32)))
+                stacked[seed, np.arange(total - count[seed], total) % capacity] = mine[name]
+        steps = stacked.reshape(len(rows), capacity // lanes, lanes, *shape)
+        data[name] = put(np.stack([by_shard(ring, shards) for ring in steps]))
+    following = np.full(len(rows), total % capacity // shards, np.int32)
+    return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(shards), lanes // shards)

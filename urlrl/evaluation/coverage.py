@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from urlrl.cells import count_cells
 from urlrl.evaluation.rollout import follow, rollout, uniform
 from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, Trajectory
@@ -19,11 +20,6 @@ def visited(trajectory: Trajectory) -> np.ndarray:
     assert trajectory.position is not None
     start, later = trajectory.position[0], trajectory.position[1:]
     return np.concatenate([start, later[trajectory.mask]])
-
-
-def coverage(positions: np.ndarray) -> int:
-    """Distinct 1 m cells, floor(position), of positions (points, p)."""
-    return len(np.unique(np.floor(positions), axis=0))
 
 
 def skill_episodes(env: HostEnv, agent: Any, key: jax.Array, seed: int) -> Trajectory:
@@ -49,8 +45,8 @@ def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajecto
         "protocol": PROTOCOL,
         "episodes": EPISODES,
         "unit": "1 m cells",
-        "agent": coverage(points),
-        "random": coverage(visited(random)),
+        "agent": count_cells(points),
+        "random": count_cells(visited(random)),
         "min": points.min(axis=0).tolist(),
         "max": points.max(axis=0).tolist(),
     }

@@ -2,8 +2,12 @@
 
 An epoch is the host loop's: `rollout_steps` steps in each environment, then `updates` gradient steps, by the same keys.
 It is a pure function of a seed's `RunState`, mapped over the seeds of a device and over the devices that share them.
+
+Devices may also share out one seed's environments, its replay's shards and the batches that are drawn from them: XLA
+partitions the program by where these lie, and adds up gradients. What is computed does not depend on it.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,11 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import DeviceReplay
-from urlrl.training.loop import learn
+from urlrl.errors import UserError
+from urlrl.training.loop import first_clock, learn
 from urlrl.types import DeviceEnv, DeviceState, Transition
 
 
@@ -70,29 +75,35 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
     keys = jax.random.split(jax.random.fold_in(state.keys.epochs, epochs), 5)
     act_key, begin_key, seen_key, sample_key, update_key = keys
     seen = jax.tree.map(lambda x: x[0], replay.sample(seen_key, 1, agent.config.batch))
+    first = jnp.asarray(first_clock(config, env.env_spec), jnp.int32)
 
     def step(lanes: Lanes, t: jax.Array) -> tuple[Lanes, tuple[dict[str, jax.Array], jax.Array]]:
-        lanes = _begin_episodes(env, agent, lanes, state.keys.resets, jax.random.fold_in(begin_key, t), seen)
+        lanes = _begin_episodes(env, agent, lanes, first, state.keys.resets, jax.random.fold_in(begin_key, t), seen)
         return _step(env, agent, lanes, jax.random.fold_in(act_key, t))
 
     lanes, (rows, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
-    count = config.rollout_steps * config.num_envs
-    replay = replay.add({name: rows[name].reshape(count, *rows[name].shape[2:]) for name in replay.data})
+    replay = replay.add({name: rows[name] for name in replay.data})
     metrics, finite = {}, jnp.ones((), bool)
     if learning:
         batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)
-    made = Made(position.reshape(count, position.shape[-1]), metrics, finite)
+    made = Made(position.reshape(config.epoch_steps, position.shape[-1]), metrics, finite)
     return RunState(agent, lanes, epochs + 1, state.keys, replay), made
 
 
 def _begin_episodes(
-    env: DeviceEnv, agent: Any, lanes: Lanes, reset_key: jax.Array, begin_key: jax.Array, seen: Transition
+    env: DeviceEnv,
+    agent: Any,
+    lanes: Lanes,
+    first: jax.Array,
+    reset_key: jax.Array,
+    begin_key: jax.Array,
+    seen: Transition,
 ) -> Lanes:
-    """Fresh episodes, skills and clocks where the last one has ended."""
+    """Fresh episodes, skills and clocks where the last one has ended; the clocks of the first ones are at `first`."""
     ended, episode = lanes.ended, lanes.episode + lanes.ended
     states = jax.vmap(env.reset)(_reset_keys(reset_key, episode))
-    fresh = agent.begin(begin_key, ended.shape[0], seen), states, jnp.zeros_like(lanes.clock)
+    fresh = agent.begin(begin_key, ended.shape[0], seen), states, jnp.where(episode == 1, first, 0)
     carry, states, clock = jax.tree.map(
         lambda new, old: jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old),
         fresh,
@@ -123,15 +134,38 @@ def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:
 
 
 def over_seeds(env: DeviceEnv, config: PretrainConfig, learning: bool, mesh: Mesh) -> Any:
-    """`advance`, compiled: states stacked over seeds, split over the devices of `mesh`, in which nothing is exchanged.
-    The states it is given are used up."""
+    """`advance`, compiled: states stacked over seeds, laid out over the devices of `mesh` as `shardings` has them. The
+    states it is given are used up."""
     each = jax.vmap(partial(advance, env, config, learning))
-    seeds = PartitionSpec(*mesh.axis_names)
-    split = jax.shard_map(each, mesh=mesh, in_specs=(seeds,), out_specs=seeds, check_vma=False)
-    return jax.jit(split, donate_argnums=0)
+    seeds = PartitionSpec("seed")  # Nothing is exchanged between these; the rest of the mesh is XLA's.
+    split = jax.shard_map(each, mesh=mesh, in_specs=(seeds,), out_specs=seeds, axis_names={"seed"}, check_vma=False)
+    if mesh.size == mesh.shape["seed"]:
+        return jax.jit(split, donate_argnums=0)
+    layout = shardings(mesh, config)
+    return jax.jit(split, donate_argnums=0, in_shardings=(layout,), out_shardings=(layout, None))
 
 
-def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
-    """As many of the devices as divide the number of seeds."""
-    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
-    return Mesh(np.array(devices[:used]), ("seed",))
+def shardings(mesh: Mesh, config: PretrainConfig) -> Any:
+    """Where a `RunState` stacked over seeds lies, as a prefix of it."""
+    seed, both = NamedSharding(mesh, PartitionSpec("seed")), NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    replay = DeviceReplay(data=both, next=seed, filled=seed, width=config.num_envs // config.replay_shards)
+    return RunState(agent=seed, lanes=both, epochs=seed, keys=seed, replay=replay)
+
+
+def device_mesh(num_seeds: int, config: PretrainConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """Devices by seed, as many as divide the number of seeds; and, where the replay has shards, by environment.
+
+    Raises:
+        UserError: the devices that are left for a seed's environments do not divide its shards.
+    """
+    seeds = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    if config.replay_shards == 1:
+        return Mesh(np.array(devices[:seeds]), ("seed",))
+    seeds = math.gcd(num_seeds, len(devices))
+    lanes = len(devices) // seeds
+    if config.replay_shards % lanes:
+        raise UserError(
+            f"{len(devices)} devices are {lanes} for each of {seeds} seeds at a time, and replay_shards is "
+            f"{config.replay_shards}: expected a multiple of {lanes}, and a batch that it divides."
+        )
+    return Mesh(np.array(devices).reshape(seeds, lanes), ("seed", "lane"))

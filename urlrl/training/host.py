@@ -14,7 +14,7 @@ import numpy as np
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, transition_fields
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import example_transition, finite_metrics, learn, rollout_coverage
+from urlrl.training.loop import example_transition, finite_metrics, first_clock, learn, rollout_coverage
 from urlrl.types import HostEnv, Transition
 
 
@@ -35,7 +35,8 @@ class Host:
 
     def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
         self.config, self.agent, self.env = config, agent, env
-        self.replay = Replay(config.replay_capacity, transition_fields(env.env_spec, agent.config.z.dim))
+        fields = transition_fields(env.env_spec, agent.config.z.dim)
+        self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_shards)
         self.key = stream(config.seed, "epochs")
         self.epochs, self.updates = 0, 0
         self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
@@ -96,6 +97,7 @@ class Host:
         self.replay.restore(total, rows)
         if not self.env.env_spec.exact_resume:
             self.ended[:] = True
+            self.replay.cut()
 
     def _collect(self, act_key: jax.Array, begin_key: jax.Array, seen_key: jax.Array) -> tuple[Rows, np.ndarray]:
         """The next `rollout_steps` steps of every lane: rows in time order, lanes interleaved; positions (rows, p)."""
@@ -105,7 +107,10 @@ class Host:
         seen = self._seen(seen_key)
         for t in range(steps):
             if self.ended.any():
-                self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
+                options = {"reset_mask": self.ended}
+                if self.epochs == 0 and t == 0:
+                    options["clock"] = first_clock(self.config, self.env.env_spec)
+                self.obs, _ = self.env.reset(options=options)
                 self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), seen)
             action, self.carry = _act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.cells import count_cells
+from urlrl.config import PretrainConfig
 from urlrl.errors import TrainingDiverged
 from urlrl.types import EnvSpec, Transition
 
@@ -66,7 +68,14 @@ def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) 
 
 def rollout_coverage(positions: np.ndarray) -> dict[str, float]:
     """How many 1 m cells an epoch's positions (rows, p) are in; nothing where p is 0."""
-    return {"rollout/coverage": float(len(np.unique(np.floor(positions), axis=0)))} if positions.size else {}
+    return {"rollout/coverage": float(count_cells(positions))} if positions.size else {}
+
+
+def first_clock(config: PretrainConfig, spec: EnvSpec) -> np.ndarray:
+    """(num_envs,), int64: the control step at which each environment's first episode begins. Where resets are
+    staggered, evenly spread over an episode, so that the first ones are cut short one after another."""
+    spread = spec.episode_steps if config.stagger_resets and spec.episode_steps else 0
+    return np.arange(config.num_envs) * spread // config.num_envs
 
 
 def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:

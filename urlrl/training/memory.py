@@ -23,7 +23,8 @@ def check_memory(config: PretrainConfig, fields: Fields, capacity: int, agents: 
     """
     row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in device_fields(fields).values())
     batches = row * config.updates * config.agent.batch.size
-    agent = sum(leaf.nbytes for leaf in jax.tree.leaves(agents[0]))
+    copies = max(1, len(devices) // len(agents))  # of an agent, on the devices that share a seed's environments
+    agent = copies * sum(leaf.nbytes for leaf in jax.tree.leaves(agents[0]))
     needed, free = len(agents) * (row * capacity + batches + agent), available(devices)
     if free is not None and needed > free:
         raise UserError(

@@ -19,7 +19,6 @@ from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset, draw_rows, gather
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import stream
-from urlrl.training.device import seed_mesh
 from urlrl.training.loop import finite_metrics, learn
 from urlrl.types import Array, BatchSpec, Transition
 
@@ -95,7 +94,7 @@ class OfflineSeeds:
 
     def _place(self) -> None:
         """Each seed, as it is now, onto its device; the data onto every device."""
-        split = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
+        split = NamedSharding(self.mesh, PartitionSpec("seed"))
         agents = [jax.device_get(run.begun) for run in self.runs]
         self.agents = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), split), *agents)
         self.keys = jax.device_put(self.keys, split)
@@ -142,11 +141,17 @@ def over_seeds(config: OfflineConfig, mesh: Mesh) -> Any:
     """`advance`, compiled: agents and keys stacked over seeds, split over the devices of `mesh`, each of which holds
     all of the data. The agents it is given are used up."""
     each = jax.vmap(partial(advance, config), in_axes=(None, None, 0, 0))
-    seeds, all_of_it = PartitionSpec(*mesh.axis_names), PartitionSpec()
+    seeds, all_of_it = PartitionSpec("seed"), PartitionSpec()
     split = jax.shard_map(
         each, mesh=mesh, in_specs=(all_of_it, all_of_it, seeds, seeds), out_specs=seeds, check_vma=False
     )
     return jax.jit(split, donate_argnums=2)
+
+
+def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
+    """As many of the devices as divide the number of seeds."""
+    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    return Mesh(np.array(devices[:used]), ("seed",))
 
 
 @jax.jit

@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from urlrl.config import PretrainConfig
-from urlrl.data.device_replay import rings
+from urlrl.data.device_replay import in_order, rings
 from urlrl.data.replay import Rows, transition_fields
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
-from urlrl.training.device import Keys, RunState, first_lanes, over_seeds, seed_mesh
+from urlrl.training.device import Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
 from urlrl.training.loop import example_transition, finite_metrics, rollout_coverage
 from urlrl.types import DeviceEnv
 
@@ -27,11 +26,11 @@ class Seeds:
     def __init__(self, config: PretrainConfig, agents: dict[int, Any], env: DeviceEnv, devices: Sequence[jax.Device]):
         """`agents` by seed, of one config."""
         self.config, self.env = config, env
-        self.per_epoch = config.num_envs * config.rollout_steps
+        self.per_epoch = config.epoch_steps
         # A ring that never fills is as long as the run.
-        self.capacity = min(config.replay_capacity, -(-config.steps // self.per_epoch) * self.per_epoch)
+        self.capacity = min(config.ring_size, -(-config.steps // self.per_epoch) * self.per_epoch)
         self.fields = transition_fields(env.env_spec, config.agent.z.dim)
-        self.mesh = seed_mesh(len(agents), devices)
+        self.mesh = device_mesh(len(agents), config, devices)
         self.programs = {learning: over_seeds(env, config, learning, self.mesh) for learning in (False, True)}
         self.state: RunState | None = None  # stacked over seeds; None before the first epoch
         self.epochs, self.updates = 0, 0
@@ -73,16 +72,18 @@ class Seeds:
         return spent
 
     def _place(self) -> RunState:
-        """The runs as they are now, stacked, each seed on its device."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
-        put = partial(jax.device_put, device=sharding)
-        keys = jax.tree.map(lambda *leaves: put(jnp.stack(leaves)), *[run.keys for run in self.runs])
+        """The runs as they are now, stacked, each seed on its devices."""
+        layout = shardings(self.mesh, self.config)
+        keys = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[run.keys for run in self.runs])
         memories = [jax.device_get(run.memory) for run in self.runs]
-        memory = jax.tree.map(lambda *leaves: put(np.stack(leaves)), *memories)
-        replay = rings(self.capacity, self.fields, self.step, [run.rows for run in self.runs], put)
+        memory = jax.tree.map(lambda *leaves: np.stack(leaves), *memories)
+        shape = self.config.num_envs, self.config.replay_shards
+        put = partial(jax.device_put, device=layout.replay.data)
+        replay = rings(self.capacity, self.fields, *shape, self.step, [run.rows for run in self.runs], put)
         for run in self.runs:
             run.rows = None  # They are in the ring.
-        return RunState(memory["agent"], memory["loop"]["lanes"], memory["loop"]["epochs"], keys, replay)
+        state = RunState(memory["agent"], memory["loop"]["lanes"], memory["loop"]["epochs"], keys, replay)
+        return jax.device_put(state, layout)
 
 
 class SeedRun:
@@ -135,9 +136,11 @@ class SeedReplay:
         assert self.seeds.state is not None
         epochs = []
         for first in range(begin, end, self.seeds.per_epoch):
-            slots = np.arange(first, first + self.seeds.per_epoch) % self.capacity
+            shards = self.seeds.config.replay_shards
+            slots = np.arange(first, first + self.seeds.per_epoch, shards) % self.capacity // shards
             epochs.append(jax.device_get(_read(self.seeds.state.replay.data, self.lane, slots.astype(np.int32))))
-        rows = {name: np.concatenate([epoch[name] for epoch in epochs]) for name in self.fields}
+        width = self.seeds.state.replay.width
+        rows = {name: np.concatenate([in_order(epoch[name], width) for epoch in epochs]) for name in self.fields}
         return {name: rows[name].astype(dtype) for name, (_, dtype) in self.fields.items()}
 
 
@@ -148,4 +151,4 @@ def _pick(stacked: Any, lane: int) -> Any:
 
 @jax.jit
 def _read(data: dict[str, jax.Array], lane: int, slots: jax.Array) -> dict[str, jax.Array]:
-    return {name: column[lane, slots] for name, column in data.items()}
+    return {name: column[lane][:, slots] for name, column in data.items()}

@@ -31,7 +31,8 @@ from urlrl.verbs.meter import metered
 AUTO = "auto"
 EXPORTS = ("exorl", "minari")
 CHUNK = 65536  # rows that are labelled together
-OURS = ("dmc", "jaco", "maze", "gym", "ogbench")  # what stands before the colon of an environment that a file may name
+# What stands before the colon of an environment that a file may name.
+OURS = ("dmc", "jaco", "maze", "mjx", "gym", "ogbench")
 
 
 def open_source(path: Path | str, *, env: str | None = None, format: str = AUTO) -> Source:

@@ -1,7 +1,7 @@
 """Pretraining without reward."""
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.cells import count_cells
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
 from urlrl.data.dataset import Dataset
 from urlrl.data.replay import transition_fields
@@ -30,6 +31,7 @@ from urlrl.training.saver import Saver, restore
 from urlrl.types import EnvSpec, HostEnv
 from urlrl.verbs.runs import create_agent, make_run_env, run_spec
 
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
 
 
@@ -56,6 +58,7 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
     enable_compilation_cache()
     run = RunFolder(out)
     with ExitStack() as stack:
+        stack.enter_context(products(config))
         stack.enter_context(run.lock())
         progress = make_progress(quiet)
         stack.callback(progress.close)
@@ -75,9 +78,33 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         claim(saver, config, command, progress)
         measure = None
         if config.eval_every and config.env and run_spec(config).position:
-            measure = coverage_metric(config, stack.enter_context(closing(make_run_env(config, coverage.EPISODES))))
+            measure = coverage_metric(config, stack.enter_context(closing(make_eval_env(config))))
         drive(loop, saver, config, measure, progress)
     return run.path
+
+
+def products(config: RunConfig) -> AbstractContextManager:
+    """In it, networks multiply by the precision that the config asks for."""
+    return jax.default_matmul_precision(PRECISIONS[config.precision])
+
+
+def make_eval_env(config: RunConfig) -> HostEnv:
+    """What coverage is measured in during a run.
+
+    Raises:
+        UserError: its observations or actions are not those of the run's environment.
+    """
+    other = config.eval_env if isinstance(config, PretrainConfig) else None
+    if other is None:
+        return make_run_env(config, coverage.EPISODES)
+    env, spec = make_run_env(replace(config, env=other), coverage.EPISODES), run_spec(config)
+    found, expected = ((s.obs_dim, s.action_dim, s.position) for s in (env.env_spec, spec))
+    if found != expected:
+        raise UserError(
+            f"eval_env '{other}' has (observations, actions, position) {found}: expected {expected}, as '{config.env}' "
+            "has them."
+        )
+    return env
 
 
 def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progress) -> None:
@@ -163,11 +190,7 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
 
 
 def check_online(config: PretrainConfig, spec: EnvSpec) -> None:
-    """Raises UserError if the agent cannot learn from what it does there, or the normaliser cannot be had."""
-    if config.agent.batch.goals or config.agent.batch.futures:
-        raise UserError(
-            f"Agent '{config.agent_name}' learns from what lies ahead in recorded episodes: expected --data DIR."
-        )
+    """Raises UserError if the normaliser cannot be had."""
     if config.normalizer == "preset" and (spec.obs_mean is None or spec.obs_std is None):
         raise UserError(
             f"Environment '{config.env}' has no published normalisation constants: "
@@ -181,7 +204,7 @@ def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dic
 
     def measure(agent: Any, step: int) -> dict[str, float]:
         trajectory = coverage.skill_episodes(env, agent, jax.random.fold_in(key, step), resets)
-        return {"eval/coverage": float(coverage.coverage(coverage.visited(trajectory)))}
+        return {"eval/coverage": float(count_cells(coverage.visited(trajectory)))}
 
     return measure
 

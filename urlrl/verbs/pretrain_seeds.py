@@ -14,7 +14,6 @@ from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.data.dataset import Dataset
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.evaluation import coverage
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.memory import check_data_memory, check_memory
@@ -33,9 +32,11 @@ from urlrl.verbs.pretrain import (
     claim,
     coverage_metric,
     data_normalizer,
+    make_eval_env,
+    products,
     with_data,
 )
-from urlrl.verbs.runs import create_agent, make_run_env, run_spec
+from urlrl.verbs.runs import create_agent, run_spec
 
 
 def pretrain_seeds(
@@ -78,6 +79,7 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
     configs = {seed: replace(config, seed=seed) for seed in folders}
     runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
     with ExitStack() as stack:
+        stack.enter_context(products(config))
         for seed, run in runs.items():
             stack.enter_context(run.lock())
             run.check(configs[seed])
@@ -89,7 +91,7 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
             restore([saver for _, saver in live], progress)
         test_env = None
         if config.eval_every and config.env and run_spec(config).position:
-            test_env = stack.enter_context(closing(make_run_env(config, coverage.EPISODES)))
+            test_env = stack.enter_context(closing(make_eval_env(config)))
         members = []
         for loop, saver in live:
             claim(saver, loop.config, command, progress)
