@@ -43,7 +43,6 @@ class Sizes:
     rows: int = 1_000_000  # physics rows that are labelled
     device_envs: tuple[str, ...] = ("point", "maze:rooms")  # trained in on the device
     seeds: int = 4  # at once, there and on a dataset
-    seeds_updates: int = 20  # gradient steps per call on a dataset
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -53,7 +52,7 @@ class Sizes:
 
 QUICK = Sizes(
     num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0, offline_updates=1, offline_batch=256,
-    transitions=100_000, rows=20_000, device_envs=("point",), seeds=2, seeds_updates=1,
+    transitions=100_000, rows=20_000, device_envs=("point",), seeds=2,
     presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
 )  # fmt: skip
 
@@ -102,7 +101,7 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
             benchmark_device.table,
         ),
         "seeds": (
-            lambda: benchmark_seeds.measure(sizes.seeds, sizes.seeds_updates, sizes.repeats, sizes.seconds),
+            lambda: benchmark_seeds.measure(sizes.seeds, sizes.offline_updates, sizes.repeats, sizes.seconds),
             benchmark_seeds.table,
         ),
     }

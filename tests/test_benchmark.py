@@ -64,7 +64,7 @@ def test_device(benchmark, tmp_path):
 
 @pytest.mark.slow  # Nine programs are compiled.
 def test_seeds_on_a_dataset(benchmark, tmp_path):
-    rows = written(benchmark, tmp_path, "seeds", seeds=2, seeds_updates=1)
+    rows = written(benchmark, tmp_path, "seeds", seeds=2, offline_updates=1)
     assert [row["agent"] for row in rows] == ["fb", "fre, encoder", "fre, policy"]
     for row in rows:
         assert row["seeds"] == 2 and row["batch"] == 256 and row["sequential_over_together"]["repeats"] == 2
