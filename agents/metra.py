@@ -20,7 +20,7 @@ Differences between the paper and its released code; presets named `*-paper` fol
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ class Metra(struct.PyTreeNode):
         reduce = REDUCTIONS[self.config.constraint_reduction]
 
         def loss(params):
-            dphi = self.phi(batch.next_obs, params=params) - self.phi(batch.obs, params=params)
+            dphi = self._dphi(batch, params)
             q = reduce(dphi**2, axis=-1)
             c = jnp.minimum(self.config.slack, 1 - q)
             objective = jnp.sum(dphi * direction, axis=-1) + jax.lax.stop_gradient(self.dual.value) * c
@@ -166,8 +166,12 @@ class Metra(struct.PyTreeNode):
 
     def _reward(self, batch: Transition) -> jax.Array:
         """r of normalised observations, (B,)."""
-        dphi = self.phi(batch.next_obs) - self.phi(batch.obs)
-        return jnp.sum(dphi * self.config.z.direction(batch.z), axis=-1)
+        return jnp.sum(self._dphi(batch) * self.config.z.direction(batch.z), axis=-1)
+
+    def _dphi(self, batch: Transition, params: Any = None) -> jax.Array:
+        """phi(s') - phi(s) of normalised observations, (B, d), in one pass: a GPU waits less for two times the rows."""
+        after, before = self.phi(jnp.stack([batch.next_obs, batch.obs]), params=params)
+        return after - before
 
     def _latent_step(self, batch: Transition) -> jax.Array:
         """dphi of raw observations, (B, d)."""

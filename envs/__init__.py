@@ -123,3 +123,12 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
 
     names = ["point", "maze:<layout>[_fixed][_mass][_cells]", *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
+
+
+def twin_of(name: str) -> str | None:
+    """The environment with these observations and dynamics in C MuJoCo, of one in another simulator (`EnvSpec.twin`)."""
+    if not name.startswith("mjx:"):
+        return None
+    from urlrl.envs import mjx_dmc
+
+    return mjx_dmc.twin(name) if name in mjx_dmc.TASKS else name.removeprefix("mjx:")

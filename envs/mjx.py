@@ -1,8 +1,8 @@
 """`mjx:ant` and `mjx:half_cheetah`: `ant` and `half_cheetah` on the device, thousands at a time, by MuJoCo's own JAX
 implementation in single precision; envs/mjx_dmc.py has those of dm_control.
 
-Everything but the random numbers of a reset is that of envs/locomotion.py. A test compares one control step with C's;
-after some seconds of contact the trajectories part, as those of any two roundings do.
+Everything but the random numbers of a reset is that of envs/locomotion.py. A test compares one control step with C
+MuJoCo's; after some seconds of contact the trajectories part, as those of any two roundings do.
 """
 
 from dataclasses import replace

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from urlrl.envs import make_env
+from urlrl.envs import make_env, twin_of
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE
 from urlrl.errors import UserError, unknown
@@ -379,9 +379,14 @@ def find_task(name: str) -> Task:
     return task
 
 
+def runs_on(task: Task, env_id: str) -> bool:
+    """Whether an agent that knows this environment, or its twin, sees in the task what it knows."""
+    return env_id in task.runs_on or twin_of(env_id) in task.runs_on
+
+
 def check_runs_on(task: Task, env_id: str) -> None:
     """Refuse a task whose environment shows other observations than the one that an agent knows."""
-    if env_id not in task.runs_on:
+    if not runs_on(task, env_id):
         raise UserError(
             f"Task '{task.name}' is for agents pretrained on {' or '.join(task.runs_on)}: this one knows '{env_id}'."
         )

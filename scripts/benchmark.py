@@ -18,6 +18,7 @@ import benchmark_env
 import benchmark_learner
 import benchmark_offline
 import benchmark_run
+import benchmark_seeds
 import tyro
 from benchmark_common import machine
 from rich.console import Console
@@ -27,7 +28,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "data", "environment", "learner", "offline", "device"]
+Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Sizes:
     transitions: int = 5_000_000  # of the dataset that is sampled
     rows: int = 1_000_000  # physics rows that are labelled
     device_envs: tuple[str, ...] = ("point", "maze:rooms")  # trained in on the device
-    seeds: int = 4  # at once, there
+    seeds: int = 4  # at once, there and on a dataset
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -62,7 +63,7 @@ class Options:
 
     out: Path = Path("runs/bench.json")  # the result
     quick: bool = False  # small sizes, under a minute: shows that it works, not how fast
-    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline", "device")  # what to measure
+    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline", "device", "seeds")  # what to measure
 
 
 def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
@@ -98,6 +99,10 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
         "device": (
             lambda: benchmark_device.measure(sizes.device_envs, sizes.seeds, sizes.repeats, sizes.seconds),
             benchmark_device.table,
+        ),
+        "seeds": (
+            lambda: benchmark_seeds.measure(sizes.seeds, sizes.offline_updates, sizes.repeats, sizes.seconds),
+            benchmark_seeds.table,
         ),
     }
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -62,6 +62,15 @@ def test_device(benchmark, tmp_path):
     assert row["together"]["median"] > 0 and row["sequential_over_together"]["repeats"] == 2
 
 
+@pytest.mark.slow  # Nine programs are compiled.
+def test_seeds_on_a_dataset(benchmark, tmp_path):
+    rows = written(benchmark, tmp_path, "seeds", seeds=2, offline_updates=1)
+    assert [row["agent"] for row in rows] == ["fb", "fre, encoder", "fre, policy"]
+    for row in rows:
+        assert row["seeds"] == 2 and row["batch"] == 256 and row["sequential_over_together"]["repeats"] == 2
+        assert min(row[name]["median"] for name in ("host", "one", "together")) > 0
+
+
 def test_data(benchmark, tmp_path):
     result = written(benchmark, tmp_path, "data", transitions=3_000, rows=2_000)
     sampling = result["sampling"]

@@ -92,8 +92,7 @@ def _pretrain(argv: list[str]) -> None:
     from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
     kind = OfflineConfig if from_data else PretrainConfig
     default = preset(agent, preset_name) if preset_name else kind(agent=agent_config(), agent_name=agent)
-    offline = isinstance(default, OfflineConfig)
-    if "--data" in given and not offline:
+    if "--data" in given and not isinstance(default, OfflineConfig):
         raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
     options_class = type(default)[agent_config]  # type: ignore[index]
     if not asks_for_help(options):
@@ -112,11 +111,10 @@ def _pretrain(argv: list[str]) -> None:
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
         )
     if seeds is not None:
-        if offline:
-            raise UserError(f"Agent '{agent}' learns from a dataset here, one seed at a time: expected --seed N.")
         if "--seed" in given:
             raise UserError("Options '--seed' and '--seeds' exclude each other: expected one of them.")
-        config = dataclasses.replace(config, loop="device")
+        if isinstance(config, PretrainConfig):
+            config = dataclasses.replace(config, loop="device")
     where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
     name = f"{agent.replace(':', '.')}-{where}"
     folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
@@ -137,17 +135,17 @@ def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, comm
     from urlrl.verbs.pretrain import pretrain
     from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
+    first, made = folder, str(folder)
     try:
         if seeds is not None:
-            first = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0]
-            print(f"Done. Next: urlrl evaluate {first}; urlrl report {folder}/seed-*")
-            return
-        pretrain(config, folder, quiet=quiet, command=command)
+            first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
+        else:
+            pretrain(config, folder, quiet=quiet, command=command)
     except MemoryError as error:
         detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
         raise UserError(f"{detail}; try a smaller replay_capacity.") from error
-    suite = _suite_option(folder) if isinstance(config, OfflineConfig) else ""
-    print(f"Done. Next: urlrl evaluate {folder}{suite}; urlrl report {folder}")
+    suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
+    print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
 
 
 def _suite_option(folder: Path) -> str:

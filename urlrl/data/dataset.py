@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from urlrl.data.hindsight import geometric, goal_kinds
 from urlrl.data.replay import Rows
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
-from urlrl.types import BatchSpec, Transition
+from urlrl.types import Array, BatchSpec, Transition
 
 FORMAT = "urlrl-dataset-1"
 MAX_ROWS = 2**31 - 1  # rows are drawn as int32
@@ -101,6 +101,33 @@ def draw_future(key: jax.Array, row: jax.Array, starts: jax.Array, spec: BatchSp
     return row[..., None] + jnp.minimum(steps, (last - row)[..., None])
 
 
+def draw_rows(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -> tuple[Indices, jax.Array | None]:
+    """`draw`, and the rows of later states where `spec.futures` asks for them."""
+    drawn = draw(key, starts, num_batches, spec)
+    later = draw_future(jax.random.fold_in(key, 1), drawn.row, starts, spec) if spec.futures else None
+    return drawn, later
+
+
+def gather(columns: Mapping[str, Array], drawn: Indices, later: Array | None, spec: BatchSpec) -> Transition:
+    """The batches of what `draw_rows` drew. Columns and rows are both on the host, or both on the device."""
+    batch, obs = transitions(columns, drawn.row), columns["obs"]
+    if later is not None:
+        batch = batch._replace(future=obs[later])
+    return batch._replace(goal=obs[drawn.goal], goal_steps=drawn.goal_steps) if spec.goals else batch
+
+
+def transitions(columns: Mapping[str, Array], row: Array) -> Transition:
+    """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
+    return Transition(
+        obs=columns["obs"][row],
+        action=columns["action"][row],
+        reward=columns["reward"][row],
+        discount=1.0 - columns["terminated"][row].astype(np.float32),
+        next_obs=columns["obs"][row + 1],
+        z=np.zeros((*row.shape, 0), np.float32),
+    )
+
+
 class Dataset:
     """An open dataset. Columns are mapped, not loaded: what is sampled is what is read."""
 
@@ -140,24 +167,12 @@ class Dataset:
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` uniform batches, stacked: every field is (num_batches, spec.size, ...)."""
-        drawn = jax.tree.map(np.asarray, draw(key, self._starts, num_batches, spec))
-        batch, obs = self.at(drawn.row), self.columns["obs"]
-        if spec.futures:
-            ahead = draw_future(jax.random.fold_in(key, 1), jnp.asarray(drawn.row), self._starts, spec)
-            batch = batch._replace(future=obs[np.asarray(ahead)])
-        return batch._replace(goal=obs[drawn.goal], goal_steps=drawn.goal_steps) if spec.goals else batch
+        drawn, later = jax.tree.map(np.asarray, draw_rows(key, self._starts, num_batches, spec))
+        return gather(self.columns, drawn, later, spec)
 
     def at(self, row: np.ndarray) -> Transition:
         """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
-        column = self.columns
-        return Transition(
-            obs=column["obs"][row],
-            action=column["action"][row],
-            reward=column["reward"][row],
-            discount=1.0 - column["terminated"][row].astype(np.float32),
-            next_obs=column["obs"][row + 1],
-            z=np.zeros((*row.shape, 0), np.float32),
-        )
+        return transitions(self.columns, row)
 
     def transition_rows(self, index: np.ndarray) -> np.ndarray:
         """Where the transitions of these indices in [0, len(self)) begin."""

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from urlrl.config import PretrainConfig
+from urlrl.config import OfflineConfig, PretrainConfig
 from urlrl.data.device_replay import device_fields
 from urlrl.data.replay import Fields
 from urlrl.errors import UserError
@@ -31,6 +31,26 @@ def check_memory(config: PretrainConfig, fields: Fields, capacity: int, agents: 
             f"{len(agents)} seeds need at least {needed / MIB:,.0f} MiB ({row * capacity / MIB:,.0f} MiB of replay, "
             f"{batches / MIB:,.0f} of batches and {agent / MIB:,.0f} of agent each): expected at most the "
             f"{free / MIB:,.0f} MiB that are free; try a smaller replay_capacity or fewer seeds."
+        )
+
+
+def check_data_memory(
+    config: OfflineConfig, data: int, batches: int, agents: Sequence[Any], devices: Sequence[Any]
+) -> None:
+    """Refuse what cannot fit: `data` bytes of the dataset on each of `devices`, and for each seed an agent and the
+    `batches` bytes of an epoch.
+
+    Raises:
+        UserError: it gives the numbers.
+    """
+    agent = sum(leaf.nbytes for leaf in jax.tree.leaves(agents[0]))
+    needed, free = len(devices) * data + len(agents) * (batches + agent), available(devices)
+    if free is not None and needed > free:
+        raise UserError(
+            f"{len(agents)} seeds on {config.data} need at least {needed / MIB:,.0f} MiB ({data / MIB:,.0f} MiB of "
+            f"data on each device, {batches / MIB:,.0f} of batches and {agent / MIB:,.0f} of agent each): expected at "
+            f"most the {free / MIB:,.0f} MiB that are free; try smaller updates, fewer seeds, or --seed N, which "
+            f"leaves the data on the disk."
         )
 
 

@@ -2,27 +2,45 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from urlrl.config import PretrainConfig
+from urlrl.config import RunConfig
 from urlrl.errors import TrainingDiverged
 from urlrl.files import write_atomically
 from urlrl.training.driver import Interrupted, Speed, stop_requested
 from urlrl.training.log import MetricsLog, Progress
+from urlrl.training.loop import Clocked, Memory
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver
-from urlrl.training.seeds import SeedRun, Seeds
 
 Measure = Callable[[Any, int], dict[str, float]]
 FROZEN = "diverged.json"  # in the folder of a run whose numbers were not finite: where that was
 
 
+class Lane(Memory, Protocol):
+    """One of the runs. All that it asks of the device goes through what advances them."""
+
+    config: Any  # of this seed
+    lane: int  # its place among the outcomes of an epoch
+
+    @property
+    def agent(self) -> Any: ...
+
+
+class Lanes(Clocked, Protocol):
+    """Runs in progress, in step with each other. `step` and `updates` are those of each."""
+
+    @property
+    def runs(self) -> Sequence[Lane]: ...
+    def epoch(self) -> list[dict[str, float] | TrainingDiverged]: ...  # by lane
+
+
 class Member:
     """One of the runs, with its record."""
 
-    def __init__(self, run: SeedRun, saver: Saver, measure: Measure | None):
+    def __init__(self, run: Lane, saver: Saver, measure: Measure | None):
         self.run, self.saver, self.measure = run, saver, measure
         self.log = MetricsLog(saver.run.path, saver.saved_step)
 
@@ -39,7 +57,7 @@ def is_frozen(run: RunFolder) -> bool:
     return (run.path / FROZEN).exists()
 
 
-def drive_together(seeds: Seeds, members: Sequence[Member], config: PretrainConfig, progress: Progress) -> None:
+def drive_together(seeds: Lanes, members: Sequence[Member], config: RunConfig, progress: Progress) -> None:
     """Run `seeds`, whose runs may have been restored, to `config.steps`. One that produces non-finite numbers is left
     as its last checkpoint has it, the others go on.
 
@@ -50,9 +68,10 @@ def drive_together(seeds: Seeds, members: Sequence[Member], config: PretrainConf
     speed, live = Speed(seeds, config), list(members)
     try:
         with stop_requested() as stop:
-            if live and live[0].saver.saved_step < 0 and config.eval_every:
+            if live and live[0].saver.saved_step < 0:
                 for member in live:
-                    member.log.write(0, member.evaluate())
+                    if member.measure:
+                        member.log.write(0, member.measure(member.run.agent, 0))
             while live and seeds.step < config.steps:
                 live = _epoch(seeds, live, config, speed, progress)
                 if stop or any(member.saver.due() for member in live):
@@ -67,7 +86,7 @@ def drive_together(seeds: Seeds, members: Sequence[Member], config: PretrainConf
             member.log.close()
 
 
-def _epoch(seeds: Seeds, live: list[Member], config: PretrainConfig, speed: Speed, progress: Progress) -> list[Member]:
+def _epoch(seeds: Lanes, live: list[Member], config: RunConfig, speed: Speed, progress: Progress) -> list[Member]:
     """One epoch, logged; returns the members that are still finite."""
     before, outcomes, made = seeds.step, seeds.epoch(), []
     for member in live:

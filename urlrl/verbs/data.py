@@ -21,7 +21,7 @@ from urlrl.data.recorded import read_run
 from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import ENVS, make_env
-from urlrl.envs.tasks import TASKS, Moment, Task, find_task
+from urlrl.envs.tasks import TASKS, Moment, Task, find_task, runs_on
 from urlrl.errors import UserError, check, check_choice
 from urlrl.files import write_atomically
 from urlrl.training.run import RunFolder
@@ -154,7 +154,7 @@ def _check_simulated(source: Source, sample: dict[str, np.ndarray]) -> Iterator[
         else:
             yield checks.check_observations(sample, beside)
         rewards = {} if beside is None or beside.reward is None else {f"'{name}'": beside.reward}
-        tasks = [task for task in (make() for make in TASKS.values()) if task.reward and name in task.runs_on]
+        tasks = [task for task in (make() for make in TASKS.values()) if task.reward and runs_on(task, name)]
         rewards |= {task.name: task.reward for task in tasks if task.reward}
         expected = bool(beside and beside.reward) or any(task.env == name for task in tasks)
         yield checks.check_rewards(sample, rewards, expected)
@@ -208,7 +208,7 @@ def check_task(dataset: Dataset, task: Task) -> None:
         UserError: the dataset is of another environment or has no physics, or the task is more than a reward of it.
     """
     about = dataset.info
-    if about.env not in task.runs_on:
+    if not runs_on(task, about.env):
         raise UserError(
             f"Task '{task.name}' is of {' or '.join(task.runs_on)}: {dataset.folder} is of "
             f"{repr(about.env) if about.env else 'no known environment'}."

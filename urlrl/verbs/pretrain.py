@@ -52,9 +52,9 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         Interrupted: a signal stopped the run; it was saved and can be continued.
     """
     if isinstance(config, PretrainConfig) and config.loop == "device":
-        from urlrl.verbs.pretrain_seeds import train_on_device
+        from urlrl.verbs.pretrain_seeds import train_together
 
-        return train_on_device(config, {config.seed: Path(out)}, quiet=quiet, command=command)[0]
+        return train_together(config, {config.seed: Path(out)}, quiet=quiet, command=command)[0]
     enable_compilation_cache()
     run = RunFolder(out)
     with ExitStack() as stack:
@@ -154,15 +154,27 @@ def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
 
 def _offline(config: OfflineConfig, dataset: Dataset, run: RunFolder, progress: Progress) -> tuple[Offline, NoRecord]:
     """A run on a dataset, where it begins."""
+    announce_data(config, dataset, f"seed {config.seed}, in {run.path}", progress)
+    agent = create_agent(config, run_spec(config))
+    if not run.checkpoints.steps():
+        agent = agent.replace(normalizer=data_normalizer(config, dataset))
+    return Offline(config, agent, dataset), NoRecord()
+
+
+def announce_data(config: OfflineConfig, dataset: Dataset, what: str, progress: Progress) -> None:
+    """What runs on a dataset are about to do. `what` names the seeds and folders."""
     progress.say(
         f"Pretraining {config.agent_name} on {config.data} ({len(dataset):,} transitions of {config.env or 'no'} "
-        f"environment), seed {config.seed}, {config.steps:,} updates, in {run.path}."
+        f"environment), {config.steps:,} updates, {what}."
     )
-    agent = create_agent(config, run_spec(config))
-    if config.normalizer == "fit" and not run.checkpoints.steps():
-        mean, std = dataset.moments()
-        agent = agent.replace(normalizer=Normalizer(mean=jnp.float32(mean), std=jnp.float32(std)))
-    return Offline(config, agent, dataset), NoRecord()
+
+
+def data_normalizer(config: OfflineConfig, dataset: Dataset) -> Normalizer:
+    """The frozen observation statistics that the config asks for."""
+    if config.normalizer == "off":
+        return Normalizer.identity(dataset.info.obs_dim)
+    mean, std = dataset.moments()
+    return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
 
 
 def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:

@@ -1,44 +1,52 @@
-"""Pretraining on the device: environment, replay and agent in one compiled program, many seeds at once."""
+"""Pretraining of many seeds at once on the device: in one compiled program agent, environment and replay, or agent and
+dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
-from urlrl.config import PretrainConfig
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
+from urlrl.data.dataset import Dataset
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import Progress, make_progress
-from urlrl.training.memory import check_memory
-from urlrl.training.recorder import Recorder
+from urlrl.training.memory import check_data_memory, check_memory
+from urlrl.training.offline_seeds import OfflineSeeds
+from urlrl.training.recorder import NoRecord, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, common_steps, restore
 from urlrl.training.seeds import Seeds
-from urlrl.training.together import Member, drive_together, is_frozen
+from urlrl.training.together import Lanes, Member, drive_together, is_frozen
 from urlrl.types import DeviceEnv
 from urlrl.verbs.pretrain import (
     announce,
+    announce_data,
     begin_agent,
     check_online,
     claim,
     coverage_metric,
+    data_normalizer,
     make_eval_env,
     products,
+    with_data,
 )
-from urlrl.verbs.runs import run_spec
+from urlrl.verbs.runs import create_agent, run_spec
 
 
 def pretrain_seeds(
-    config: PretrainConfig, seeds: Sequence[int], out: Path | str, *, quiet: bool = False, command: str | None = None
+    config: RunConfig, seeds: Sequence[int], out: Path | str, *, quiet: bool = False, command: str | None = None
 ) -> list[Path]:
     """Pretrain one agent per seed, all at once on the device, into the folders `out/seed-<n>`; continues runs of the
     same config that are there.
 
     Args:
-        config: as for `pretrain`; its seed and loop are not looked at.
+        config: as for `pretrain`; its seed, and the loop of a `PretrainConfig`, are not looked at.
         seeds: distinct ones.
         quiet, command: as for `pretrain`.
 
@@ -53,18 +61,21 @@ def pretrain_seeds(
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UserError(f"seeds are {', '.join(map(str, seeds))}: expected each once, at least one.")
     folders = {seed: Path(out) / f"seed-{seed}" for seed in seeds}
-    return train_on_device(config, folders, quiet=quiet, command=command)
+    return train_together(config, folders, quiet=quiet, command=command)
 
 
-def train_on_device(
-    config: PretrainConfig, folders: dict[int, Path], *, quiet: bool, command: str | None
-) -> list[Path]:
+def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, command: str | None) -> list[Path]:
     """A run for each seed into its folder; see `pretrain_seeds`."""
     enable_compilation_cache()
-    spec = run_spec(config)
-    env = make_device_env(config.env, episode_steps=config.episode_steps)
-    check_online(config, spec)
-    config = replace(config, loop="device")
+    begin: Callable[..., tuple[Lanes, list[Saver]]]
+    if isinstance(config, OfflineConfig):
+        dataset = Dataset(config.data)
+        config, begin = with_data(config, dataset), partial(_begin_offline, dataset)
+    else:
+        spec = run_spec(config)  # Of a name that there is not, this tells the nearest.
+        env = make_device_env(config.env, episode_steps=config.episode_steps)
+        check_online(config, spec)
+        config, begin = replace(config, loop="device"), partial(_begin_online, env)
     configs = {seed: replace(config, seed=seed) for seed in folders}
     runs = {seed: RunFolder(folder) for seed, folder in folders.items()}
     with ExitStack() as stack:
@@ -74,13 +85,12 @@ def train_on_device(
             run.check(configs[seed])
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        seeds = _begin(configs, env, runs, progress)
-        live = [(loop, Saver(run, loop.config, loop, Recorder(run, loop.config, loop)))
-                for loop, run in zip(seeds.runs, runs.values()) if not is_frozen(run)]  # fmt: skip
+        seeds, savers = begin(configs, runs, progress)
+        live = [pair for pair in zip(seeds.runs, savers) if not is_frozen(pair[1].run)]
         if live:
             restore([saver for _, saver in live], progress)
         test_env = None
-        if config.eval_every and spec.position:
+        if config.eval_every and config.env and run_spec(config).position:
             test_env = stack.enter_context(closing(make_eval_env(config)))
         members = []
         for loop, saver in live:
@@ -92,20 +102,54 @@ def train_on_device(
     return list(folders.values())
 
 
-def _begin(configs: dict[int, PretrainConfig], env: DeviceEnv, runs: dict[int, RunFolder], progress: Progress) -> Seeds:
+def _begin_online(
+    env: DeviceEnv, configs: dict[int, PretrainConfig], runs: dict[int, RunFolder], progress: Progress
+) -> tuple[Lanes, list[Saver]]:
     """The runs where they begin. Raises UserError if they need more memory than there is."""
-    spec, numbers, config = env.env_spec, ", ".join(map(str, runs)), next(iter(configs.values()))
-    places = ", ".join(str(run.path) for run in runs.values())
-    announce(config, spec, f"seed{'s' * (len(runs) > 1)} {numbers}, in {places}", progress)
-    fresh = not common_steps([run for run in runs.values() if not is_frozen(run)])
+    spec, config = env.env_spec, next(iter(configs.values()))
+    announce(config, spec, _which(runs), progress)
+    fresh = _are_fresh(runs)
     agents = {seed: begin_agent(configs[seed], spec, fresh, progress) for seed in runs}
     seeds = Seeds(config, agents, env, jax.devices())
-    used = seeds.mesh.devices.ravel().tolist()
-    if len(used) < len(jax.devices()):
-        count = len(jax.devices())
-        progress.note(f"{len(used)} of {count} devices are used: the most that share {len(runs)} seeds evenly.")
+    used = _devices(seeds.mesh, len(runs), progress)
     check_memory(config, seeds.fields, seeds.capacity, list(agents.values()), used)
-    return seeds
+    pairs = zip(runs.values(), seeds.runs)
+    return seeds, [Saver(run, loop.config, loop, Recorder(run, loop.config, loop)) for run, loop in pairs]
+
+
+def _begin_offline(
+    dataset: Dataset, configs: dict[int, OfflineConfig], runs: dict[int, RunFolder], progress: Progress
+) -> tuple[Lanes, list[Saver]]:
+    """As `_begin_online`, on a dataset."""
+    config = next(iter(configs.values()))
+    announce_data(config, dataset, _which(runs), progress)
+    spec = run_spec(config)
+    agents = {seed: create_agent(configs[seed], spec) for seed in runs}
+    if _are_fresh(runs):
+        normalizer = data_normalizer(config, dataset)  # One pass over the data for all seeds.
+        agents = {seed: agent.replace(normalizer=normalizer) for seed, agent in agents.items()}
+    seeds = OfflineSeeds(config, agents, dataset, jax.devices())
+    used = _devices(seeds.mesh, len(runs), progress)
+    check_data_memory(config, *seeds.sizes(), list(agents.values()), used)
+    return seeds, [Saver(run, loop.config, loop, NoRecord()) for run, loop in zip(runs.values(), seeds.runs)]
+
+
+def _which(runs: dict[int, RunFolder]) -> str:
+    places = ", ".join(str(run.path) for run in runs.values())
+    return f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}, in {places}"
+
+
+def _are_fresh(runs: dict[int, RunFolder]) -> bool:
+    """No checkpoint will be restored."""
+    return not common_steps([run for run in runs.values() if not is_frozen(run)])
+
+
+def _devices(mesh: Mesh, num_seeds: int, progress: Progress) -> list[jax.Device]:
+    """Those that are used; says so if some are not."""
+    used, count = mesh.devices.ravel().tolist(), len(jax.devices())
+    if len(used) < count:
+        progress.note(f"{len(used)} of {count} devices are used: the most that share {num_seeds} seeds evenly.")
+    return used
 
 
 def _report_frozen(runs: dict[int, RunFolder]) -> None:

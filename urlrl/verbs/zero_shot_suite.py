@@ -23,6 +23,7 @@ from urlrl.envs.tasks import (
     check_runs_on,
     find_task,
     make_task_env,
+    runs_on,
 )
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
@@ -46,7 +47,7 @@ PLAN = 3  # recursions of planning where the agent's config has none, as in HILP
 
 def suite_on(env: str) -> str | None:
     """A protocol whose tasks run on this environment, if there is one."""
-    return next((name for name, suite in SUITES.items() if env in find_task(suite.tasks[0]).runs_on), None)
+    return next((name for name, suite in SUITES.items() if runs_on(find_task(suite.tasks[0]), env)), None)
 
 
 def evaluate_suite(

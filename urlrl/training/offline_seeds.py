@@ -1,0 +1,159 @@
+"""Loop (b) for runs that differ in their seed: one compiled, donated call per epoch for all of them.
+
+The dataset's columns lie on each device once, and every seed gathers its own batches from them there. An epoch is that
+of `Offline`, by the same keys; seeds are split over the devices, between which nothing is exchanged.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from urlrl.config import OfflineConfig
+from urlrl.data.dataset import Dataset, draw_rows, gather
+from urlrl.errors import TrainingDiverged
+from urlrl.streams import stream
+from urlrl.training.loop import finite_metrics, learn
+from urlrl.types import Array, BatchSpec, Transition
+
+
+class Data(NamedTuple):
+    """What batches are drawn of."""
+
+    columns: Mapping[str, Array]  # (rows, ...) each: those that a transition is made of
+    starts: jax.Array  # (episodes + 1,), int32: the first rows of the episodes, and the number of rows
+
+    def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
+        """The batches of `Dataset.sample`, drawn and gathered in a compiled program."""
+        return gather(self.columns, *draw_rows(key, self.starts, num_batches, spec), spec)
+
+
+class OfflineSeeds:
+    """Runs on a dataset in progress. `epoch()` advances all of them; `runs` are their memories, one by one."""
+
+    def __init__(self, config: OfflineConfig, agents: dict[int, Any], dataset: Dataset, devices: Sequence[jax.Device]):
+        """`agents` by seed, of one config."""
+        self.config = config
+        columns = {name: dataset.columns[name] for name in ("obs", "action", "reward", "terminated")}
+        self.data = Data(columns, jnp.int32(dataset.starts))  # mapped, until the first epoch
+        self.mesh = seed_mesh(len(agents), devices)
+        self.program = over_seeds(config, self.mesh)
+        self.agents: Any = None  # stacked over seeds; None before the first epoch
+        self.keys = jnp.stack([stream(seed, "epochs") for seed in agents])
+        self.epochs, self.updates = 0, 0
+        self.seconds = {"device": 0.0, "host": 0.0}  # spent since the last `timing()`
+        self.runs = [OfflineRun(self, lane, seed, agent) for lane, (seed, agent) in enumerate(agents.items())]
+
+    @property
+    def step(self) -> int:
+        """Gradient steps of each seed so far."""
+        return self.epochs * self.config.updates
+
+    def epoch(self) -> list[dict[str, float] | TrainingDiverged]:
+        """Draw and learn; by seed its metrics, or why they are not finite."""
+        start = time.perf_counter()
+        if self.agents is None:
+            self._place()
+        placed = time.perf_counter()
+        self.agents, metrics, finite = self.program(self.data, np.int32(self.epochs), self.agents, self.keys)
+        metrics, finite = jax.device_get((metrics, finite))
+        self.epochs += 1
+        self.updates += self.config.updates
+        done = time.perf_counter()
+        outcomes: list[dict[str, float] | TrainingDiverged] = []
+        for lane in range(len(self.runs)):
+            own = {name: values[lane] for name, values in metrics.items()}
+            try:
+                outcomes.append(finite_metrics(own, finite[lane], self.step))
+            except TrainingDiverged as error:
+                outcomes.append(error)
+        self.seconds["device"] += done - placed
+        self.seconds["host"] += placed - start + time.perf_counter() - done
+        return outcomes
+
+    def timing(self) -> dict[str, float]:
+        """Seconds spent in compiled epochs, and on the rest, since the last call."""
+        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return spent
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the data, and of the batches that one seed draws in an epoch."""
+        sample = partial(Data.sample, num_batches=self.config.updates, spec=self.config.agent.batch)
+        batches = jax.eval_shape(sample, self.data, jax.random.key(0))
+        data, drawn = (
+            sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+            for tree in (self.data, batches)
+        )
+        return data, drawn
+
+    def _place(self) -> None:
+        """Each seed, as it is now, onto its device; the data onto every device."""
+        split = NamedSharding(self.mesh, PartitionSpec("seed"))
+        agents = [jax.device_get(run.begun) for run in self.runs]
+        self.agents = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), split), *agents)
+        self.keys = jax.device_put(self.keys, split)
+        self.data = jax.device_put(self.data, NamedSharding(self.mesh, PartitionSpec()))
+
+
+class OfflineRun:
+    """One of the runs, as a `Loop` has a memory: a checkpoint of it is one of `Offline`."""
+
+    def __init__(self, seeds: OfflineSeeds, lane: int, seed: int, agent: Any):
+        self.seeds, self.lane = seeds, lane
+        self.config = replace(seeds.config, seed=seed)
+        self.begun = agent  # where this process found it
+
+    @property
+    def step(self) -> int:
+        return self.seeds.step
+
+    @property
+    def agent(self) -> Any:
+        stacked = self.seeds.agents
+        return self.begun if stacked is None else jax.device_get(_pick(stacked, self.lane))
+
+    def state(self) -> dict[str, Any]:
+        """All that continues the run, in two parts: the agent, and the loop."""
+        return {"agent": self.agent, "loop": {"epochs": np.int64(self.seeds.epochs)}}
+
+    def restore(self, state: dict[str, Any], step: int, rows: None) -> None:
+        """Continue from `state()`; the other runs must be brought to the same step."""
+        del step, rows
+        self.begun, self.seeds.epochs = state["agent"], int(state["loop"]["epochs"])
+
+
+def advance(
+    config: OfflineConfig, data: Data, epochs: jax.Array, agent: Any, key: jax.Array
+) -> tuple[Any, dict[str, jax.Array], jax.Array]:
+    """One epoch of one seed, which is number `epochs`: as `learn` returns it."""
+    keys = jax.random.split(jax.random.fold_in(key, epochs))
+    sample_key, update_key = keys
+    return learn(agent, data.sample(sample_key, config.updates, agent.config.batch), update_key)
+
+
+def over_seeds(config: OfflineConfig, mesh: Mesh) -> Any:
+    """`advance`, compiled: agents and keys stacked over seeds, split over the devices of `mesh`, each of which holds
+    all of the data. The agents it is given are used up."""
+    each = jax.vmap(partial(advance, config), in_axes=(None, None, 0, 0))
+    seeds, all_of_it = PartitionSpec("seed"), PartitionSpec()
+    split = jax.shard_map(
+        each, mesh=mesh, in_specs=(all_of_it, all_of_it, seeds, seeds), out_specs=seeds, check_vma=False
+    )
+    return jax.jit(split, donate_argnums=2)
+
+
+def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
+    """As many of the devices as divide the number of seeds."""
+    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    return Mesh(np.array(devices[:used]), ("seed",))
+
+
+@jax.jit
+def _pick(stacked: Any, lane: int) -> Any:
+    return jax.tree.map(lambda x: x[lane], stacked)
