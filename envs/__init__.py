@@ -126,7 +126,7 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
 
 
 def twin_of(name: str) -> str | None:
-    """The environment with these observations and dynamics in C MuJoCo, of one in another simulator (`EnvSpec.twin`)."""
+    """The environment with these observations and dynamics in C MuJoCo, of one in another simulator: `EnvSpec.twin`."""
     if not name.startswith("mjx:"):
         return None
     from urlrl.envs import mjx_dmc

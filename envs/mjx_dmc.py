@@ -30,7 +30,7 @@ import numpy as np
 from urlrl.envs.mjx_physics import Physics, Sim, exact
 from urlrl.envs.urlb import cheetah_reward, quadruped_reward, tolerance, walker_reward
 from urlrl.errors import UserError
-from urlrl.types import DeviceEnv, DeviceState
+from urlrl.types import Array, DeviceEnv, DeviceState
 
 NUM_STARTS = 512
 
@@ -94,7 +94,7 @@ def _humanoid_obs(body: "Body", seen: Seen) -> list[jax.Array]:
 _HUMANOID = {"stand": 0.0, "walk": 1.0, "run": 10.0}  # m/s from which the reward is 1
 
 
-def humanoid_reward(move: str, data: Any, model: mujoco.MjModel, action: jax.Array) -> jax.Array:
+def humanoid_reward(move: str, data: Any, model: mujoco.MjModel, action: jax.Array) -> Array:
     """(1,): upright with its head at 1.4 m, times how fast its centre of mass moves, times how little it acts."""
     standing = tolerance(data.xpos[model.body("head").id, 2][None], 1.4, np.inf, 0.35)
     upright = tolerance(data.xmat[model.body("torso").id, 2, 2][None], 0.9, np.inf, 1.9, 0, "linear")
@@ -112,7 +112,7 @@ class Domain(NamedTuple):
     tasks: tuple[str, ...]
     hosts: tuple[str, ...]  # those that are dm_control's; the first has the dynamics of the others
     observe: Callable[["Body", Seen], list[jax.Array]]
-    reward: Callable[[str, "Body", Any, jax.Array], jax.Array]  # task, body, MJX's data, action -> (1,)
+    reward: Callable[[str, "Body", Any, jax.Array], Array]  # task, body, MJX's data, action -> (1,)
     iterations: int  # of the solver: enough for 200 states of erratic policies
     deepest: int | None = None  # contacts that are kept, of each dimension; None: all
     meets_itself: bool = True

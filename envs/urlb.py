@@ -34,14 +34,15 @@ class Pose(Protocol):
 
 
 def tolerance(
-    x: np.ndarray,
+    x: Any,
     lower: float,
     upper: float,
     margin: float,
     value_at_margin: float = 0.1,
     kind: Literal["gaussian", "linear", "quadratic"] = "gaussian",
-) -> np.ndarray:
-    """dm_control's building block of rewards: 1 where lower <= x <= upper, less the further outside.
+) -> Any:
+    """dm_control's building block of rewards: 1 where lower <= x <= upper, less the further outside. Of arrays of NumPy
+    or of JAX, as are the rewards that are made of it.
 
     With d the distance to the bounds in units of `margin` and v the `value_at_margin`, the value outside is v^(d^2)
     (gaussian), 1 - (1 - v) d (linear) or 1 - (1 - v) d^2 (quadratic), never below 0; with margin 0 it is 0.
@@ -77,17 +78,17 @@ def maze_reward(position: np.ndarray, action: np.ndarray, target: tuple[float, f
     return near * (4 + control) / 5
 
 
-def _ramp(x: np.ndarray, full: float) -> np.ndarray:
+def _ramp(x: Any, full: float) -> Any:
     """From 0 at x = 0 to 1 at `full`, which may be negative."""
     return _library(x).clip(x / full, 0, 1)
 
 
-def _forward(speed: float) -> Callable[[Pose], np.ndarray]:
+def _forward(speed: float) -> Callable[[Pose], Any]:
     """A factor that is 1 from `speed` m/s on."""
     return lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], speed) + 1) / 6
 
 
-_WALKER: dict[str, Callable[[Pose], np.ndarray]] = {  # factors of the reward beside the posture
+_WALKER: dict[str, Callable[[Pose], Any]] = {  # factors of the reward beside the posture
     "stand": lambda pose: np.ones(1),
     "walk": _forward(1.0),
     "run": _forward(8.0),
@@ -97,13 +98,13 @@ _WALKER: dict[str, Callable[[Pose], np.ndarray]] = {  # factors of the reward be
 }
 
 
-def walker_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+def walker_reward(move: str, pose: Pose, torso: int) -> Any:
     """(n,): a posture, 3/4 height of the torso and 1/4 upright, times how well it moves."""
     standing = tolerance(pose.position(torso)[:, 2], 1.2, np.inf, 0.6)
     return (3 * standing + _upright(pose, torso)) / 4 * _WALKER[move](pose)
 
 
-_QUADRUPED: dict[str, Callable[[Pose, int], np.ndarray]] = {
+_QUADRUPED: dict[str, Callable[[Pose, int], Any]] = {
     "stand": lambda pose, torso: np.ones(1),
     "walk": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 0.5, 1),  # m/s
     "run": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 5.0, 1),
@@ -111,7 +112,7 @@ _QUADRUPED: dict[str, Callable[[Pose, int], np.ndarray]] = {
 }
 
 
-def quadruped_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+def quadruped_reward(move: str, pose: Pose, torso: int) -> Any:
     """(n,): upright, times how well it moves forward by its own frame, or how high it is."""
     return _upright(pose, torso) * _QUADRUPED[move](pose, torso)
 
@@ -119,13 +120,13 @@ def quadruped_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
 _CHEETAH = {"run": 10.0, "run_backward": -10.0, "walk": 2.0, "walk_backward": -2.0}  # m/s from which the reward is 1
 
 
-def cheetah_reward(move: str, pose: Pose, torso: int) -> np.ndarray:
+def cheetah_reward(move: str, pose: Pose, torso: int) -> Any:
     """(n,): how fast it moves, in any posture."""
     del torso
     return _ramp(pose.com_velocity()[:, 0], _CHEETAH[move])
 
 
-def _upright(pose: Pose, torso: int) -> np.ndarray:
+def _upright(pose: Pose, torso: int) -> Any:
     return (1 + pose.orientation(torso)[:, 2, 2]) / 2
 
 
@@ -231,7 +232,7 @@ class _Domain(NamedTuple):
 
     hosts: tuple[str, ...]  # the suite's tasks with its dynamics; the first acts the others out
     option_steps: int  # control steps that a controller holds a skill
-    reward: Callable[[str, Pose, int], np.ndarray]
+    reward: Callable[[str, Pose, int], Any]
 
 
 _SUITE = {

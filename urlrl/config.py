@@ -26,7 +26,7 @@ class PretrainConfig(Generic[AgentConfig]):
     agent_name: Suppress[str] = "metra"  # a key of AGENTS or module:Class
     env: str = "half_cheetah"  # a name that make_env knows
     episode_steps: int | None = None  # time limit; None is the environment's own
-    root_position: bool = False  # dmc: environments: put the root's position into the observation
+    root_position: bool = False  # dmc: and dm_control's bodies of mjx: put the root's position into the observation
     normalizer: Literal["preset", "fit", "off"] = "preset"  # published constants | from random actions | none
     num_envs: int = 8  # environments stepped together
     stagger_resets: bool = False  # let the first episodes end one after another, so that resets never come all at once

@@ -73,7 +73,7 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
         config, begin = with_data(config, dataset), partial(_begin_offline, dataset)
     else:
         spec = run_spec(config)  # Of a name that there is not, this tells the nearest.
-        env = make_device_env(config.env, episode_steps=config.episode_steps)
+        env = make_device_env(config.env, episode_steps=config.episode_steps, root_position=config.root_position)
         check_online(config, spec)
         config, begin = replace(config, loop="device"), partial(_begin_online, env)
     configs = {seed: replace(config, seed=seed) for seed in folders}
