@@ -49,7 +49,9 @@ def device_env(name: str, episode_steps: int | None = None, root_position: bool 
         qpos_key, qvel_key = jax.random.split(key)
         qpos = model.qpos0 + jax.random.uniform(qpos_key, (model.nq,), minval=-0.1, maxval=0.1)
         qvel = 0.1 * jax.random.normal(qvel_key, (model.nv,))
-        return seen(Sim(qpos, qvel, jnp.zeros(0), jnp.zeros(model.nv)), jnp.zeros((), jnp.float32))
+        return seen(
+            Sim(qpos, qvel, jnp.zeros(0, jnp.float32), jnp.zeros(model.nv, jnp.float32)), jnp.zeros((), jnp.float32)
+        )
 
     def step(state: DeviceState, action: jax.Array) -> DeviceState:
         action = jnp.clip(action, -1, 1)

@@ -325,6 +325,8 @@ def test_what_ends_by_the_clock_is_truncated_and_a_goal_does_not_end_an_episode(
 def test_agents_that_know_other_observations_are_refused():
     check_runs_on(HURDLE, "half_cheetah")
     check_runs_on(HURDLE, "half_cheetah_hurdle")
+    check_runs_on(HURDLE, "mjx:half_cheetah")  # Its twin is.
+    check_runs_on(find_task("walker_run"), "mjx:walker_flip")
     with pytest.raises(UserError, match="'ant_multi_goal' is for agents pretrained on ant: this one knows 'point'"):
         check_runs_on(ANT, "point")
     with pytest.raises(UserError, match="on half_cheetah or half_cheetah_hurdle: this one knows 'ant'"):
