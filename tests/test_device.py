@@ -151,6 +151,30 @@ def test_an_agent_that_wants_goals_learns_on_either_side(tmp_path):
     assert_close(*agents)
 
 
+def test_coverage_can_be_measured_elsewhere(tmp_path):
+    """In another simulator of the same body, say; what is learned stays the same."""
+    config = replace(SHORT, seed=1, eval_env="maze:rooms_fixed")
+    run = urlrl.pretrain(replace(config, steps=160, eval_env=None), tmp_path / "run", quiet=True)
+    urlrl.pretrain(config, run, quiet=True)
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "eval/coverage" in row]
+    plain = urlrl.pretrain(replace(SHORT, seed=1), tmp_path / "plain", quiet=True)
+    other = [row for row in read_metrics(plain / "metrics.jsonl") if "eval/coverage" in row]
+    assert [row["step"] for row in rows] == [row["step"] for row in other] == [0, 160, 320]
+    same = [row["eval/coverage"] == twin["eval/coverage"] for row, twin in zip(rows, other)]
+    assert same == [True, True, False]
+    assert_same(*({"arrays": final_state(each)["arrays"]} for each in (run, plain)))
+    with pytest.raises(
+        UserError, match=r"eval_env 'half_cheetah' has .*\(18, 6, \('x',\)\): expected \(2, 2, .*'point'"
+    ):
+        urlrl.pretrain(replace(config, eval_env="half_cheetah"), tmp_path / "x", quiet=True)
+
+
+def test_a_run_says_what_it_ran_on(three):
+    manifest = json.loads((three[0] / "config.json").read_text())
+    assert manifest["config"]["precision"] == "float32"
+    assert manifest["versions"]["backend"] == "cpu" and manifest["versions"]["devices"].endswith("x cpu")
+
+
 def test_a_mapped_seed_is_the_seed_alone(host_run, three):
     assert_close_runs(host_run, three[1])
 

@@ -134,6 +134,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
             "for tests and first steps",
             "seconds",
         ),
+        "maze-quick": Preset(
+            PretrainConfig(
+                agent=MetraConfig(width=64, lr=1e-3), env="maze:pinwheel_fixed", normalizer="fit", num_envs=64,
+                stagger_resets=True, rollout_steps=25, steps_per_update=8, min_replay=5_000, steps=50_000,
+                eval_every=10_000, loop="device",
+            ),
+            "for first steps on the device, docs/device.md",
+            "a minute on one CPU core",
+        ),
         "cheetah-collect-quick": Preset(
             replace(
                 _data(replace(_CHEETAH_QUICK, phi_only=1), "metra", "dmc:cheetah_run", 500_000, 40 / 3),
