@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -340,6 +341,15 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"2 seeds need at least 1\d\d MiB \(72 MiB of replay, .* the 100 MiB that are"):
         pretrain_seeds(big, [0, 1], tmp_path, quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_free_memory_is_what_the_devices_say():
+    def device(**stats):
+        return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+    assert memory.available([device(bytes_limit=100, bytes_in_use=30), device(bytes_limit=100)]) == 140
+    assert memory.available([device(bytes_limit=100), device()]) is None
+    assert memory.available(jax.devices()[:1]) > 2**20
 
 
 def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):

@@ -121,7 +121,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             PretrainConfig(
                 agent=_METRA_CODE, env="mjx:ant", num_envs=4096, stagger_resets=True, rollout_steps=12,
                 precision="tf32", steps=16_000_000, eval_every=1_600_000, eval_env="ant", checkpoint_minutes=5,
-                keep_data="window",
+                keep_data="window", loop="device",
             ),
             _CODE + ", but for the number of environments",
             "7 minutes on an H200, docs/device.md",
