@@ -159,12 +159,9 @@ class FRE(struct.PyTreeNode):
         names = [jax.eval_shape(phase, self, batch, key)[1] for phase in phases]
         nothing = {name: jnp.zeros(x.shape, x.dtype) for metrics in names for name, x in metrics.items()}
 
-        # As numbers: mapped over seeds, a choice gives both phases the key, and checks would say that it is used twice.
-        bits, kind = jax.random.key_data(key), jax.random.key_impl(key)
-
         def filled(phase):
             def run(agent):
-                stepped, metrics = phase(agent, batch, jax.random.wrap_key_data(bits, impl=kind))
+                stepped, metrics = phase(agent, batch, key)
                 return stepped, nothing | metrics
 
             return run

@@ -32,6 +32,7 @@ ACCELERATION = 0.5  # m/s per axis that the velocity of a mass changes in one co
 MARGIN = 0.01  # m that a leg keeps from the face of a wall: rounding must not put the point into it
 GOAL_RADIUS = 1.0  # m, as long as a step: who comes at full speed can stay. It does not reach through walls of 1 m
 
+# In the four arms of `pinwheel` a random walk does not come far, and skills have four ways to be different.
 # '#' is a wall, S the start of the `_fixed` environments, 1 to 5 the goals of the tasks.
 _DRAWINGS = {
     "8x8": """
@@ -78,6 +79,28 @@ _DRAWINGS = {
         .##.#.#.....
         S.#...##1#.2
     """,
+    "pinwheel": """
+        ........4#..........
+        .#########.####5###.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########1
+        .#########.#########
+        ..........S.........
+        ##########.########.
+        3#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        .#########.########.
+        ...........#2.......
+    """,
     "large": """
         3...#......#2......4
         .##.#.####.#.#####.#
@@ -97,7 +120,7 @@ _DRAWINGS = {
         S..#####.####.#....#
     """,
 }
-_EPISODE_STEPS = {"8x8": 50, "rooms": 50, "rings": 50, "medium": 100, "large": 200}
+_EPISODE_STEPS = {"8x8": 50, "rooms": 50, "rings": 50, "pinwheel": 60, "medium": 100, "large": 200}
 
 
 class Level(NamedTuple):

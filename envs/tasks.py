@@ -314,7 +314,7 @@ def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
 # The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
 MAZES = tuple(
     f"{name}{mass}{cells}"
-    for name in ("8x8", "rooms", "rings", "medium", "large")
+    for name in ("8x8", "rooms", "rings", "pinwheel", "medium", "large")
     for mass in ("", "_mass")
     for cells in ("", "_cells")
 )

@@ -194,7 +194,7 @@ MISTAKES = {
     "pretrain --seed 4294967296": "seed is 4294967296: expected a number of at least 0 and at most 4294967295.",
     "pretrain --seed 99999999999999999999": "seed is 99999999999999999999: expected a number",
     "pretrain --checkpoint-minutes nan": "checkpoint_minutes is nan: expected a number of at least 0.",
-    "pretrain --min-replay 20000 --replay-capacity 10000": "min_replay is 20000: expected at most replay_capacity",
+    "pretrain --min-replay 20000 --replay-capacity 10000": "min_replay is 20000: expected at most 10000, ",
     "pretrain --replay-capacity 10000000000000": "expected a number of at least 1 and at most 2147483647.",
     "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",
     "pretrain --env half_cheeta": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",

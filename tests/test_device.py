@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +150,30 @@ def test_an_agent_that_wants_goals_learns_on_either_side(tmp_path):
     runs = [urlrl.pretrain(replace(config, loop=loop), tmp_path / loop, quiet=True) for loop in ("host", "device")]
     agents = [{k: v for k, v in saved_arrays(run).items() if k.startswith("agent")} for run in runs]
     assert_close(*agents)
+
+
+def test_coverage_can_be_measured_elsewhere(tmp_path):
+    """In another simulator of the same body, say; what is learned stays the same."""
+    config = replace(SHORT, seed=1, eval_env="maze:rooms_fixed")
+    run = urlrl.pretrain(replace(config, steps=160, eval_env=None), tmp_path / "run", quiet=True)
+    urlrl.pretrain(config, run, quiet=True)
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "eval/coverage" in row]
+    plain = urlrl.pretrain(replace(SHORT, seed=1), tmp_path / "plain", quiet=True)
+    other = [row for row in read_metrics(plain / "metrics.jsonl") if "eval/coverage" in row]
+    assert [row["step"] for row in rows] == [row["step"] for row in other] == [0, 160, 320]
+    same = [row["eval/coverage"] == twin["eval/coverage"] for row, twin in zip(rows, other)]
+    assert same == [True, True, False]
+    assert_same(*({"arrays": final_state(each)["arrays"]} for each in (run, plain)))
+    with pytest.raises(
+        UserError, match=r"eval_env 'half_cheetah' has .*\(18, 6, \('x',\)\): expected \(2, 2, .*'point'"
+    ):
+        urlrl.pretrain(replace(config, eval_env="half_cheetah"), tmp_path / "x", quiet=True)
+
+
+def test_a_run_says_what_it_ran_on(three):
+    manifest = json.loads((three[0] / "config.json").read_text())
+    assert manifest["config"]["precision"] == "float32"
+    assert manifest["versions"]["backend"] == "cpu" and manifest["versions"]["devices"].endswith("x cpu")
 
 
 def test_a_mapped_seed_is_the_seed_alone(host_run, three):
@@ -316,6 +341,15 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"2 seeds need at least 1\d\d MiB \(72 MiB of replay, .* the 100 MiB that are"):
         pretrain_seeds(big, [0, 1], tmp_path, quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_free_memory_is_what_the_devices_say():
+    def device(**stats):
+        return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+    assert memory.available([device(bytes_limit=100, bytes_in_use=30), device(bytes_limit=100)]) == 140
+    assert memory.available([device(bytes_limit=100), device()]) is None
+    assert memory.available(jax.devices()[:1]) > 2**20
 
 
 def test_eight_seeds_are_eight_runs_and_one_report(tmp_path, capsys):

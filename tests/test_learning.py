@@ -13,6 +13,7 @@ from urlrl.evaluation.rollout import follow, rollout
 from urlrl.evaluation.zero_shot import reach_goals
 from urlrl.types import DemoPrompt
 from urlrl.verbs.collect import collect
+from urlrl.verbs.pretrain_seeds import pretrain_seeds
 from urlrl.verbs.zero_shot_suite import evaluate_suite
 
 
@@ -40,6 +41,15 @@ def test_metra_follows_a_demonstration(point_agent):
     trajectory = rollout(make_env("point", 1), follow(point_agent, z, 0.0), jax.random.key(0), 0, 30)
     moved = trajectory.position[-1, 0] - trajectory.position[0, 0]
     assert np.dot(moved / np.linalg.norm(moved), np.array([-1, 1]) / np.sqrt(2)) > 0.95
+
+
+@pytest.mark.slow
+def test_skills_span_a_maze_whose_arms_random_walks_do_not_see(tmp_path):
+    """Three of the four arms of `pinwheel` at least, each 25 m long, in 50,000 steps on the device: under a minute."""
+    runs = pretrain_seeds(dataclasses.replace(urlrl.preset("metra", "maze-quick"), eval_every=0), [0, 1], tmp_path)
+    scores = [urlrl.evaluate(run)["coverage"] for run in runs]
+    assert all(score["agent"] > 1.2 * score["random"] for score in scores), scores
+    assert np.mean([score["agent"] for score in scores]) >= 65, scores
 
 
 @pytest.mark.slow

@@ -16,13 +16,13 @@ from urlrl.envs.tasks import TASKS, Moment, make_task_env
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns
 
-SIZES = {"8x8": (8, 8), "rooms": (8, 8), "rings": (8, 8), "medium": (12, 12), "large": (16, 20)}
+SIZES = {"8x8": (8, 8), "rooms": (8, 8), "rings": (8, 8), "pinwheel": (20, 20), "medium": (12, 12), "large": (16, 20)}
 NO_DETOUR = {
     "rooms": (2, 3, 4, 5),
     "rings": (1, 2, 3, 4, 5),
 }  # Doors lie on a shortest way over open ground; other goals take a longer one.
 RADIUS = 1.0  # m: where a task pays
-STEPS = {"8x8": 50, "rooms": 50, "rings": 50, "medium": 100, "large": 200}
+STEPS = {"8x8": 50, "rooms": 50, "rings": 50, "pinwheel": 60, "medium": 100, "large": 200}
 
 
 def walls_of(*rows):

@@ -12,7 +12,7 @@ from urlrl.agents.fb import FBConfig
 from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.metra import MetraConfig
 from urlrl.cli import main
-from urlrl.config import OfflineConfig, PretrainConfig, run_config_from_json, to_json
+from urlrl.config import OfflineConfig, run_config_from_json, to_json
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
@@ -122,7 +122,6 @@ def test_what_does_not_fit_is_refused(data, tmp_path):
     refused(offline(data, agent=MetraConfig(), name="metra"), "learns from the skills that acted")
     refused(offline(data, env="half_cheetah"), "observations of 2 numbers and actions of 2: expected 18 and 6")
     refused(offline(tmp_path / "nowhere"), "is not a dataset: it has no dataset.json")
-    refused(PretrainConfig(agent=HILP_TINY, agent_name="hilp", env="point"), "expected --data DIR")
 
 
 def test_a_dataset_without_an_environment_trains_and_says_what_is_missing(tmp_path):

@@ -121,7 +121,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             PretrainConfig(
                 agent=_METRA_CODE, env="mjx:ant", num_envs=4096, stagger_resets=True, rollout_steps=12,
                 precision="tf32", steps=16_000_000, eval_every=1_600_000, eval_env="ant", checkpoint_minutes=5,
-                keep_data="window",
+                keep_data="window", loop="device",
             ),
             _CODE + ", but for the number of environments",
             "7 minutes on an H200, docs/device.md",
@@ -133,6 +133,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
             ),
             "for tests and first steps",
             "seconds",
+        ),
+        "maze-quick": Preset(
+            PretrainConfig(
+                agent=MetraConfig(width=64, lr=1e-3), env="maze:pinwheel_fixed", normalizer="fit", num_envs=64,
+                stagger_resets=True, rollout_steps=25, steps_per_update=8, min_replay=5_000, steps=50_000,
+                eval_every=10_000, loop="device",
+            ),
+            "for first steps on the device, docs/device.md",
+            "a minute on one CPU core",
         ),
         "cheetah-collect-quick": Preset(
             replace(

@@ -1,6 +1,7 @@
 """The replay on the device: the ring of `replay.py` as a pytree, added to and drawn from inside compiled programs."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,9 @@ class DeviceReplay(struct.PyTreeNode):
     and then of environment. It counts no further than its capacity, so no number of transitions is too many for an
     int32."""
 
-    data: dict[str, jax.Array]  # (shards, size, ...), by field
-    next: jax.Array  # (), int32: the slot of the next transition, in each shard
-    filled: jax.Array  # (), int32: how many slots of each shard hold one
+    data: Any  # field -> (shards, size, ...)
+    next: Any  # (), int32: the slot of the next transition, in each shard
+    filled: Any  # (), int32: how many slots of each shard hold one
     width: int = struct.field(pytree_node=False)  # environments of a shard
 
     def add(self, rows: dict[str, jax.Array]) -> "DeviceReplay":

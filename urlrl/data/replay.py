@@ -97,7 +97,7 @@ def pick(
     return picks
 
 
-def gather(take: Callable[[str, Array], Array], picks: Picks, spec: BatchSpec) -> Transition:
+def gather(take: Callable[[str, Any], Any], picks: Picks, spec: BatchSpec) -> Transition:
     """The batches of these picks, (num_batches, size, ...). `take(name, slots)` gives a field's rows in slots
     (num_batches, shards, size / shards, *more); NumPy's and JAX's arrays alike."""
     xp = picks.slot.__array_namespace__()

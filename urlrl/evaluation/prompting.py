@@ -251,10 +251,10 @@ def _sentence(text: str) -> str:
 def position_columns(env: PlayEnv) -> list[int]:
     """Where the observation shows the position: the entries that are a goal's coordinates, one for each."""
     box = np.asarray(env.env_spec.goal_box)
-    places = np.random.default_rng(0).uniform(-box, box, (32, len(box)))
+    places = np.random.default_rng(0).uniform(-box, box, (64, len(box)))
     obs = env.goal_obs(places)
     columns = []
-    for coordinate in places.T:  # Most of the time: a goal in a wall is moved out of it.
-        shown = np.flatnonzero((np.abs(obs - coordinate[:, None]) < 1e-4).mean(axis=0) > 0.25)
+    for coordinate in places.T:  # Some of the time: a goal in a wall is moved out of it.
+        shown = np.flatnonzero((np.abs(obs - coordinate[:, None]) < 1e-4).mean(axis=0) > 0.1)
         columns += [int(i) for i in shown[:1]]
     return columns if len(columns) == len(box) else []

@@ -45,9 +45,9 @@ class RunState(NamedTuple):
     """All of one seed's run."""
 
     agent: Any
-    lanes: Lanes
-    epochs: jax.Array  # (), int32: how many are done
-    keys: Keys
+    lanes: Any  # Lanes
+    epochs: Any  # (), int32: how many are done
+    keys: Any  # Keys
     replay: DeviceReplay
 
 

@@ -2,6 +2,9 @@
 
 The dataset's columns lie on each device once, and every seed gathers its own batches from them there. An epoch is that
 of `Offline`, by the same keys; seeds are split over the devices, between which nothing is exchanged.
+
+An agent's integers count its updates, of which all seeds have made as many: they are not stacked. So what an agent
+decides by them, FRE its phase, is decided once for all, and not computed both ways.
 """
 
 import time
@@ -43,7 +46,7 @@ class OfflineSeeds:
         columns = {name: dataset.columns[name] for name in ("obs", "action", "reward", "terminated")}
         self.data = Data(columns, jnp.int32(dataset.starts))  # mapped, until the first epoch
         self.mesh = seed_mesh(len(agents), devices)
-        self.program = over_seeds(config, self.mesh)
+        self.program = over_seeds(config, self.mesh, next(iter(agents.values())))
         self.agents: Any = None  # stacked over seeds; None before the first epoch
         self.keys = jnp.stack([stream(seed, "epochs") for seed in agents])
         self.epochs, self.updates = 0, 0
@@ -94,11 +97,16 @@ class OfflineSeeds:
 
     def _place(self) -> None:
         """Each seed, as it is now, onto its device; the data onto every device."""
-        split = NamedSharding(self.mesh, PartitionSpec("seed"))
-        agents = [jax.device_get(run.begun) for run in self.runs]
-        self.agents = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), split), *agents)
+        split, whole = NamedSharding(self.mesh, PartitionSpec("seed")), NamedSharding(self.mesh, PartitionSpec())
+
+        def stack(*leaves: np.ndarray) -> jax.Array:
+            if _counts(leaves[0]):  # A seed that is frozen begins at 0 again.
+                return jax.device_put(np.max(leaves, axis=0), whole)
+            return jax.device_put(np.stack(leaves), split)
+
+        self.agents = jax.tree.map(stack, *[jax.device_get(run.begun) for run in self.runs])
         self.keys = jax.device_put(self.keys, split)
-        self.data = jax.device_put(self.data, NamedSharding(self.mesh, PartitionSpec()))
+        self.data = jax.device_put(self.data, whole)
 
 
 class OfflineRun:
@@ -137,13 +145,15 @@ def advance(
     return learn(agent, data.sample(sample_key, config.updates, agent.config.batch), update_key)
 
 
-def over_seeds(config: OfflineConfig, mesh: Mesh) -> Any:
-    """`advance`, compiled: agents and keys stacked over seeds, split over the devices of `mesh`, each of which holds
-    all of the data. The agents it is given are used up."""
-    each = jax.vmap(partial(advance, config), in_axes=(None, None, 0, 0))
-    seeds, all_of_it = PartitionSpec("seed"), PartitionSpec()
+def over_seeds(config: OfflineConfig, mesh: Mesh, agent: Any) -> Any:
+    """`advance`, compiled: agents like `agent` and keys stacked over seeds, split over the devices of `mesh`, each of
+    which holds all of the data. The agents it is given are used up."""
+    axes = jax.tree.map(lambda leaf: None if _counts(leaf) else 0, agent)
+    each = jax.vmap(partial(advance, config), in_axes=(None, None, axes, 0), out_axes=(axes, 0, 0))
+    seeds, whole = PartitionSpec("seed"), PartitionSpec()
+    agents = jax.tree.map(lambda leaf: whole if _counts(leaf) else seeds, agent)
     split = jax.shard_map(
-        each, mesh=mesh, in_specs=(all_of_it, all_of_it, seeds, seeds), out_specs=seeds, check_vma=False
+        each, mesh=mesh, in_specs=(whole, whole, agents, seeds), out_specs=(agents, seeds, seeds), check_vma=False
     )
     return jax.jit(split, donate_argnums=2)
 
@@ -156,4 +166,8 @@ def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
 
 @jax.jit
 def _pick(stacked: Any, lane: int) -> Any:
-    return jax.tree.map(lambda x: x[lane], stacked)
+    return jax.tree.map(lambda x: x if _counts(x) else x[lane], stacked)
+
+
+def _counts(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.integer)
