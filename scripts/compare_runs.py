@@ -44,10 +44,12 @@ def read(folder: Path) -> dict[str, Any]:
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     values = [[curve[step] for curve in curves] for step in steps]
     manifest = RunFolder(runs[0]).manifest()
+    config = manifest["config"]
     return {
         "setting": folder.name, "command": manifest["command"], "seeds": len(runs), "steps": steps, "coverage": values,
         "iqm": [iqm_interval([np.array(row, float)]).to_json() for row in values],
-        "num_envs": manifest["config"]["num_envs"], "rollout_steps": manifest["config"]["rollout_steps"],
+        **{name: config[name] for name in ("num_envs", "rollout_steps", "steps_per_update")},
+        "updates": round(config["num_envs"] * config["rollout_steps"] / config["steps_per_update"]),
     }  # fmt: skip
 
 
@@ -57,9 +59,9 @@ def draw(settings: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     for setting in settings:
         value, low, high = ([point[key] for point in setting["iqm"]] for key in ("value", "low", "high"))
-        label = f"{setting['num_envs']} environments, {setting['rollout_steps']} steps each"
+        label = "{num_envs} x {rollout_steps} steps, then {updates} updates".format(**setting)
         (line,) = axes.plot(setting["steps"], value, label=label)
-        axes.fill_between(setting["steps"], low, high, color=line.get_color(), alpha=0.12, lw=0)
+        axes.fill_between(setting["steps"], low, high, color=line.get_color(), alpha=0.07, lw=0)
     axes.set(xlabel="environment steps", ylabel="coverage (1 m cells)", ylim=(0, None))
     axes.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=130)
