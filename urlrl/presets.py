@@ -137,8 +137,8 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "maze-quick": Preset(
             PretrainConfig(
                 agent=MetraConfig(width=64, lr=1e-3), env="maze:pinwheel_fixed", normalizer="fit", num_envs=64,
-                stagger_resets=True, rollout_steps=25, steps_per_update=8, min_replay=5_000, steps=50_000,
-                eval_every=10_000, loop="device",
+                stagger_resets=True, rollout_steps=25, steps_per_update=16, min_replay=5_000, steps=80_000,
+                eval_every=20_000, loop="device",
             ),
             "for first steps on the device, docs/device.md",
             "a minute on one CPU core",
