@@ -11,8 +11,8 @@ What differs from dm_control:
 
 MuJoCo Playground (0.2.0) has walker, cheetah and humanoid too. It is not used: its options (no implicit damping, 2 to 4
 solver iterations, 4 to 8 contacts) move qpos by 2e-3, 9e-3 and 4e-2 in a control step, in the median of 400 states of
-random policies, where this is within 1e-6; its walker shows the torso's uprightness in the place of its height, and its
-humanoid always starts from one pose.
+random policies, where this is within 1e-6 (but for the humanoid, see docs/device.md); its walker shows the torso's
+uprightness in the place of its height, and its humanoid always starts from one pose.
 """
 
 import importlib.util

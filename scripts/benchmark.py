@@ -41,7 +41,7 @@ class Sizes:
     offline_batch: int = 1024  # transitions of each of these
     transitions: int = 5_000_000  # of the dataset that is sampled
     rows: int = 1_000_000  # physics rows that are labelled
-    device_envs: tuple[str, ...] = ("point", "maze:rooms")  # trained in on the device
+    device_envs: tuple[str, ...] = ("point", "maze:rooms", "mjx:half_cheetah")  # trained in on the device
     seeds: int = 4  # at once, there and on a dataset
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least

@@ -1,7 +1,8 @@
 """Runs on the device: compile time, environment steps per second, and seeds at once against one after another.
 
 An epoch is that of `--preset point-quick` with 64 environments: 3,200 steps, then 50 updates of networks of width 64 on
-batches of 256. The host's loop makes the same epoch. Compile times are without JAX's cache of programs.
+batches of 256. The host's loop makes the same epoch, in C MuJoCo where the environment has a twin there. Compile times
+are without JAX's cache of programs.
 """
 
 import dataclasses
@@ -53,6 +54,7 @@ def measure_one(name: str, num_seeds: int, repeats: int, seconds: float) -> dict
         preset("metra", "point-quick"),
         env=name,
         num_envs=NUM_ENVS,
+        steps_per_update=64,
         steps=200_000,
         replay_capacity=200_000,
         min_replay=0,
@@ -62,7 +64,7 @@ def measure_one(name: str, num_seeds: int, repeats: int, seconds: float) -> dict
     alone, together = [begin(config, range(seed, seed + 1)) for seed in seeds], begin(config, seeds)
     with no_cache():
         first = {"one": first_epoch(alone[0]), "together": first_epoch(together)}
-    with closing(make_env(name, NUM_ENVS)) as env:
+    with closing(make_env(make_device_env(name).env_spec.twin or name, NUM_ENVS)) as env:
         host = Host(config, create_agent(config, env.env_spec), env)
         sequential: Callable[[], Any] = lambda: [run.epoch() for run in alone]  # noqa: E731
         contenders = {
