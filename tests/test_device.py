@@ -145,6 +145,7 @@ def test_staggered_resets_and_shards_are_those_of_the_hosts_loop(tmp_path):
     assert [[t for lane, t in ends if lane == i][:2] for i in range(4)] == [[14, 29], [11, 26], [7, 22], [3, 18]]
 
 
+@pytest.mark.slow
 def test_an_agent_that_wants_goals_learns_on_either_side(tmp_path):
     agent = HILPConfig(z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(32, skills=False, goals=True))
     config = replace(SHORT, agent=agent, agent_name="hilp", env="maze:rooms", normalizer="off", eval_every=0)

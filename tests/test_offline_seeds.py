@@ -70,7 +70,9 @@ def test_batches_are_those_of_the_host(spec, tmp_path):
         jax.tree.map(partial(np.testing.assert_array_equal, strict=True), found, expected)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("fb", "fre") else pytest.mark.slow) for name in AGENTS]
+)
 def test_a_seed_among_others_is_the_seed_alone(name, data, tmp_path):
     """Within 1e-5 after 20 updates, agent and metrics; FRE changes its phase half-way."""
     config = offline(data, AGENTS[name], name, normalizer="fit")
@@ -166,6 +168,7 @@ assert_close(alone.runs[0].state(), sharded.runs[6].state())
 """
 
 
+@pytest.mark.slow
 def test_seeds_are_shared_out_over_devices(data):
     """Eight virtual ones: 20 updates are those of one device, within 1e-5."""
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"}
