@@ -80,7 +80,7 @@ FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),))
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_both_replays_draw_the_same_batches(shape, sizes, seed, timeout_as_terminal, goals):
     """The first rows are loaded, as a run that goes on has them, and the others added."""
     capacity, lanes, shards = shape
@@ -135,6 +135,7 @@ def test_a_run_on_the_device_is_the_hosts(host_run, tmp_path):
     assert_close_runs(host_run, run)
 
 
+@pytest.mark.slow
 def test_staggered_resets_and_shards_are_those_of_the_hosts_loop(tmp_path):
     """The first episodes are cut short one after another, all later ones are whole."""
     config = replace(SHORT, num_envs=4, stagger_resets=True, replay_shards=2, eval_every=0)

@@ -71,7 +71,7 @@ def test_batches_are_those_of_the_host(spec, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ("fb", "fre") else pytest.mark.slow) for name in AGENTS]
+    "name", [pytest.param(name, marks=[] if name == "fb" else pytest.mark.slow) for name in AGENTS]
 )
 def test_a_seed_among_others_is_the_seed_alone(name, data, tmp_path):
     """Within 1e-5 after 20 updates, agent and metrics; FRE changes its phase half-way."""
