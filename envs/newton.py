@@ -8,8 +8,7 @@ from either side.)
 
 The same steps as MuJoCo's own Newton solver. What differs is the line search. Along a direction the slope is piecewise
 linear and rises, so all its kinks are looked at together and the zero between two of them is exact: a handful of
-kernels, where MJX's search is a loop of some dozens in each of its iterations. On a GPU, which waits for kernels to
-start as long as bodies are small, that is most of the time of a step.
+kernels, where MJX's search is a loop of some dozens in each of its iterations.
 """
 
 import jax

@@ -235,16 +235,16 @@ def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
     """(T, obs) float32."""
     if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
         raise UserError(
-            f"{_sentence(name)} holds {obs.dtype} of shape {obs.shape}: expected numbers of shape (T, {obs_dim}), T at "
+            f"{sentence(name)} holds {obs.dtype} of shape {obs.shape}: expected numbers of shape (T, {obs_dim}), T at "
             f"least 2."
         )
     bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
     if len(bad):
-        raise UserError(f"{_sentence(name)} is not finite in row {bad[0]}: expected finite numbers.")
+        raise UserError(f"{sentence(name)} is not finite in row {bad[0]}: expected finite numbers.")
     return obs.astype(np.float32)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from urlrl.config import flatten
 from urlrl.evaluation import figures
 from urlrl.evaluation.gap import beside, columns
+from urlrl.evaluation.prompting import sentence
 from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
 
@@ -174,7 +175,7 @@ def _evaluation_section(content: ReportContent) -> str:
         if twin := evaluation.get("twin"):
             captions.append(f"{twin['env']} is the same environment in C MuJoCo, by the same protocol and seed.")
         captions.append(f"Evaluation seed {evaluation['seed']}; one training run says little about a method.")
-        parts.append(_table(["", *map(_sentence, columns(evaluation))], rows, "numbers"))
+        parts.append(_table(["", *map(sentence, columns(evaluation))], rows, "numbers"))
         parts.append(f'<p class="caption">{_escape(" ".join(captions))}</p>')
     return _section("Zero-shot evaluation", *parts)
 
@@ -262,10 +263,6 @@ def _picture(path: Path, draw: Callable[[figures.Theme], Figure], alt: str, capt
 def _number(value: float) -> str:
     """As a reader wants it: counts in full, measurements to four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _share(value: float) -> str:

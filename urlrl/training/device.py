@@ -152,15 +152,20 @@ def shardings(mesh: Mesh, config: PretrainConfig) -> Any:
     return RunState(agent=seed, lanes=both, epochs=seed, keys=seed, replay=replay)
 
 
+def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
+    """As many of the devices as divide the number of seeds."""
+    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    return Mesh(np.array(devices[:used]), ("seed",))
+
+
 def device_mesh(num_seeds: int, config: PretrainConfig, devices: Sequence[jax.Device]) -> Mesh:
     """Devices by seed, as many as divide the number of seeds; and, where the replay has shards, by environment.
 
     Raises:
         UserError: the devices that are left for a seed's environments do not divide its shards.
     """
-    seeds = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
     if config.replay_shards == 1:
-        return Mesh(np.array(devices[:seeds]), ("seed",))
+        return seed_mesh(num_seeds, devices)
     seeds = math.gcd(num_seeds, len(devices))
     lanes = len(devices) // seeds
     if config.replay_shards % lanes:

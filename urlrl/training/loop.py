@@ -66,6 +66,19 @@ def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) 
     return values
 
 
+def seed_metrics(
+    metrics: dict[str, jax.Array], finite: jax.Array, step: int
+) -> list[dict[str, float] | TrainingDiverged]:
+    """`finite_metrics` of each seed, or why there are none; `metrics` (seeds,) and `finite` (seeds,) are stacked."""
+    outcomes: list[dict[str, float] | TrainingDiverged] = []
+    for lane, whole in enumerate(finite):
+        try:
+            outcomes.append(finite_metrics({name: values[lane] for name, values in metrics.items()}, whole, step))
+        except TrainingDiverged as error:
+            outcomes.append(error)
+    return outcomes
+
+
 def rollout_coverage(positions: np.ndarray) -> dict[str, float]:
     """How many 1 m cells an epoch's positions (rows, p) are in; nothing where p is 0."""
     return {"rollout/coverage": float(count_cells(positions))} if positions.size else {}

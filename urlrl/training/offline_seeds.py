@@ -22,7 +22,8 @@ from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset, draw_rows, gather
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import stream
-from urlrl.training.loop import finite_metrics, learn
+from urlrl.training.device import seed_mesh
+from urlrl.training.loop import learn, seed_metrics
 from urlrl.types import Array, BatchSpec, Transition
 
 
@@ -69,13 +70,7 @@ class OfflineSeeds:
         self.epochs += 1
         self.updates += self.config.updates
         done = time.perf_counter()
-        outcomes: list[dict[str, float] | TrainingDiverged] = []
-        for lane in range(len(self.runs)):
-            own = {name: values[lane] for name, values in metrics.items()}
-            try:
-                outcomes.append(finite_metrics(own, finite[lane], self.step))
-            except TrainingDiverged as error:
-                outcomes.append(error)
+        outcomes = seed_metrics(metrics, finite, self.step)
         self.seconds["device"] += done - placed
         self.seconds["host"] += placed - start + time.perf_counter() - done
         return outcomes
@@ -156,12 +151,6 @@ def over_seeds(config: OfflineConfig, mesh: Mesh, agent: Any) -> Any:
         each, mesh=mesh, in_specs=(whole, whole, agents, seeds), out_specs=(agents, seeds, seeds), check_vma=False
     )
     return jax.jit(split, donate_argnums=2)
-
-
-def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
-    """As many of the devices as divide the number of seeds."""
-    used = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
-    return Mesh(np.array(devices[:used]), ("seed",))
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from urlrl.data.replay import Rows, transition_fields
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
-from urlrl.training.loop import example_transition, finite_metrics, rollout_coverage
+from urlrl.training.loop import example_transition, rollout_coverage, seed_metrics
 from urlrl.types import DeviceEnv
 
 
@@ -54,14 +54,10 @@ class Seeds:
         self.epochs += 1
         self.updates += self.config.updates * learning
         done = time.perf_counter()
-        outcomes: list[dict[str, float] | TrainingDiverged] = []
-        for lane in range(len(self.runs)):
-            metrics = {name: values[lane] for name, values in made.metrics.items()}
-            try:
-                finite = finite_metrics(metrics, made.finite[lane], self.step)
-                outcomes.append(rollout_coverage(made.position[lane]) | finite)
-            except TrainingDiverged as error:
-                outcomes.append(error)
+        outcomes = [
+            metrics if isinstance(metrics, TrainingDiverged) else rollout_coverage(position) | metrics
+            for metrics, position in zip(seed_metrics(made.metrics, made.finite, self.step), made.position)
+        ]
         self.seconds["device"] += done - placed
         self.seconds["host"] += placed - start + time.perf_counter() - done
         return outcomes
