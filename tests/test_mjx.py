@@ -112,7 +112,8 @@ def episodes(request) -> Episodes:
 
 @pytest.mark.slow
 def test_one_control_step_is_c_mujocos(episodes):
-    """But for the state in a hundred where a rounding decides whether a contact has begun."""
+    """In every state within 1e-3; 1e-5 was measured. In single precision a rounding could decide whether a contact has
+    begun, and then it would be more."""
     nq = dict(episodes.env.env_spec.physics)["qpos"]
     error = episodes.error()
     of_qpos, of_qvel = error[:, :nq].max(axis=1), error[:, nq:].max(axis=1)
@@ -120,7 +121,7 @@ def test_one_control_step_is_c_mujocos(episodes):
         print(
             f"{episodes.env.env_spec.id}, one step, {what}: {np.quantile(values, [0.5, 0.99, 1])} (median, 99 %, max)"
         )
-    assert np.quantile(of_qpos, 0.99) < 1e-4 and of_qpos.max() < 2e-2
+    assert np.quantile(of_qpos, 0.99) < 1e-4 and of_qpos.max() < 1e-3
     assert np.quantile(of_qvel, 0.99) < 1e-2
     assert np.quantile(np.abs(episodes.reward[0] - episodes.c_reward[0]), 0.99) < 2e-3
 
