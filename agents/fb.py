@@ -36,7 +36,7 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, check, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Model, Normalizer, PositiveScalar, minimise_jointly, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
 from urlrl.types import (
@@ -58,7 +58,7 @@ UNIFORM, OF_POLICY, OF_DATA = 6, 2, 2  # actions of the penalty: uniform; of the
 @dataclass(frozen=True)
 class FBConfig:
     z: SkillSpace = SkillSpace("wide_sphere", 50)  # task vectors; F and B map into the same dimension
-    batch: BatchSpec = BatchSpec(size=1024, skills=False)  # what a gradient step sees
+    batch: BatchSpec = BatchSpec(size=1024)  # what a gradient step sees
     width: int = 1024  # units of F's and the policy's layers
     backward_width: int = 512  # units of B's layers
     lr: float = 1e-4  # Adam, of F and B
@@ -110,7 +110,11 @@ class FB(struct.PyTreeNode):
     config: FBConfig = struct.field(pytree_node=False)
     Config = FBConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"told", "adaptable", "offline"})
+    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    shared = ()
 
     @classmethod
     def create(cls, config: FBConfig, example: Transition, key: jax.Array) -> "FB":

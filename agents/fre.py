@@ -34,7 +34,7 @@ from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
@@ -44,7 +44,7 @@ from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPro
 @dataclass(frozen=True)
 class FREConfig:
     z: SkillSpace = SkillSpace("gaussian", 128)  # encodings of reward functions
-    batch: BatchSpec = BatchSpec(size=512, skills=False, futures=7)  # what a gradient step sees
+    batch: BatchSpec = BatchSpec(size=512, futures=7)  # what a gradient step sees
     rewards: tuple[str, ...] = ("goal", "linear", "mlp")  # priors, in equal shares; also "module:function"
     position: tuple[int, ...] = ()  # indices of the observation that say where the body is; () is none
     goal_radius: float = 1.0  # below this distance, of the position or of all, a goal is reached
@@ -129,7 +129,11 @@ class FRE(struct.PyTreeNode):
     config: FREConfig = struct.field(pytree_node=False)
     Config = FREConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"told", "offline"})
+    prompts = (RewardPrompt, GoalPrompt)
+    shared = ("updates",)
 
     @classmethod
     def create(cls, config: FREConfig, example: Transition, key: jax.Array) -> "FRE":

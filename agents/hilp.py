@@ -29,13 +29,14 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
+from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
 from urlrl.learners.nets import MLP, Normalizer, gelu_tanh
 from urlrl.types import (
     Array,
     BatchSpec,
     DemoPrompt,
     GoalPrompt,
+    Goals,
     Metrics,
     Prompt,
     RewardPrompt,
@@ -47,7 +48,7 @@ from urlrl.types import (
 @dataclass(frozen=True)
 class HILPConfig:
     z: SkillSpace = SkillSpace("sphere", 32)  # directions of latent space; phi maps into the same dimension
-    batch: BatchSpec = BatchSpec(size=1024, skills=False, goals=True)  # what a gradient step sees
+    batch: BatchSpec = BatchSpec(size=1024, goals=Goals())  # what a gradient step sees
     width: int = 512  # units of every hidden layer
     depth: int = 3  # hidden layers of every network
     lr: float = 3e-4  # Adam, of every network
@@ -68,8 +69,8 @@ class HILPConfig:
             raise UserError(f"z.kind is '{self.z.kind}': expected 'sphere' for HILP, directions of latent space.")
         check("plan_recursions", self.plan_recursions, 0)
         check("plan_neighbours", self.plan_neighbours, 1)
-        if not self.batch.goals:
-            raise UserError("batch.goals is False: expected True, as HILP learns from goals.")
+        if self.batch.goals is None:
+            raise UserError("batch.goals is None: expected some, as HILP learns from goals.")
 
     def iql(self) -> IQLConfig:
         """The policy learner's share of this."""
@@ -106,7 +107,11 @@ class HILP(struct.PyTreeNode):
     config: HILPConfig = struct.field(pytree_node=False)
     Config = HILPConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"told", "latent", "plans", "offline"})
+    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    shared = ()
 
     @classmethod
     def create(cls, config: HILPConfig, example: Transition, key: jax.Array) -> "HILP":

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin, least_squares
+from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar, dense_layers, insert_inputs
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.types import (
@@ -110,7 +110,11 @@ class Metra(struct.PyTreeNode):
     config: MetraConfig = struct.field(pytree_node=False)
     Config = MetraConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"told", "adaptable", "exportable", "latent"})
+    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    shared = ()
 
     @classmethod
     def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":

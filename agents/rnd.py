@@ -23,17 +23,17 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check
+from urlrl.errors import check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import MLP, Model, Normalizer, RunningMoments, orthogonal
-from urlrl.types import Array, BatchSpec, Metrics, Prompt, Transition
+from urlrl.types import Array, BatchSpec, Metrics, Transition
 
 
 @dataclass(frozen=True)
 class RNDConfig:
     z: SkillSpace = SkillSpace("none", 0)  # no skills
-    batch: BatchSpec = BatchSpec(size=1024, skills=False)  # what a gradient step sees
+    batch: BatchSpec = BatchSpec(size=1024)  # what a gradient step sees
     width: int = 1024  # units of every hidden layer
     outputs: int = 512  # of the random network
     lr: float = 1e-4  # Adam, of every network
@@ -60,7 +60,10 @@ class RND(struct.PyTreeNode):
     config: RNDConfig = struct.field(pytree_node=False)
     Config = RNDConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"adaptable", "offline"})
+    shared = ()
 
     @classmethod
     def create(cls, config: RNDConfig, example: Transition, key: jax.Array) -> "RND":
@@ -108,15 +111,6 @@ class RND(struct.PyTreeNode):
         """e, (B,)."""
         x = jnp.clip(self.states.normalise(obs), -5, 5)
         return jnp.mean((self.random(x) - self.predictor(x, params=params)) ** 2, axis=-1)
-
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array):
-        """Raises UnsupportedPrompt, always."""
-        raise UnsupportedPrompt(f"RND has no skills that a {type(prompt).__name__} could choose from.")
-
-    def aim(self, task, obs: Array) -> jax.Array:
-        """(*B, 0)."""
-        del task
-        return jnp.zeros((*obs.shape[:-1], 0), jnp.float32)
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
         """DDPG as it is: what URLB fine-tunes."""

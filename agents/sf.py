@@ -33,7 +33,7 @@ from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Model, Normalizer, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
 from urlrl.types import (
@@ -41,6 +41,7 @@ from urlrl.types import (
     BatchSpec,
     DemoPrompt,
     GoalPrompt,
+    Goals,
     Metrics,
     Prompt,
     RewardPrompt,
@@ -52,7 +53,7 @@ from urlrl.types import (
 @dataclass(frozen=True)
 class SFConfig:
     z: SkillSpace = SkillSpace("wide_sphere", 50)  # task vectors; phi and psi map into the same dimension
-    batch: BatchSpec = BatchSpec(size=1024, skills=False, goals=True)  # what a gradient step sees
+    batch: BatchSpec = BatchSpec(size=1024, goals=Goals())  # what a gradient step sees
     features: Literal["random", "laplacian", "contrastive", "svd", "inverse", "forward", "hilbert"] = "hilbert"
     cumulant: Literal["state", "difference"] = "state"  # what psi sums: phi(s') | phi(s') - phi(s)
     width: int = 1024  # units of psi's and the policy's layers
@@ -82,11 +83,11 @@ class SFConfig:
         check("feature_width", self.feature_width, 1)
         check("batch.size", self.batch.size, 2)
         check("feature_lr", self.feature_lr, 0, open_low=True)
-        if self.features in WITH_GOALS and not self.batch.goals:
-            raise UserError(f"batch.goals is False: expected True, as features '{self.features}' learn from goals.")
-        if self.features == "contrastive" and self.batch.goal_random:
+        if self.features in WITH_GOALS and self.batch.goals is None:
+            raise UserError(f"batch.goals is None: expected some, as features '{self.features}' learn from goals.")
+        if self.features == "contrastive" and self.batch.goals and self.batch.goals.random:
             raise UserError(
-                f"batch.goal_random is {self.batch.goal_random}: expected 0, as features 'contrastive' learn from "
+                f"batch.goals.random is {self.batch.goals.random}: expected 0, as features 'contrastive' learn from "
                 f"later states of the same episode."
             )
 
@@ -128,7 +129,11 @@ class SF(struct.PyTreeNode):
     config: SFConfig = struct.field(pytree_node=False)
     Config = SFConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"told", "adaptable", "latent", "offline"})
+    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    shared = ()
 
     @classmethod
     def create(cls, config: SFConfig, example: Transition, key: jax.Array) -> "SF":

@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt
-from urlrl.learners.latents import SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
-from urlrl.types import Array, BatchSpec, Metrics, Prompt, Transition
+from urlrl.types import Array, BatchSpec, Metrics, Transition
 
 
 @dataclass(frozen=True)
 class UniformConfig:
     z: SkillSpace = SkillSpace("none", 0)  # no skills
-    batch: BatchSpec = BatchSpec(skills=False)
+    batch: BatchSpec = BatchSpec()
 
 
 class Uniform(struct.PyTreeNode):
@@ -24,7 +23,10 @@ class Uniform(struct.PyTreeNode):
     config: UniformConfig = struct.field(pytree_node=False)
     Config = UniformConfig
 
-    begin, act = hold_skill_begin, hold_skill_act
+    begin, act = hold_skill()
+    plan = nothing
+    abilities = frozenset({"offline"})
+    shared = ()
 
     @classmethod
     def create(cls, config: UniformConfig, example: Transition, key: jax.Array) -> "Uniform":
@@ -47,12 +49,3 @@ class Uniform(struct.PyTreeNode):
         """Nothing is learned."""
         del key
         return self, {"reward/intrinsic": jnp.mean(self.intrinsic_reward(batch))}
-
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array):
-        """Raises UnsupportedPrompt, always."""
-        raise UnsupportedPrompt(f"The random policy cannot follow a {type(prompt).__name__}: it has no skills.")
-
-    def aim(self, task, obs: Array) -> jax.Array:
-        """(*B, 0)."""
-        del task
-        return jnp.zeros((*obs.shape[:-1], 0), jnp.float32)

@@ -27,8 +27,8 @@ from tyro.conf import Positional
 from urlrl.agents.fre import FRE
 from urlrl.envs.tasks import check_runs_on, find_task
 from urlrl.errors import UserError
-from urlrl.evaluation.rollout import pursue_one, rollout
-from urlrl.types import RewardPrompt
+from urlrl.evaluation.rollout import acting, rollout
+from urlrl.types import All, RewardPrompt
 from urlrl.verbs.runs import load_checkpoint, make_run_env, run_dataset
 
 FINE = 8  # points of the maps per metre
@@ -117,7 +117,7 @@ def main(options: Options) -> None:
             key = jax.random.fold_in(jax.random.key(options.seed), row)
             told = steps._replace(reward=np.asarray(reward(steps.next_obs), np.float32))
             task = agent.read(RewardPrompt(told), told, key)
-            path = rollout(env, pursue_one(agent, task, temperature=0.0), key, row, spec.episode_steps or 50).position
+            path = rollout(env, acting(agent, All(task)), key, row, spec.episode_steps or 50).position
 
             def decoded(obs: np.ndarray, task: Any = task) -> Any:
                 return task.middle + task.scale * agent.decode(agent.aim(task, obs), obs)

@@ -27,9 +27,10 @@ def asks_for_help(argv: list[str]) -> bool:
     return "--help" in argv or "-h" in argv
 
 
-def check_arguments(argv: list[str], options_class: Any) -> None:
-    """Refuse in one sentence what tyro would refuse in a box; values of types without words are left to tyro."""
-    options = _options(options_class)
+def check_arguments(argv: list[str], options_class: Any, default: Any = None) -> None:
+    """Refuse in one sentence what tyro would refuse in a box; values of types without words are left to tyro. A part
+    of the options that the `default` leaves out, None, has no options."""
+    options = _options(options_class, default)
     missing = [name for name in options if not name.startswith("--")]
     tokens = list(argv)
     while tokens:
@@ -117,7 +118,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
 
 
-def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
+def _options(options_class: Any, default: Any = None, prefix: str = "--") -> dict[str, Any]:
     """Option, as tyro spells it -> type, of a (nested, generic) dataclass; positional arguments in capitals."""
     plain = typing.get_origin(options_class) or options_class
     hints, marked = typing.get_type_hints(plain), typing.get_type_hints(plain, include_extras=True)
@@ -126,8 +127,10 @@ def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
     for field in dataclasses.fields(plain):
         name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
         marks = getattr(marked[field.name], "__metadata__", ())
-        if dataclasses.is_dataclass(hint):
-            options |= _options(hint, f"{prefix}{name}.")
+        value = getattr(default, field.name, None)
+        if part := next((part for part in _parts(hint) if dataclasses.is_dataclass(part)), None):
+            if part is hint or value is not None:
+                options |= _options(part, value, f"{prefix}{name}.")
         elif Positional in marks:
             options[name.upper()] = hint
         elif Suppress not in marks:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import AvoidSubcommands, Positional
 
 from urlrl.arguments import asks_for_help, check_arguments, number, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
@@ -96,7 +96,7 @@ def _pretrain(argv: list[str]) -> None:
         raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
     options_class = type(default)[agent_config]  # type: ignore[index]
     if not asks_for_help(options):
-        check_arguments(options, options_class)
+        check_arguments(options, options_class, default)
     else:
         print(
             "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
@@ -105,7 +105,13 @@ def _pretrain(argv: list[str]) -> None:
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
-    config = tyro.cli(options_class, args=options, default=default, prog="urlrl pretrain", description="")
+    config = tyro.cli(
+        AvoidSubcommands[options_class],  # type: ignore[valid-type]
+        args=options,
+        default=default,
+        prog="urlrl pretrain",
+        description="",
+    )
     if isinstance(config, OfflineConfig) and not config.data:
         raise UserError(
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tyro.conf import Suppress
 
 from urlrl.errors import UserError, check, check_choice, unknown
+from urlrl.types import BatchSpec
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
@@ -55,12 +56,23 @@ class PretrainConfig(Generic[AgentConfig]):
             check(field, getattr(self, field), 0)
         for snapshot in self.snapshots:
             check("snapshots", snapshot, 1)
-        if self.steps_per_update and not self.updates:
+        if self.learns_from_rollouts:
+            self._check_rollouts()
+        elif self.steps_per_update and not self.updates:
             raise UserError(
                 f"steps_per_update is {self.steps_per_update}: expected at most the {self.epoch_steps} steps "
                 "(num_envs * rollout_steps) that are made between two learning phases."
             )
         self._check_replay()
+
+    def _check_rollouts(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("steps_per_update", "min_replay"):
+            if getattr(self, name) != defaults[name]:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: expected it left out, as agent '{self.agent_name}' learns from "
+                    f"each rollout once."
+                )
 
     def _check_replay(self) -> None:
         check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
@@ -75,7 +87,7 @@ class PretrainConfig(Generic[AgentConfig]):
                 raise UserError(
                     f"replay_shards is {self.replay_shards}: expected a divisor of {what}, which is {number}."
                 )
-        if self.min_replay > self.ring_size:
+        if self.learning_starts > self.ring_size:
             raise UserError(
                 f"min_replay is {self.min_replay}: expected at most {self.ring_size}, the whole steps of all "
                 f"environments in replay_capacity = {self.replay_capacity}, or learning would never begin."
@@ -88,8 +100,19 @@ class PretrainConfig(Generic[AgentConfig]):
 
     @property
     def updates(self) -> int:
-        """Gradient steps of a learning phase: the whole number that comes nearest to `steps_per_update`."""
+        """Updates of a learning phase: one by a rollout, or the whole number that is nearest to `steps_per_update`."""
+        if self.learns_from_rollouts:
+            return 1
         return round(self.epoch_steps / self.steps_per_update) if self.steps_per_update else 0
+
+    @property
+    def learns_from_rollouts(self) -> bool:
+        return self.agent.batch.source == "rollout"  # type: ignore[attr-defined]
+
+    @property
+    def learning_starts(self) -> int:
+        """Transitions before the first update."""
+        return 0 if self.learns_from_rollouts else self.min_replay
 
     @property
     def ring_size(self) -> int:
@@ -143,10 +166,12 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
     for name, value in data.items():
         if name not in hints:
             raise unknown(f"key in {where}", name, hints)
-        if dataclasses.is_dataclass(hints[name]):
+        parts = typing.get_args(hints[name]) or (hints[name],)
+        nested = next((part for part in parts if dataclasses.is_dataclass(part)), None)
+        if nested is not None and not (value is None and type(None) in parts):
             if not isinstance(value, dict):
                 raise UserError(f"{where}.{name} is {value!r}: expected an object with its fields.")
-            value = from_json(typing.cast(type, hints[name]), value, f"{where}.{name}")
+            value = from_json(typing.cast(type, nested), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
         _check_type(f"{where}.{name}", value, hints[name])
@@ -158,7 +183,7 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
 
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
-    agent = from_json(agent_config, data.get("agent", {}), "config.agent")
+    agent = from_json(agent_config, _renamed(data.get("agent", {})), "config.agent")
     if "data" in data:
         return from_json(OfflineConfig, {**data, "agent": agent})
     if "updates" in data:  # Written by 0.1.0 until it knew steps_per_update.
@@ -166,6 +191,18 @@ def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
         updates = data.pop("updates")
         data["steps_per_update"] = data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0
     return from_json(PretrainConfig, {**data, "agent": agent})
+
+
+def _renamed(agent: dict[str, Any]) -> dict[str, Any]:
+    """An agent's config as it is written now: 0.1.0 kept the parts of `batch.goals` beside it, and one gamma for goals
+    and futures."""
+    batch = agent.get("batch")
+    if not isinstance(batch, dict) or "goal_gamma" not in batch:
+        return agent
+    batch = {name: value for name, value in batch.items() if name != "skills"}
+    goals = {name: batch.pop(f"goal_{name}") for name in ("gamma", "random", "current") if f"goal_{name}" in batch}
+    gamma = goals["gamma"] if batch.get("futures") else BatchSpec.future_gamma
+    return {**agent, "batch": {**batch, "goals": goals if batch.get("goals") else None, "future_gamma": gamma}}
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:

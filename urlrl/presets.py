@@ -12,7 +12,7 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.errors import unknown
 from urlrl.learners.latents import SkillSpace
-from urlrl.types import BatchSpec
+from urlrl.types import BatchSpec, Goals
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ def _data(agent: object, name: str, env: str, steps: int, steps_per_update: floa
 
 
 # What two cores can train on: narrow networks, small batches, five times the published learning rates.
-_GOALS = BatchSpec(size=256, skills=False, goals=True)
-_RND_QUICK = RNDConfig(width=256, lr=3e-4, outputs=64, batch=BatchSpec(size=256, skills=False))
+_GOALS = BatchSpec(size=256, goals=Goals())
+_RND_QUICK = RNDConfig(width=256, lr=3e-4, outputs=64, batch=BatchSpec(size=256))
 _FB_QUICK = FBConfig(
-    width=256, backward_width=256, lr=5e-4, actor_lr=5e-4, batch=BatchSpec(size=256, skills=False)
+    width=256, backward_width=256, lr=5e-4, actor_lr=5e-4, batch=BatchSpec(size=256)
 )  # fmt: skip
 _HILP_ZSRL = SFConfig(features="hilbert")
 # Distances spread as fast as phi's target follows: with the published 0.005 they still grow after 25,000 updates.
 _HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, feature_width=256, lr=5e-4, batch=_GOALS, distance_tau=0.02)
 _HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, distance_gamma=0.96, distance_tau=0.005)
-_NO_GOALS, _AHEAD = BatchSpec(size=1024, skills=False), BatchSpec(size=1024, skills=False, goals=True, goal_random=0.0)
+_NO_GOALS, _AHEAD = BatchSpec(size=1024), BatchSpec(size=1024, goals=Goals(random=0.0))
 _FB_MAZE = replace(_FB_QUICK, width=128, backward_width=128, lr=1e-3, actor_lr=1e-3, gamma=0.9)
 _LAPLACIAN_MAZE = SFConfig(
     features="laplacian", width=128, feature_width=128, lr=1e-3, feature_lr=1e-3, gamma=0.9,
-    batch=BatchSpec(size=256, skills=False),
+    batch=BatchSpec(size=256),
 )  # fmt: skip
 _HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.98, distance_gamma=0.98, batch=_GOALS)
 _FRE_MAZE = FREConfig(
-    z=SkillSpace("gaussian", 32), batch=BatchSpec(size=128, skills=False, futures=7, goal_gamma=0.9),
+    z=SkillSpace("gaussian", 32), batch=BatchSpec(size=128, futures=7, future_gamma=0.9),
     rewards=("goal", "near", "mlp"), position=(0, 1), goal_radius=0.45, mlp_scale=4.0, encoder_width=64, warmup=8_000,
     width=128, depth=2, lr=1e-3, gamma=0.95, tau=0.005, position_bins=16, position_range=(-1.8, 1.8),
 )  # fmt: skip
@@ -79,17 +79,17 @@ _FRE_MASS = replace(
 )  # fmt: skip
 # States as they are, as in the paper.
 _FRE_ANT = FREConfig(
-    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), position=(0, 1), goal_radius=2.0,
+    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, futures=7), position=(0, 1), goal_radius=2.0,
     decode=32, encoder_width=64, warmup=8_000, width=256, depth=2, lr=5e-4, tau=0.005, inverse_temperature=10.0,
     position_bins=32, position_range=(-2.0, 38.0),
 )  # fmt: skip
 _FRE_QUICK = FREConfig(
-    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, skills=False, futures=7), mlp_scale=4.0, encoder_width=64,
+    z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, futures=7), mlp_scale=4.0, encoder_width=64,
     warmup=8_000, width=256, depth=2, lr=5e-4, gamma=0.98, tau=0.005,
 )  # fmt: skip
 _FRE_CHEETAH = replace(_FRE_QUICK, goal_radius=1.44, inverse_temperature=10.0)
 _CONSERVATIVE = FBConfig(
-    batch=BatchSpec(size=512, skills=False), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
+    batch=BatchSpec(size=512), actor_lr=3e-5, max_gradient=1.0, penalty="vc", backward_width=256
 )  # fmt: skip
 
 # agent -> name -> preset

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import jax
 import numpy as np
 
-from urlrl.errors import UserError, check
+from urlrl.errors import UnsupportedPrompt, UserError, check
 
 Array: TypeAlias = jax.Array | np.ndarray
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -29,6 +29,7 @@ class Transition(NamedTuple):
     goal: Any = None  # (*B, obs): a state to reach, where `BatchSpec.goals` asks for one
     goal_steps: Any = None  # (*B,), int32: steps from obs to goal in its episode; 0: obs is the goal; -1: any state
     future: Any = None  # (*B, n, obs): later states of the episode, where `BatchSpec.futures` asks for n
+    extra: Any = None  # name -> (*B, ...): what else the agent left, `Carry.stored` and `Carry.given`; or None
 
 
 class Trajectory(NamedTuple):
@@ -93,33 +94,50 @@ def check_prompt(prompt: Any, obs_dim: int) -> None:
 
 
 @dataclass(frozen=True)
-class BatchSpec:
-    """What an agent wants of the replay."""
+class Goals:
+    """How a goal is drawn for each transition: a later state of its episode, any state, or its own."""
 
-    size: int = 256  # transitions per gradient step
+    gamma: float = 0.99  # a later state is k ~ Geom(1 - gamma) >= 1 steps ahead, at most the episode's last
+    random: float = 0.375  # share of goals that are any state of the data, one that a transition reached
+    current: float = 0.0  # share of goals that are obs itself
+
+    def __post_init__(self):
+        check("gamma", self.gamma, 0, 1)
+        check("random", self.random, 0, 1)
+        check("current", self.current, 0, 1 - self.random)
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """What an agent wants of stored transitions. `data/draw.py` is what it comes to."""
+
+    size: int = 256  # transitions per gradient step; of a rollout all are taken
     timeout_as_terminal: bool = False  # True: a time limit ends the future, as METRA's and CSD's released code has it
-    skills: bool = True  # the agent learns from the skill that acted; False: it draws its own, so any data will do
-    goals: bool = False  # give each transition a goal: a later state of its episode, or any state
-    goal_gamma: float = 0.99  # a later state is k ~ Geom(1 - goal_gamma) >= 1 steps ahead, at most the episode's last
-    goal_random: float = 0.375  # share of goals that are any state of the data
-    goal_current: float = 0.0  # share of goals that are obs itself
-    futures: int = 0  # how many later states of its episode come with each transition, drawn as such goals are
+    goals: Goals | None = None  # give each transition a goal
+    futures: int = 0  # how many later states of its episode come with each transition
+    future_gamma: float = 0.99  # each of them is k ~ Geom(1 - future_gamma) >= 1 steps ahead, at most the last
+    # replay: batches of all that was stored | rollout: an epoch's rows once, in order of time, (T, n, ...), with
+    # extra["ended"]: the episode ended with this transition, for whatever reason
+    source: Literal["replay", "rollout"] = "replay"
+    whole_episodes: bool = False  # of a rollout: episodes begin and end with it
 
     def __post_init__(self):
         check("size", self.size, 1)
         check("futures", self.futures, 0)
-        check("goal_gamma", self.goal_gamma, 0, 1)
-        check("goal_random", self.goal_random, 0, 1)
-        check("goal_current", self.goal_current, 0, 1 - self.goal_random)
+        check("future_gamma", self.future_gamma, 0, 1)
+        if self.source == "rollout" and (self.goals or self.futures):
+            raise UserError("source is 'rollout': expected neither goals nor futures, which are drawn of the replay.")
+        if self.whole_episodes and self.source != "rollout":
+            raise UserError(f"whole_episodes is True with source '{self.source}': expected source 'rollout'.")
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an environment says of itself. Actions are always in [-1, 1]."""
+    """What an environment says of itself. Actions are in [-1, 1], or one-hot."""
 
     id: str  # the name that `make_env` resolves
     obs_dim: int
-    action_dim: int
+    action_dim: int  # numbers of a box, or choices
     episode_steps: int | None  # time limit, in control steps; None: the environment ends its episodes itself
     control_dt: float | None  # seconds per control step
     position: tuple[str, ...] = ()  # names of the coordinates `HostEnv.position` returns; () has no position metrics
@@ -130,7 +148,9 @@ class EnvSpec:
     obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
     obs_std: tuple[float, ...] | None = None
     exact_resume: bool = False  # the state can be saved and continues bit for bit
-    twin: str | None = None  # the environment that this is in C MuJoCo, its observations and dynamics; None: itself
+    # name of the C MuJoCo environment with the same observations and dynamics; None: this already runs in C MuJoCo
+    twin: str | None = None
+    action: Literal["box", "onehot"] = "box"  # float32 numbers in [-1, 1] | one of `action_dim` choices, as bools
     walls: tuple[
         tuple[bool, ...], ...
     ] = ()  # of a maze: cells of 1 m around the origin, lowest row first; for pictures
@@ -216,11 +236,49 @@ class Learner(Protocol):
     ) -> tuple["Learner", Metrics]: ...
 
 
-class Carry(Protocol):
-    """What an agent remembers while it acts, one row per environment; `z` is the skill of the last action."""
+class Skill(NamedTuple):
+    """A task that is a skill: act under this z."""
+
+    z: Any  # (z,)
+
+
+class Each(NamedTuple):
+    """A task for each lane."""
+
+    task: Any  # pytree, every leaf (n, ...)
+
+
+class All(NamedTuple):
+    """One task for all lanes, which may be too large to have a copy in each."""
+
+    task: Any  # pytree
+
+
+class Carry(NamedTuple):
+    """What an agent remembers while it acts in n lanes. `act` returns what `begin` does: the same structure and dtypes.
+
+    All but `shared` has a row for each lane, which is begun anew where an episode ended.
+    """
+
+    stored: dict[str, Any]  # columns (n, ...) that are kept with the transition, as they are after `act`; "z" is one
+    lane: Any = None  # what else is remembered, (n, ...)
+    given: Any = None  # columns (n, ...) by name that only `update` is given, of rollouts
+    shared: Any = None  # one for all lanes: a task, waypoints
 
     @property
-    def z(self) -> Any: ...  # (n, z)
+    def z(self) -> Any:
+        """(n, z): the skill of the last action; zeros before an agent that was told a task has aimed."""
+        return self.stored["z"]
+
+
+def begun(ended: Any, new: Carry, old: Carry) -> Carry:
+    """`new` in the lanes that ended, (n,) bool, and `old` in the others."""
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.numpy.where(ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    lanes = jax.tree.map(choose, new._replace(shared=None), old._replace(shared=None))
+    return lanes._replace(shared=new.shared)
 
 
 class Agent(Protocol):
@@ -228,27 +286,80 @@ class Agent(Protocol):
 
     config: Any  # frozen dataclass with at least `z: SkillSpace` and `batch: BatchSpec`
     normalizer: Any  # nets.Normalizer: frozen; every method takes raw observations
+    abilities: frozenset[str]  # keys of ABILITIES
+    shared: tuple[str, ...]  # fields that are equal in all seeds that train together, such as a counter of updates
 
     @classmethod
-    def create(cls, config: Any, example: Transition, key: jax.Array) -> "Agent": ...
+    def create(cls, config: Any, example: Transition, key: jax.Array) -> "Agent": ...  # works under jit and vmap
 
     def replace(self, **changes: Any) -> "Agent": ...
 
     # behave
-    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array: ...
-    def begin(self, key: jax.Array, n: int, seen: Transition) -> Carry: ...
-    def act(self, obs: Array, carry: Any, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]: ...
+    def plan(self, seen: Transition, key: jax.Array) -> Any: ...  # once per epoch: what `begin` may pick from
+    def begin(self, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry: ...
+    def act(self, obs: Array, carry: Carry, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]: ...
 
     # learn
-    def intrinsic_reward(self, batch: Transition) -> jax.Array: ...
-    def update(self, batch: Transition, key: jax.Array) -> tuple["Agent", Metrics]: ...
+    def update(self, batch: Transition, key: jax.Array) -> tuple["Agent", Metrics]: ...  # never reads batch.reward
 
-    # be told
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Any: ...
-    def aim(self, task: Any, obs: Array) -> jax.Array: ...
+
+class Told(Agent, Protocol):
+    """It follows prompts."""
+
+    prompts: tuple[type, ...]  # those of Prompt that it can follow
+
+    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Any: ...  # a task
+    def aim(self, task: Any, obs: Array) -> jax.Array: ...  # the skill to use at each of these states, (*B, z)
     def predict_reward(self, task: Any, batch: Transition) -> jax.Array: ...  # (B,): what `read` made of the rewards
     def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,): discounted by the agent's own gamma
 
-    # be built upon
+
+class Adaptable(Agent, Protocol):
+    """Its policy under a skill can be improved on a reward."""
+
+    def intrinsic_reward(self, batch: Transition) -> jax.Array: ...  # (B,)
     def learner(self, z: Array, key: jax.Array) -> Learner: ...
+
+
+class Exportable(Agent, Protocol):
+    """Its networks can leave JAX."""
+
     def skill_networks(self) -> SkillNetworks: ...
+
+
+class HasLatent(Agent, Protocol):
+    """It has a latent space to look at."""
+
+    def latent(self, obs: Array) -> jax.Array: ...  # (*B, d)
+
+
+class Plans(Agent, Protocol):
+    """It can go to goals over waypoints."""
+
+    def planning(self, recursions: int) -> "Plans": ...  # the same agent; 0 recursions go straight
+
+
+# What an agent can be asked -> the methods that this takes, and how it reads in a sentence.
+ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "told": (("read", "aim", "predict_reward", "predict_return"), "follow a prompt"),
+    "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
+    "exportable": (("skill_networks",), "be exported"),
+    "latent": (("latent",), "show a latent space"),
+    "plans": (("planning",), "plan over waypoints"),
+    "offline": ((), "learn from transitions that others collected"),
+    "discrete": ((), "act by one-hot actions"),
+}
+
+
+def need(agent: Any, ability: str) -> None:
+    """Refuse an agent, or a class of agents, that cannot be asked this. The only check there is.
+
+    Raises:
+        UnsupportedPrompt: it names the agent and the ability.
+    """
+    name = (agent if isinstance(agent, type) else type(agent)).__name__
+    if ability not in agent.abilities:
+        raise UnsupportedPrompt(
+            f"Agent {name} cannot {ABILITIES[ability][1]}: expected one with the ability '{ability}' "
+            f"(`urlrl agents` lists them)."
+        )

@@ -14,6 +14,7 @@ import numpy as np
 
 from urlrl.data.replay import Replay
 from urlrl.errors import TrainingDiverged
+from urlrl.evaluation.rollout import Policy
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, Rollout
 from urlrl.types import BatchSpec
@@ -56,9 +57,9 @@ def _finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
 
 
-def mode_of(learner: Any, encode: Normalizer) -> Callable[[np.ndarray], np.ndarray]:
+def mode_of(learner: Any, encode: Normalizer) -> Policy:
     """The learner's best action for raw observations (n, obs)."""
-    return lambda obs: np.asarray(_mode(learner.actor, encode, obs.astype(np.float32)))
+    return Policy(lambda key, n: None, lambda obs, carry, key, t: (_mode(learner.actor, encode, obs), carry))
 
 
 @dataclass(frozen=True)

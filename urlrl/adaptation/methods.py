@@ -22,14 +22,14 @@ from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
 from urlrl.adaptation.search import Found, search
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.evaluation.rollout import Policy, acting
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO
 from urlrl.learners.sac import SAC
 from urlrl.skills.env import Z_SCALE, SkillVectorEnv
 from urlrl.streams import env_seed, stream
-from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt, Transition
+from urlrl.types import All, BatchSpec, Carry, Each, GoalPrompt, RewardPrompt, Skill, Transition, begun, need
 
-Act = Callable[[np.ndarray], np.ndarray]  # observations (n, obs) -> actions (n, act)
 MAX_SCALE = 100.0  # of rewards, up or down
 
 
@@ -57,9 +57,14 @@ class Setting:
     def env_seed(self, name: str) -> int:
         return env_seed(self.seed, f"adapt {name}")
 
-    def measure(self, steps: int, env: Any, act: Act) -> None:
+    def acting(self, task: Each | All | None = None) -> Policy:
+        """The agent with this task, acting by the modes of its actions; it sees what it was trained on."""
+        policy = acting(self.agent, task)
+        return policy._replace(act=lambda obs, *rest: policy.act(obs[:, : self.obs_dim], *rest))
+
+    def measure(self, steps: int, env: Any, policy: Policy) -> None:
         """Note the returns of deterministic episodes in `env`; their starts depend on nothing but the seed."""
-        returns = episode_returns(env, act, self.env_seed("evaluation"))
+        returns = episode_returns(env, policy, self.env_seed("evaluation"))
         if not np.isfinite(returns).all():
             raise UserError(
                 f"An episode after {steps:,} steps has the return {returns.sum()}: expected finite rewards."
@@ -78,14 +83,17 @@ class Setting:
         return observe
 
 
-def episode_returns(env: Any, act: Act, seed: int) -> np.ndarray:
+def episode_returns(env: Any, policy: Policy, seed: int) -> np.ndarray:
     """(n,): the return of one episode per lane of `env`, from a reset with `seed`."""
     obs, _ = env.reset(seed=seed)
-    total, alive = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
+    key = jax.random.key(0)  # Modes of actions are taken: nothing is drawn.
+    carry = policy.begin(key, env.num_envs)
+    total, alive, t = np.zeros(env.num_envs), np.ones(env.num_envs, bool), 0
     while True:
-        obs, reward, terminated, truncated, _ = env.step(act(obs))
+        action, carry = policy.act(obs.astype(np.float32), carry, key, np.int32(t))
+        obs, reward, terminated, truncated, _ = env.step(np.asarray(action))
+        t, ended = t + 1, terminated | truncated
         total[alive] += reward[alive]
-        ended = terminated | truncated
         alive &= ~ended
         if not alive.any():
             return total
@@ -93,49 +101,36 @@ def episode_returns(env: Any, act: Act, seed: int) -> np.ndarray:
             obs, _ = env.reset(options={"reset_mask": ended})
 
 
+def pursue(setting: Setting, env: Any) -> Policy:
+    """The agent, told the present goal of each lane whenever it changes."""
+    told = setting.acting()
+    goals = np.empty((0, 0))
+
+    def begin(key: jax.Array, n: int) -> Carry:
+        nonlocal goals
+        del n
+        goals = env.goal()
+        seen_goals = env.goal_obs(goals).astype(np.float32)
+        return _begin_goals(setting.agent, seen_goals, setting.data, setting.key("read"), key)
+
+    def act(obs: np.ndarray, carry: Carry, key: jax.Array, t: np.int32) -> tuple[Any, Carry]:
+        changed = (env.goal() != goals).any(axis=1)
+        if changed.any():
+            carry = begun(changed, begin(key, len(obs)), carry)
+        return told.act(obs, carry, key, t)
+
+    return Policy(begin, act)
+
+
 @jax.jit
-def _skill_mode(agent, obs, z):
-    return agent.sample_actions(obs, z, jax.random.key(0), 0.0)
-
-
-def follow(setting: Setting, z: np.ndarray) -> Act:
-    """The policy under skills z, (d,) or (n, d)."""
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        skills = np.broadcast_to(z, (len(obs), z.shape[-1]))
-        return np.asarray(_skill_mode(setting.agent, obs[:, : setting.obs_dim].astype(np.float32), skills))
-
-    return act
-
-
-@jax.jit
-def _read_goals(agent, goals, seen, key):
-    return jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, key))(goals)
-
-
-@jax.jit
-def _aim(agent, tasks, obs):
-    return jax.vmap(agent.aim)(tasks, obs)
-
-
-def pursue(setting: Setting, env: Any) -> Act:
-    """The policy that is told the present goal and aims at it in every step."""
-    told: dict[str, Any] = {"goal": None, "tasks": None}
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        goal = env.goal()
-        if told["goal"] is None or (goal != told["goal"]).any():
-            told["goal"], told["tasks"] = goal, _read_goals(
-                setting.agent, env.goal_obs(goal).astype(np.float32), setting.data, setting.key("read")
-            )  # fmt: skip
-        z = _aim(setting.agent, told["tasks"], obs[:, : setting.obs_dim].astype(np.float32))
-        return follow(setting, np.asarray(z))(obs)
-
-    return act
+def _begin_goals(agent, goals, seen, read_key, key):
+    tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(goals)
+    return agent.begin(key, goals.shape[0], None, Each(tasks))
 
 
 def zero_shot(setting: Setting) -> None:
     """Raises UnsupportedPrompt: the agent cannot be told this, or has no past to be told it by."""
+    need(setting.agent, "told")
     env = setting.make_env(setting.config.eval_episodes)
     env.reset(seed=0)
     if env.goal() is not None:
@@ -147,7 +142,7 @@ def zero_shot(setting: Setting) -> None:
         )
     z = _skill_of_reward(setting)
     setting.notes["z"] = z.tolist()
-    setting.measure(0, env, follow(setting, z))
+    setting.measure(0, env, setting.acting(All(Skill(z))))
 
 
 def _skill_of_reward(setting: Setting) -> np.ndarray:
@@ -184,20 +179,22 @@ def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]
         returns = []
         for i in range(0, len(skills), n):
             lanes = np.arange(n) % len(skills[i : i + n])  # Spare lanes try skills once more.
-            found = episode_returns(env, follow(setting, skills[i + lanes]), setting.env_seed(f"search {batches}"))
+            found = episode_returns(
+                env, setting.acting(Each(Skill(skills[i + lanes]))), setting.env_seed(f"search {batches}")
+            )
             returns.append(np.bincount(lanes, found) / np.bincount(lanes))
             batches += 1
         return np.concatenate(returns)
 
     best = Found(np.asarray(space.sample(setting.key("guess"), 1))[0], 0.0)
-    setting.measure(0, evaluation, follow(setting, best.z))
+    setting.measure(0, evaluation, setting.acting(All(Skill(best.z))))
     config = setting.config.search
     affordable = budget // batch_steps * n if batch_steps else config.population
     if affordable >= 2:
         config = replace(config, population=min(config.population, affordable))
         with suppress(_BudgetSpent):
             for best in search(config, space, setting.key("search"), attempt):
-                setting.measure(env.control_steps, evaluation, follow(setting, best.z))
+                setting.measure(env.control_steps, evaluation, setting.acting(All(Skill(best.z))))
     setting.notes |= {"z": best.z.tolist(), "search_steps": env.control_steps}
     return best, env.control_steps
 
@@ -212,12 +209,17 @@ def hierarchical(setting: Setting) -> None:
             return action
         return Z_SCALE * action if space.kind == "gaussian" else np.asarray(space.project(action))
 
-    def act(obs: np.ndarray, action: np.ndarray) -> Any:
-        return _skill_mode(setting.agent, obs, to_skill(action))
+    key, policy = jax.random.key(0), setting.acting()  # Modes of actions are taken: nothing is drawn.
+
+    def begin(action: np.ndarray) -> Carry:
+        return setting.agent.begin(key, len(action), None, Each(Skill(np.float32(to_skill(action)))))
+
+    def act(obs: np.ndarray, carry: Carry) -> tuple[Any, Carry]:
+        return policy.act(obs, carry, key, np.int32(0))
 
     def make(n: int) -> SkillVectorEnv:
         env = setting.make_env(n)
-        return SkillVectorEnv(env, act, space.dim, env.task.option_steps, setting.obs_dim)
+        return SkillVectorEnv(env, begin, act, space.dim, env.task.option_steps, setting.obs_dim)
 
     env, evaluation = make(setting.config.num_envs), make(setting.config.eval_episodes)
     x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
@@ -248,7 +250,7 @@ def finetune(setting: Setting) -> None:
     Raises:
         UnsupportedPrompt: the agent has no learner.
     """
-    _check_learner(setting)
+    need(setting.agent, "adaptable")  # Before a search is paid for.
     config = setting.config.off_policy
     evaluation = setting.make_env(setting.config.eval_episodes)
     share = int(setting.config.search.finetune_share * setting.config.steps)
@@ -261,12 +263,6 @@ def finetune(setting: Setting) -> None:
     plan = replace(plan, reward_scale=_reward_scale(setting, found, evaluation))
     setting.notes["reward_scale"] = plan.reward_scale
     _learn_control(setting, learner, plan, spent, evaluation)
-
-
-def _check_learner(setting: Setting) -> None:
-    """Before a search is paid for."""
-    if not hasattr(setting.agent, "learner"):
-        raise UnsupportedPrompt(f"Agent {type(setting.agent).__name__} has no method 'learner': expected one to adapt.")
 
 
 def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
@@ -283,7 +279,7 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
 
 
 def scratch(setting: Setting) -> None:
-    _check_learner(setting)
+    need(setting.agent, "adaptable")
     any_z = setting.agent.config.z.sample(setting.key("guess"), 1)[0]
     learner = setting.agent.learner(any_z, setting.key("learner"))  # For its kind and settings alone.
     env = setting.make_env(setting.config.eval_episodes)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.data.hindsight import geometric, goal_kinds
+from urlrl.data.draw import draw, gather
 from urlrl.data.replay import Rows
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
@@ -57,75 +57,54 @@ class DatasetInfo:
     format: str = FORMAT
 
 
-class Indices(NamedTuple):
-    """Rows of a drawn batch: the transition's, its goal's, and how far that is (see `Transition.goal_steps`)."""
+class Episodes(NamedTuple):
+    """The space of rows of a dataset: those in which a transition begins."""
 
-    row: jax.Array
-    goal: jax.Array
-    goal_steps: jax.Array
+    starts: jax.Array  # (episodes + 1,), int32: the first rows of the episodes, and the number of rows
 
+    def any_row(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        # Transition j of all is j-th among the rows that are not an episode's last.
+        before = self.starts - jnp.arange(self.starts.shape[0], dtype=self.starts.dtype)
+        transition = jax.random.randint(key, shape, 0, before[-1], jnp.int32)
+        return transition + jnp.searchsorted(before, transition, side="right").astype(jnp.int32) - 1
 
-@partial(jax.jit, static_argnums=(2, 3))
-def draw(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -> Indices:
-    """(num_batches, spec.size) transitions, uniform with replacement, and a goal for each.
+    def steps_left(self, row: jax.Array) -> jax.Array:
+        return self.starts[jnp.searchsorted(self.starts, row, side="right")] - row - 2
 
-    Pure: whoever holds the rows gathers by these numbers. `starts` (episodes + 1,) are the first rows of the episodes,
-    and the number of rows. A goal never lies in another episode unless it is one of the `goal_random`.
-    """
-    shape = (num_batches, spec.size)
-    which, ahead, kind, anywhere = jax.random.split(key, 4)
-    episodes = starts.shape[0] - 1
-    # Transition j of all is j-th among the rows that are not an episode's last.
-    before = starts - jnp.arange(episodes + 1, dtype=starts.dtype)
-    transition = jax.random.randint(which, shape, 0, before[-1], jnp.int32)
-    episode = jnp.searchsorted(before, transition, side="right").astype(jnp.int32) - 1
-    row = transition + episode
-    if not spec.goals:
-        nothing = jnp.zeros(shape, jnp.int32)
-        return Indices(row, nothing, nothing)
-    last = starts[episode + 1] - 1
-    steps = jnp.minimum(geometric(ahead, shape, spec.goal_gamma), last - row)
-    uniform = jax.random.randint(anywhere, shape, 0, starts[-1], jnp.int32)
-    is_random, is_current = goal_kinds(kind, shape, spec)
-    goal = jnp.where(is_random, uniform, jnp.where(is_current, row, row + steps))
-    goal_steps = jnp.where(goal == row, 0, jnp.where(is_random, -1, steps))
-    return Indices(row, goal, goal_steps)
+    def ahead(self, row: jax.Array, steps: jax.Array) -> jax.Array:
+        return row + steps
 
 
-@partial(jax.jit, static_argnums=3)
-def draw_future(key: jax.Array, row: jax.Array, starts: jax.Array, spec: BatchSpec) -> jax.Array:
-    """(*B, spec.futures) rows of later states of the episodes of rows (*B,): each k ~ Geom(1 - goal_gamma) steps ahead,
-    at most the episode's last."""
-    last = starts[jnp.searchsorted(starts, row, side="right")] - 1
-    steps = geometric(key, (*row.shape, spec.futures), spec.goal_gamma)
-    return row[..., None] + jnp.minimum(steps, (last - row)[..., None])
+draw_rows = partial(jax.jit, static_argnums=(1, 2))(draw)
 
 
-def draw_rows(key: jax.Array, starts: jax.Array, num_batches: int, spec: BatchSpec) -> tuple[Indices, jax.Array | None]:
-    """`draw`, and the rows of later states where `spec.futures` asks for them."""
-    drawn = draw(key, starts, num_batches, spec)
-    later = draw_future(jax.random.fold_in(key, 1), drawn.row, starts, spec) if spec.futures else None
-    return drawn, later
+class Columns(NamedTuple):
+    """What batches are gathered from, mapped from the disk or on the device."""
 
+    obs: Any  # (rows, obs)
+    action: Any  # (rows, act)
+    reward: Any  # (rows,)
+    terminated: Any  # (rows,)
+    starts: Any  # (episodes + 1,)
 
-def gather(columns: Mapping[str, Array], drawn: Indices, later: Array | None, spec: BatchSpec) -> Transition:
-    """The batches of what `draw_rows` drew. Columns and rows are both on the host, or both on the device."""
-    batch, obs = transitions(columns, drawn.row), columns["obs"]
-    if later is not None:
-        batch = batch._replace(future=obs[later])
-    return batch._replace(goal=obs[drawn.goal], goal_steps=drawn.goal_steps) if spec.goals else batch
+    def transitions(self, row: Array) -> Transition:
+        """Those that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
+        return Transition(
+            obs=self.obs[row],
+            action=self.action[row],
+            reward=self.reward[row],
+            discount=1 - self.terminated[row].astype(np.float32),
+            next_obs=self.obs[row + 1],
+            z=np.zeros((*row.shape, 0), np.float32),
+        )
 
+    def reached(self, row: Array) -> Array:
+        return self.obs[row + 1]
 
-def transitions(columns: Mapping[str, Array], row: Array) -> Transition:
-    """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
-    return Transition(
-        obs=columns["obs"][row],
-        action=columns["action"][row],
-        reward=columns["reward"][row],
-        discount=1.0 - columns["terminated"][row].astype(np.float32),
-        next_obs=columns["obs"][row + 1],
-        z=np.zeros((*row.shape, 0), np.float32),
-    )
+    def timed_out(self, row: Array) -> Array:
+        """Whether the episode ends here; that it is not terminated shows in the transition."""
+        xp = row.__array_namespace__()
+        return self.starts[xp.searchsorted(self.starts, row, side="right")] == row + 2
 
 
 class Dataset:
@@ -154,7 +133,8 @@ class Dataset:
                 f"{self.folder / 'starts.npy'} does not divide {self.info.rows:,} rows into episodes: expected numbers "
                 f"that rise from 0 to {self.info.rows:,} by 2 or more."
             )
-        self._starts = jnp.asarray(self.starts, jnp.int32)
+        some = {name: self.columns[name] for name in Columns._fields if name in self.columns}
+        self.to_draw = Columns(**some, starts=self.starts.astype(np.int32))
 
     def __len__(self) -> int:
         """Transitions."""
@@ -167,12 +147,13 @@ class Dataset:
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` uniform batches, stacked: every field is (num_batches, spec.size, ...)."""
-        drawn, later = jax.tree.map(np.asarray, draw_rows(key, self._starts, num_batches, spec))
-        return gather(self.columns, drawn, later, spec)
+        space, shape = Episodes(jnp.asarray(self.to_draw.starts)), (num_batches, spec.size)
+        drawn = jax.tree.map(np.asarray, draw_rows(key, shape, spec, space))
+        return gather(self.to_draw, drawn, spec)
 
     def at(self, row: np.ndarray) -> Transition:
         """The transitions that begin in these rows, (*B,). There is no skill: z is (*B, 0)."""
-        return transitions(self.columns, row)
+        return self.to_draw.transitions(row)
 
     def transition_rows(self, index: np.ndarray) -> np.ndarray:
         """Where the transitions of these indices in [0, len(self)) begin."""

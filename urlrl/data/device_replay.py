@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from urlrl.data.hindsight import steps_left
-from urlrl.data.replay import Fields, Rows, gather, pick
+from urlrl.data.draw import draw, gather
+from urlrl.data.replay import UNSEEN, Fields, Rows, Slots, as_transitions, by_batch, steps_left
 from urlrl.types import Array, BatchSpec, Transition
 
 
@@ -37,17 +37,26 @@ class DeviceReplay(struct.PyTreeNode):
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """The batches that a `Replay` of the same rows draws by this key; zeros while there are no rows."""
         left = None
-        if spec.goals or spec.futures:
+        if spec.goals is not None or spec.futures:
             ended = self.data["terminated"] | self.data["truncated"]
             left = steps_left(ended, self.width, self.next, self.filled)
         shards = self.data["obs"].shape[0]
-        picks = pick(key, num_batches, spec, shards, self.width, self.filled, left)
-        # Each shard by its own slots alone: where shards lie on several devices, nothing moves between these.
-        return gather(lambda name, slots: jax.vmap(_take, (0, 1), 1)(self.data[name], slots), picks, spec)
+        drawn = draw(key, (num_batches, shards, spec.size // shards), spec, Slots(self.width, self.filled, left))
+        return by_batch(gather(self, drawn, spec), spec.size)
 
+    def transitions(self, slot: jax.Array) -> Transition:
+        """Those in slots (batches, shards, *more)."""
+        return as_transitions({name: self._take(name, slot) for name in self.data if name not in UNSEEN})
 
-def _take(column: jax.Array, slots: jax.Array) -> jax.Array:
-    return column[slots]
+    def reached(self, slot: jax.Array) -> jax.Array:
+        return self._take("next_obs", slot)
+
+    def timed_out(self, slot: jax.Array) -> jax.Array:
+        return self._take("truncated", slot)
+
+    def _take(self, name: str, slot: jax.Array) -> jax.Array:
+        """Each shard by its own slots alone: where shards lie on several devices, nothing moves between these."""
+        return jax.vmap(lambda column, slots: column[slots], (0, 1), 1)(self.data[name], slot)
 
 
 def by_shard(rows: Array, shards: int) -> Array:

@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.reading import Names, Source, checked, reading
-from urlrl.data.replay import Rows, transition_fields
+from urlrl.data.replay import F32, OWN, STORABLE, Fields, Rows, transition_fields
 from urlrl.data.shards import FORMAT, Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
 NAMES = Names("obs", "action", "reward")
+DTYPES = dict(zip(("F32", "BOOL", "I32"), STORABLE))  # of what an agent leaves, as safetensors calls them
 
 
 def read_run(
@@ -42,33 +43,39 @@ def read_run(
     if not files:
         raise UserError(f"{run} has no transitions in its folder replay/: expected some to make a dataset of.")
     headers = [_header(file) for file in files]
-    lanes, z_dim = headers[0]
+    lanes, stored = headers[0]
     for file, header in zip(files, headers):
-        if header != (lanes, z_dim):
+        if header != (lanes, stored):
             raise UserError(
-                f"{file} holds {header[0]} environments and skills of {header[1]} numbers: expected {lanes} and "
-                f"{z_dim}, as {files[0].name} has."
+                f"{file} holds {header[0]} environments and {_columns(header[1])} of the agent's: expected {lanes} and "
+                f"{_columns(stored)}, as {files[0].name} has."
             )
-    folder = ShardFolder(run / "replay", transition_fields(spec, z_dim), lanes)
+    folder = ShardFolder(run / "replay", transition_fields(spec, stored), lanes)
     info = DatasetInfo(env, f"{run} (a run)", spec.physics, spec.obs_is_physics and not root)
     total = sum(end - begin for begin, end in map(_range, files))
     return Source(info, _episodes(folder, files, lanes, root, hashes), total)
 
 
-def _header(file: Path) -> tuple[int, int]:
-    """(environments, size of a skill) of a shard."""
+def _header(file: Path) -> tuple[int, Fields]:
+    """(environments, the columns that the agent left) of a shard."""
     with reading(file):
         try:
-            with safe_open(file, "np") as stored:
-                about: Any = json.loads((stored.metadata() or {}).get("urlrl", "{}"))
+            with safe_open(file, "np") as shard:
+                about: Any = json.loads((shard.metadata() or {}).get("urlrl", "{}"))
                 if not isinstance(about, dict) or about.get("format") != FORMAT:
                     raise ValueError(f"it does not say format {FORMAT}")
-                lanes, z_shape = about["num_envs"], stored.get_slice("z").get_shape()
+                lanes = about["num_envs"]
+                slices = {name: shard.get_slice(name) for name in list(shard.keys()) if name not in OWN}
+                stored = {name: (tuple(s.get_shape()[1:]), DTYPES[s.get_dtype()]) for name, s in slices.items()}
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-        if not isinstance(lanes, int) or lanes < 1 or len(z_shape) != 2:
-            raise ValueError(f"it holds {lanes} environments and skills of shape {z_shape}")
-        return lanes, z_shape[1]
+        if not isinstance(lanes, int) or lanes < 1 or len(stored.get("z", ((), F32))[0]) != 1:
+            raise ValueError(f"it holds {lanes} environments and {_columns(stored)} of the agent's")
+        return lanes, stored
+
+
+def _columns(stored: Fields) -> str:
+    return ", ".join(f"'{name}' of shape {shape}" for name, (shape, _) in sorted(stored.items())) or "no column"
 
 
 def _range(file: Path) -> tuple[int, int]:
@@ -124,7 +131,7 @@ def _ended(held: list[list[Rows]], root: int, file: Path) -> Iterator[Episode]:
 
 
 def _episode(parts: list[Rows], root: int, file: Path) -> Episode:
-    names = [name for name in parts[0] if name not in ("z", "truncated")]
+    names = [name for name in parts[0] if name in OWN and name != "truncated"]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
     if (rows["obs"][1:] != rows["next_obs"][:-1]).any():
         row = int(np.argmax((rows["obs"][1:] != rows["next_obs"][:-1]).any(axis=1)))

@@ -1,6 +1,5 @@
 """The host replay: a ring of transitions in main memory."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,114 +7,140 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.data.hindsight import geometric, goal_kinds, steps_left
+from urlrl.data.draw import draw, gather
+from urlrl.errors import UserError
 from urlrl.types import Array, BatchSpec, EnvSpec, Transition
 
 Fields = dict[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape of one row, dtype)
 Rows = dict[str, np.ndarray]  # name -> (n, ...)
+F32, FLAG = np.dtype(np.float32), np.dtype(np.bool_)
+STORABLE = (F32, FLAG, np.dtype(np.int32))  # what an agent may leave in the data
+# The columns of a transition; what else there is the agent has left.
+OWN = frozenset({"obs", "action", "reward", "terminated", "truncated", "next_obs", "physics", "next_physics"})
+
+UNSEEN = ("truncated", "physics", "next_physics")  # columns that no `Transition` holds
 
 
-def transition_fields(spec: EnvSpec, z_dim: int) -> Fields:
-    """What is stored of one environment step. `physics` is the simulator's state at obs, `next_physics` at next_obs;
-    they are stored only where the observation does not hold them already."""
-    f32, flag = np.dtype(np.float32), np.dtype(np.bool_)
+def transition_fields(spec: EnvSpec, stored: Fields) -> Fields:
+    """What is kept of one environment step, `stored` by the agent. `physics` is the simulator's state at obs,
+    `next_physics` at next_obs; they are kept only where the observation does not hold them already."""
     fields: Fields = {
-        "obs": ((spec.obs_dim,), f32),
-        "action": ((spec.action_dim,), f32),
-        "reward": ((), f32),
-        "terminated": ((), flag),
-        "truncated": ((), flag),
-        "next_obs": ((spec.obs_dim,), f32),
-        "z": ((z_dim,), f32),
+        "obs": ((spec.obs_dim,), F32),
+        "action": ((spec.action_dim,), FLAG if spec.action == "onehot" else F32),
+        "reward": ((), F32),
+        "terminated": ((), FLAG),
+        "truncated": ((), FLAG),
+        "next_obs": ((spec.obs_dim,), F32),
     }
     if spec.physics and not spec.obs_is_physics:
         f64 = np.dtype(np.float64)
         fields |= {"physics": ((spec.physics_dim,), f64), "next_physics": ((spec.physics_dim,), f64)}
+    return fields | stored
+
+
+def stored_fields(agent: Any, example: Transition) -> Fields:
+    """The columns that an agent leaves in the data, `Carry.stored`.
+
+    Raises:
+        UserError: one of them has a dtype that is not stored, or there is no "z".
+    """
+    shapes = jax.eval_shape(lambda a, k: a.begin(k, 1, a.plan(example, k)).stored, agent, jax.random.key(0))
+    fields = {name: (leaf.shape[1:], np.dtype(leaf.dtype)) for name, leaf in shapes.items()}
+    name = type(agent).__name__
+    if "z" not in fields:
+        raise UserError(f"Agent {name} stores {', '.join(fields) or 'nothing'}: expected 'z', its skill, too.")
+    for column, (_, dtype) in fields.items():
+        if column in OWN:
+            raise UserError(f"Agent {name} stores a column '{column}': expected a name that no transition has.")
+        if dtype not in STORABLE:
+            raise UserError(f"Agent {name} stores '{column}' as {dtype}: expected float32, bool or int32.")
     return fields
+
+
+def z_field(dim: int) -> Fields:
+    """What an agent stores that stores its skill alone."""
+    return {"z": ((dim,), F32)}
+
+
+def agent_fields(agent: Any, spec: EnvSpec) -> Fields:
+    """What is kept of one step of this agent in this environment."""
+    return transition_fields(spec, stored_fields(agent, example_transition(spec, agent.config.z.dim)))
+
+
+def example_transition(spec: EnvSpec, z_dim: int, n: int = 1) -> Transition:
+    """`n` transitions of zeros: the shapes and dtypes that an agent is created for."""
+    return blank(transition_fields(spec, z_field(z_dim)), BatchSpec(), n)
 
 
 def relabelled(rows: Rows, reward: np.ndarray) -> Transition:
     """Stored rows as transitions that earned `reward` (n,)."""
+    return as_transitions(rows)._replace(reward=reward.astype(np.float32))
+
+
+def as_transitions(rows: dict[str, Any]) -> Transition:
+    """Stored columns (*B, ...) as transitions, with discount 0 at true terminations alone."""
+    extra = {name: column for name, column in rows.items() if name not in OWN and name != "z"}
+    names = ("obs", "action", "reward", "next_obs", "z")
     discount = 1 - rows["terminated"].astype(np.float32)
-    kept = {name: rows[name] for name in ("obs", "action", "next_obs", "z")}
-    return Transition(**kept, reward=reward.astype(np.float32), discount=discount)
+    return Transition(**{name: rows[name] for name in names}, discount=discount, extra=extra or None)
 
 
-class Picks(NamedTuple):
-    """Slots of a ring's shards that batches are made of: (num_batches, shards, size / shards), as `goal_steps`."""
+def blank(fields: Fields, spec: BatchSpec, n: int) -> Transition:
+    """`n` transitions of zeros, as a ring of these fields draws them."""
+    batch = as_transitions({name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in fields.items()})
+    if spec.goals is not None:
+        batch = batch._replace(goal=batch.obs, goal_steps=np.zeros(n, np.int32))
+    return batch._replace(future=np.zeros((n, spec.futures, batch.obs.shape[1]), F32)) if spec.futures else batch
 
-    slot: Array  # of the transitions
-    goal: Array | None = None  # the state that this transition reached is the goal, or where goal_steps is 0, obs is
-    goal_steps: Array | None = None  # see Transition
-    future: Array | None = None  # (..., futures): the states that these transitions reached are later ones
+
+class Slots(NamedTuple):
+    """The space of rows of rings side by side, one a shard: slots (batches, shards, *more)."""
+
+    width: Array | int  # environments of a shard, interleaved: slot i + width holds what follows slot i
+    filled: Array  # (): how many slots of each shard hold a transition
+    left: Array | None  # (shards, size), int32: see `steps_left`; None where nobody asks for later rows
+
+    def any_row(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jax.random.randint(key, shape, 0, self.filled, jnp.int32)
+
+    def steps_left(self, slot: jax.Array) -> jax.Array:
+        assert self.left is not None
+        shard = jnp.arange(slot.shape[1], dtype=jnp.int32)
+        return jnp.asarray(self.left)[shard.reshape(-1, *[1] * (slot.ndim - 2)), slot]
+
+    def ahead(self, slot: jax.Array, steps: jax.Array) -> jax.Array:
+        assert self.left is not None
+        return (slot + steps * self.width) % self.left.shape[1]
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def pick(
-    key: jax.Array,
-    num_batches: int,
-    spec: BatchSpec,
-    shards: int,
-    width: int | jax.Array,
-    filled: jax.Array,
-    left: jax.Array | None,
-) -> Picks:
-    """Transitions for `num_batches` batches, uniform with replacement over what each shard holds and as many from each;
-    goals and later states where `spec` asks for them. Pure: the host replay and one on the accelerator gather by the
-    same numbers, and no shard needs to know another.
+draw_slots = partial(jax.jit, static_argnums=(1, 2))(draw)
+
+
+@partial(jax.jit, static_argnums=1)
+def steps_left(ended: jax.Array, width: int, next_slot: jax.Array, filled: jax.Array) -> jax.Array:
+    """How many of its episode's transitions a ring holds after each one, int32 of the shape of `ended`.
 
     Args:
-        width: environments of a shard.
-        filled: how many slots of each shard hold a transition.
-        left: (shards, size): see `steps_left`; only for goals and later states.
+        ended: (shards, size), bool: the episode ended with this transition.
+        width: environments of a shard, interleaved: slot i + width holds what follows slot i.
+        next_slot: the slot of the next transition, in each shard.
+        filled: how many slots of each shard hold one; the others get numbers that mean nothing.
     """
-    shape = (num_batches, shards, spec.size // shards)
-    slot = jax.random.randint(key, shape, 0, filled, jnp.int32)
-    if left is None:
-        return Picks(slot)
-    shard = jnp.arange(shards, dtype=jnp.int32)[:, None]
-    size, ahead = left.shape[1], left[shard, slot]
-
-    def reached(key: jax.Array, slot: jax.Array, ahead: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Transitions Geom(1 - goal_gamma) - 1 later, in the same episode, and how many steps away their ends are."""
-        steps = jnp.minimum(geometric(key, jnp.broadcast_shapes(slot.shape, ahead.shape), spec.goal_gamma), ahead + 1)
-        return (slot + (steps - 1) * width) % size, steps
-
-    picks = Picks(slot)
-    if spec.goals:
-        ahead_key, kind_key, random_key = (jax.random.fold_in(key, i) for i in (1, 2, 3))
-        later, steps = reached(ahead_key, slot, ahead)
-        is_random, is_current = goal_kinds(kind_key, shape, spec)
-        anywhere = jax.random.randint(random_key, shape, 0, filled, jnp.int32)
-        goal = jnp.where(is_random, anywhere, jnp.where(is_current, slot, later))
-        goal_steps = jnp.where(is_random, -1, jnp.where(is_current, 0, steps))
-        picks = picks._replace(goal=goal, goal_steps=goal_steps)
-    if spec.futures:
-        wide = jnp.zeros((*shape, spec.futures), jnp.int32)
-        future, _ = reached(jax.random.fold_in(key, 4), slot[..., None] + wide, ahead[..., None])
-        picks = picks._replace(future=future)
-    return picks
+    shards, size = ended.shape
+    rows = size // width
+    row = jnp.arange(rows, dtype=jnp.int32)
+    oldest = jnp.where(filled == size, next_slot // width, 0)
+    by_age = jnp.take(ended.reshape(shards, rows, width), (oldest + row) % rows, axis=1)
+    age = row[None, :, None]
+    last = by_age | (age == filled // width - 1)
+    end = jax.lax.cummin(jnp.where(last, age, rows), axis=1, reverse=True)
+    left = end - age
+    return jnp.take(left, (row - oldest) % rows, axis=1).reshape(shards, size)
 
 
-def gather(take: Callable[[str, Any], Any], picks: Picks, spec: BatchSpec) -> Transition:
-    """The batches of these picks, (num_batches, size, ...). `take(name, slots)` gives a field's rows in slots
-    (num_batches, shards, size / shards, *more); NumPy's and JAX's arrays alike."""
-    xp = picks.slot.__array_namespace__()
-
-    def rows(name: str, slots: Array) -> Any:
-        found = take(name, slots)
-        return found.reshape(found.shape[0], spec.size, *found.shape[3:])
-
-    ended = rows("terminated", picks.slot)
-    if spec.timeout_as_terminal:
-        ended = ended | rows("truncated", picks.slot)
-    names = ("obs", "action", "reward", "next_obs", "z")
-    batch = Transition(**{name: rows(name, picks.slot) for name in names}, discount=1.0 - ended.astype(xp.float32))
-    if picks.goal is not None and picks.goal_steps is not None:
-        steps = picks.goal_steps.reshape(batch.reward.shape)
-        goal = xp.where(steps[..., None] == 0, batch.obs, rows("next_obs", picks.goal))
-        batch = batch._replace(goal=goal, goal_steps=steps)
-    return batch if picks.future is None else batch._replace(future=rows("next_obs", picks.future))
+def by_batch(batch: Transition, size: int) -> Transition:
+    """What was gathered by shard, (batches, shards, size / shards, ...), as batches (batches, size, ...)."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], size, *x.shape[3:]), batch)
 
 
 class Replay:
@@ -155,15 +180,25 @@ class Replay:
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` batches, stacked: every field is (num_batches, spec.size, ...)."""
         width, filled = self.lanes // self.shards, np.int32(len(self) // self.shards)
-        left = self._steps_left(width, filled) if spec.goals or spec.futures else None
-        picks = jax.tree.map(np.asarray, pick(key, num_batches, spec, self.shards, width, filled, left))
-        first = np.arange(self.shards)[:, None] * width
+        left = self._steps_left(width, filled) if spec.goals is not None or spec.futures else None
+        shape = (num_batches, self.shards, spec.size // self.shards)
+        drawn = jax.tree.map(np.asarray, draw_slots(key, shape, spec, Slots(width, filled, left)))
+        return by_batch(gather(self, drawn, spec), spec.size)
 
-        def take(name: str, slots: np.ndarray) -> np.ndarray:
-            shard = first.reshape(*first.shape, *[1] * (slots.ndim - 3))
-            return self.data[name][slots // width * self.lanes + shard + slots % width]
+    def transitions(self, slot: np.ndarray) -> Transition:
+        """Those in slots (batches, shards, *more) of the shards."""
+        return as_transitions({name: self._take(name, slot) for name in self.fields if name not in UNSEEN})
 
-        return gather(take, picks, spec)
+    def reached(self, slot: np.ndarray) -> np.ndarray:
+        return self._take("next_obs", slot)
+
+    def timed_out(self, slot: np.ndarray) -> np.ndarray:
+        return self._take("truncated", slot)
+
+    def _take(self, name: str, slot: np.ndarray) -> np.ndarray:
+        width = self.lanes // self.shards
+        first = (np.arange(self.shards) * width).reshape(-1, *[1] * (slot.ndim - 2))
+        return self.data[name][slot // width * self.lanes + first + slot % width]
 
     def restore(self, total: int, rows: Rows) -> None:
         """Become the ring that had seen `total` transitions, of which `rows` are the last."""

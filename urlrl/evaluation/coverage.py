@@ -25,7 +25,7 @@ def visited(trajectory: Trajectory) -> np.ndarray:
 def skill_episodes(env: HostEnv, agent: Any, key: jax.Array, seed: int) -> Trajectory:
     """The protocol's episodes of an agent; `env` has EPISODES lanes, `seed` is of their resets."""
     z_key, act_key = jax.random.split(key)
-    policy = follow(agent, agent.config.z.spread(EPISODES, z_key), temperature=0.0)
+    policy = follow(agent, agent.config.z.spread(EPISODES, z_key))
     return rollout(env, policy, act_key, seed, env.env_spec.episode_steps or DEFAULT_STEPS)
 
 

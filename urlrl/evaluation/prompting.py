@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from urlrl.errors import UserError
 from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import Policy, pursue, pursue_one, rollout, uniform
+from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
 from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
-from urlrl.types import PlayEnv, RewardPrompt, Trajectory, Transition
+from urlrl.types import All, Each, PlayEnv, RewardPrompt, Trajectory, Transition, need
 
 LARGEST = float(np.finfo(np.float32).max)
 DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
@@ -35,12 +35,12 @@ class Episodes(NamedTuple):
 def play(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
     """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
-    return _episodes(env, pursue(agent, tasks, temperature=0.0), stream(seed, "prompt"), seed)
+    return _episodes(env, acting(agent, Each(tasks)), stream(seed, "prompt"), seed)
 
 
 def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
     """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
-    return _episodes(env, pursue_one(agent, task, temperature=0.0), stream(seed, "prompt"), seed)
+    return _episodes(env, acting(agent, All(task)), stream(seed, "prompt"), seed)
 
 
 def play_random(env: PlayEnv, seed: int) -> Trajectory:
@@ -75,6 +75,7 @@ def read_reward(agent: Any, steps: Transition, samples: int, seed: int) -> tuple
         UnsupportedPrompt: the agent cannot be asked for rewards.
         UserError: all rewards that it would be shown are equal.
     """
+    need(agent, "told")
     n = len(steps.reward)
     order = np.random.default_rng(env_seed(seed, "prompt, held out")).permutation(n)
     cut = np.split(order, [max(n - samples, 1, int(HELD_OUT * n))])

@@ -1,32 +1,26 @@
 """Episodes of a policy, side by side."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from urlrl.types import PlayEnv, Trajectory, Transition
+from urlrl.types import All, Carry, Each, PlayEnv, Skill, Trajectory, Transition
 
-# (obs (n, obs), key, t) -> action (n, act), z (n, d)
-Policy: TypeAlias = Callable[[np.ndarray, jax.Array, np.int32], tuple[Any, Any]]
-
-
-@jax.jit
-def _follow(agent, obs, z, key, t, temperature):
-    return agent.sample_actions(obs, z, jax.random.fold_in(key, t), temperature)
+BEGIN = np.uint32(2**32 - 1)  # of a rollout's key, which it never uses as the number of a step
 
 
-@jax.jit
-def _pursue(agent, obs, tasks, key, t, temperature):
-    z = jax.vmap(agent.aim)(tasks, obs)
-    return agent.sample_actions(obs, z, jax.random.fold_in(key, t), temperature), z
+class Policy(NamedTuple):
+    """Whatever acts, as an agent does in training: it begins, and then goes on from what it remembers."""
+
+    begin: Callable[[jax.Array, int], Carry]  # key, number of lanes
+    act: Callable[[np.ndarray, Carry, jax.Array, np.int32], tuple[Any, Carry]]  # obs, carry, key, step -> action, carry
 
 
 @jax.jit
-def _pursue_one(agent, obs, task, key, t, temperature):
-    z = agent.aim(task, obs)
-    return agent.sample_actions(obs, z, jax.random.fold_in(key, t), temperature), z
+def _act(agent, obs, carry, key, t, temperature):
+    return agent.act(obs, carry, jax.random.fold_in(key, t), temperature)
 
 
 @jax.jit
@@ -34,42 +28,47 @@ def _uniform(like, key, t):
     return jax.random.uniform(jax.random.fold_in(key, t), like.shape, minval=-1.0, maxval=1.0)
 
 
-def follow(agent: Any, z: jax.Array, temperature: float) -> Policy:
+def acting(agent: Any, task: Each | All | None = None, *, plan: Any = None, temperature: float = 0.0) -> Policy:
+    """The agent itself, by the pair of functions that it acts by in training.
+
+    Args:
+        task: what it is told: a `Skill`, or what `read` made of a prompt. None: it chooses as in training.
+        plan: what it may choose from then; see `Agent.plan`.
+        temperature: 0 is the mode of each action.
+    """
+    return Policy(
+        begin=lambda key, n: agent.begin(key, n, plan, task),
+        act=lambda obs, carry, key, t: _act(agent, obs, carry, key, t, np.float32(temperature)),
+    )
+
+
+def follow(agent: Any, z: Any, *, temperature: float = 0.0) -> Policy:
     """Each lane keeps its skill, z (n, d)."""
-    return lambda obs, key, t: (_follow(agent, obs, z, key, t, np.float32(temperature)), z)
-
-
-def pursue(agent: Any, tasks: Any, temperature: float) -> Policy:
-    """Each lane pursues its task (a stacked pytree), re-aimed at every step."""
-    return lambda obs, key, t: _pursue(agent, obs, tasks, key, t, np.float32(temperature))
-
-
-def pursue_one(agent: Any, task: Any, temperature: float) -> Policy:
-    """All lanes pursue one task, re-aimed at every step."""
-    return lambda obs, key, t: _pursue_one(agent, obs, task, key, t, np.float32(temperature))
+    return acting(agent, Each(Skill(z)), temperature=temperature)
 
 
 def uniform(action_dim: int) -> Policy:
     """The random policy: actions uniform in [-1, 1], no skill."""
-
-    def act(obs: np.ndarray, key: jax.Array, t: np.int32):
-        return _uniform(np.zeros((len(obs), action_dim), np.float32), key, t), np.zeros((len(obs), 0), np.float32)
-
-    return act
+    return Policy(
+        begin=lambda key, n: Carry({"z": np.zeros((n, 0), np.float32)}),
+        act=lambda obs, carry, key, t: (_uniform(np.zeros((len(obs), action_dim), np.float32), key, t), carry),
+    )
 
 
 def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: int) -> Trajectory:
     """One episode per lane from a fresh reset with `seed`, at most `num_steps` long. Rows after an end are masked."""
     n = env.num_envs
     obs, _ = env.reset(seed=seed)
+    carry = policy.begin(jax.random.fold_in(key, BEGIN), n)
     alive = np.ones(n, bool)
     records: list[tuple] = []
     position, physics = [env.position()], [env.physics()]
     for t in range(num_steps):
-        action, z = policy(obs.astype(np.float32), key, np.int32(t))
-        action, z = np.asarray(action), np.asarray(z)
+        action, carry = policy.act(obs.astype(np.float32), carry, key, np.int32(t))
+        action = np.asarray(action)
+        stored = {name: np.asarray(column) for name, column in carry.stored.items()}
         next_obs, reward, terminated, truncated, _ = env.step(action)
-        records.append((obs, action, reward, 1.0 - terminated, next_obs, z, alive))
+        records.append((obs, action, reward, 1.0 - terminated, next_obs, stored, alive))
         position.append(env.position())
         physics.append(env.physics())
         ended = terminated | truncated
@@ -79,9 +78,10 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
         if ended.any():  # A lane that is done keeps stepping, masked, so that the others can go on.
             next_obs, _ = env.reset(options={"reset_mask": ended})
         obs = next_obs
-    *columns, mask = (np.stack(column) for column in zip(*records))
+    *columns, kept, mask = (jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*records))
+    z = kept.pop("z")
     return Trajectory(
-        steps=Transition(*columns),
+        steps=Transition(*columns, z, extra=kept or None),
         mask=mask,
         position=np.stack(position) if env.env_spec.position else None,
         physics=np.stack(physics) if env.env_spec.physics else None,

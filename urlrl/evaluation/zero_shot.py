@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import Policy, pursue, rollout, uniform
+from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
 from urlrl.streams import env_seed, stream
-from urlrl.types import GoalPrompt, HostEnv, Trajectory, Transition
+from urlrl.types import Each, GoalPrompt, HostEnv, Trajectory, Transition, need
 
 PROTOCOL = "zero-shot-goals-v1"  # 50 goals, uniform in the environment's goal box; sampled actions; radii 3 and 1
 NUM_GOALS = 50
@@ -49,6 +49,7 @@ def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, s
     Raises:
         UnsupportedPrompt: the agent cannot be asked for goals.
     """
+    need(agent, "told")
     read_key, agent_key, random_key = jax.random.split(stream(seed, "goals"), 3)
     env.reset(seed=env_seed(seed, "goals, observed"))
     goal_obs = env.goal_obs(goals).astype(np.float32)
@@ -59,7 +60,7 @@ def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, s
         return goal_metrics(rollout(env, policy, key, env_seed(seed, "goals"), steps), goals)
 
     return {
-        "agent": run(pursue(agent, tasks, temperature=1.0), agent_key),
+        "agent": run(acting(agent, Each(tasks), temperature=1.0), agent_key),
         "random": run(uniform(env.env_spec.action_dim), random_key),
     }
 

@@ -1,14 +1,15 @@
-"""Skills: their priors, their geometry, and the pair of functions that holds one skill for an episode."""
+"""Skills: their priors, their geometry, and the pair of functions by which an agent without memory acts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, lgamma, sqrt
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from urlrl.errors import UserError, check, check_choice
-from urlrl.types import Array, Transition
+from urlrl.types import All, Array, Carry, Each, Skill, Transition
 
 Kind = Literal["sphere", "wide_sphere", "gaussian", "onehot", "none"]
 TINY = 1e-8  # below this norm a vector has no direction
@@ -77,18 +78,55 @@ def least_squares(features: Array, targets: Array) -> tuple[jax.Array, jax.Array
     return w, offset - mean @ w
 
 
+def nothing(agent: Any, seen: Transition, key: jax.Array) -> tuple:
+    """The plan of an agent that picks from nothing."""
+    del agent, seen, key
+    return ()
+
+
 class Held(NamedTuple):
-    """The carry of an agent that follows one skill per episode."""
+    """What is remembered beside the skill."""
 
-    z: jax.Array  # (n, dim)
-
-
-def hold_skill_begin(agent, key: jax.Array, n: int, seen: Transition) -> Held:
-    """Draw one skill per environment; it is kept until the episode ends."""
-    del seen
-    return Held(agent.config.z.sample(key, n))
+    steps: Any = None  # (n,), int32: since the skill was drawn; None where it is kept for the episode
+    task: Any = None  # each lane's own, (n, ...), where there is one to aim at
 
 
-def hold_skill_act(agent, obs: Array, carry: Held, key: jax.Array, temperature=1.0) -> tuple[jax.Array, Held]:
-    """Act under the held skill: (n, act) in [-1, 1], and the same carry."""
-    return agent.sample_actions(obs, carry.z, key, temperature), carry
+def hold_skill(steps: int | None = None) -> tuple[Callable, Callable]:
+    """`begin` and `act` of an agent without memory, as a pair to be assigned in its class.
+
+    It follows one skill per episode, or draws another one after every so many `steps` of it. Told a task, it asks
+    `aim` for the skill at every step.
+    """
+
+    def begin(agent: Any, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry:
+        """Draw a skill per environment, or take what the task says. See `urlrl.types.Agent`."""
+        del plan
+        space, own, one = agent.config.z, None, None
+        match task:
+            case Each(Skill(z)):
+                z = jnp.asarray(z)
+            case All(Skill(z)):
+                z = jnp.broadcast_to(jnp.asarray(z), (n, space.dim))
+            case None:
+                z = space.sample(key, n)
+            case _:
+                z = jnp.zeros((n, space.dim), jnp.float32)
+                own, one = (task.task, None) if isinstance(task, Each) else (None, task.task)
+        clock = jnp.zeros(n, jnp.int32) if steps and task is None else None
+        return Carry({"z": z}, Held(clock, own), shared=one)
+
+    def act(agent: Any, obs: Array, carry: Carry, key: jax.Array, temperature=1.0) -> tuple[jax.Array, Carry]:
+        """Act under the skill: (n, act), and what is remembered then."""
+        z, clock, own = carry.z, carry.lane.steps, carry.lane.task
+        if own is not None:
+            z = jax.vmap(agent.aim)(own, obs)
+        elif carry.shared is not None:
+            z = agent.aim(carry.shared, obs)
+        elif clock is not None:
+            draw_key, key = jax.random.split(key)
+            over = clock == steps
+            z = jnp.where(over[:, None], agent.config.z.sample(draw_key, z.shape[0]), z)
+            carry = carry._replace(lane=Held(jnp.where(over, 0, clock) + 1))
+        return agent.sample_actions(obs, z, key, temperature), carry._replace(stored={"z": z})
+
+    return begin, act

@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from urlrl.skills.policy import SkillError, SkillPolicy
 
-# observations (n, obs), skills (n, d) -> actions (n, act)
-Act = Callable[[np.ndarray, np.ndarray], Any]
+Begin = Callable[[np.ndarray], Any]  # skills (n, d) -> what the policy remembers while it follows them
+Act = Callable[[np.ndarray, Any], tuple[Any, Any]]  # observations (n, obs), that -> actions (n, act), that after them
 Z_SCALE = 1.5  # a choice in [-1, 1]^d times this is a skill without a fixed length (CSF's code: for DADS and CIC)
 
 
@@ -89,9 +89,9 @@ class SkillVectorEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
 
-    def __init__(self, env: Any, act: Act, z_dim: int, k: int, obs_dim: int):
+    def __init__(self, env: Any, begin: Begin, act: Act, z_dim: int, k: int, obs_dim: int):
         _check(k, env.single_observation_space, obs_dim)
-        self.env, self.act, self.k, self.obs_dim = env, act, k, obs_dim
+        self.env, self.begin, self.act, self.k, self.obs_dim = env, begin, act, k, obs_dim
         self.num_envs = env.num_envs
         self.single_observation_space = env.single_observation_space
         self.observation_space = env.observation_space
@@ -114,10 +114,10 @@ class SkillVectorEnv(VectorEnv):
         obs, reached = self._obs, np.array(self._obs)
         reward, taken = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
-        alive = np.ones(self.num_envs, bool)
+        alive, carry = np.ones(self.num_envs, bool), self.begin(actions)
         for i in range(self.k):
-            action = np.asarray(self.act(obs[:, : self.obs_dim].astype(np.float32), actions))
-            obs, step_reward, ends, stops, _ = self.env.step(action)
+            action, carry = self.act(obs[:, : self.obs_dim].astype(np.float32), carry)
+            obs, step_reward, ends, stops, _ = self.env.step(np.asarray(action))
             reward[alive] += step_reward[alive]
             reached[alive] = obs[alive]
             taken += alive

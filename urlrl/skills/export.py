@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from urlrl.skills.policy import ACTIVATIONS, FORMAT, TOLERANCE, SkillError, SkillPolicy, forward
-from urlrl.types import EnvSpec, GoalPrompt, HostEnv, Layer, Trajectory, Transition
+from urlrl.types import Each, EnvSpec, GoalPrompt, HostEnv, Layer, Skill, Trajectory, Transition, need
 
 GOLDEN_ROWS, PROBE_ROWS = 16, 1024  # pairs that a bundle keeps, and those that an export checks
 # Number of position coordinates -> name of a skill -> the direction in which it goes farthest of all.
@@ -38,14 +38,11 @@ def make_policy(
         provenance: what the bundle tells of its origin, as JSON.
 
     Raises:
-        SkillError: the agent's policy is none that a bundle can hold, or does not do what the agent does, to 1e-5.
+        UnsupportedPrompt: the agent cannot be exported.
+        SkillError: the policy does not do what the agent does, to 1e-5.
     """
     spec, z = env.env_spec, agent.config.z
-    if not hasattr(agent, "skill_networks"):
-        raise SkillError(
-            f"Agent {type(agent).__name__} cannot be exported: expected one whose policy is a chain of dense layers, "
-            f"with a method 'skill_networks', such as metra. In Python it is loaded with urlrl.load."
-        )
+    need(agent, "exportable")
     networks = agent.skill_networks()
     probes = make_probes(agent, networks.latent, trajectory, key)
     model = getattr(env, "model", None)
@@ -102,7 +99,8 @@ def make_probes(agent: Any, latent: tuple[Layer, ...] | None, trajectory: Trajec
 
 @jax.jit
 def _act(agent: Any, obs: jax.Array, z: jax.Array, key: jax.Array) -> jax.Array:
-    return agent.sample_actions(obs, z, key, 0.0)
+    action, _ = agent.act(obs, agent.begin(key, obs.shape[0], None, Each(Skill(z))), key, 0.0)
+    return action
 
 
 @jax.jit

@@ -20,8 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import DeviceReplay
 from urlrl.errors import UserError
-from urlrl.training.loop import first_clock, learn
-from urlrl.types import DeviceEnv, DeviceState, Transition
+from urlrl.training.loop import as_batch, first_carry, first_clock, learn, over_axes
+from urlrl.types import DeviceEnv, DeviceState, Transition, begun
 
 
 class Lanes(NamedTuple):
@@ -60,13 +60,11 @@ class Made(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def first_lanes(env: DeviceEnv, agent: Any, n: int, example: Transition, keys: Keys) -> Lanes:
+def first_lanes(env: DeviceEnv, agent: Any, n: int, seen: Transition, keys: Keys) -> Lanes:
     """Before the first epoch, which begins an episode in each of `n` environments; it is number 1, as on the host."""
     zeros = jnp.zeros(n, jnp.int32)
     states = jax.vmap(env.reset)(_reset_keys(keys.resets, zeros))
-    shapes = jax.eval_shape(lambda key: agent.begin(key, n, example), keys.epochs)
-    carry = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    return Lanes(carry, states, zeros, zeros, jnp.ones(n, bool))
+    return Lanes(first_carry(agent, n, seen), states, zeros, zeros, jnp.ones(n, bool))
 
 
 def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunState) -> tuple[RunState, Made]:
@@ -75,17 +73,22 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
     keys = jax.random.split(jax.random.fold_in(state.keys.epochs, epochs), 5)
     act_key, begin_key, seen_key, sample_key, update_key = keys
     seen = jax.tree.map(lambda x: x[0], replay.sample(seen_key, 1, agent.config.batch))
+    plan = agent.plan(seen, jax.random.fold_in(seen_key, 1))
     first = jnp.asarray(first_clock(config, env.env_spec), jnp.int32)
 
-    def step(lanes: Lanes, t: jax.Array) -> tuple[Lanes, tuple[dict[str, jax.Array], jax.Array]]:
-        lanes = _begin_episodes(env, agent, lanes, first, state.keys.resets, jax.random.fold_in(begin_key, t), seen)
+    def step(lanes: Lanes, t: jax.Array) -> tuple[Lanes, Step]:
+        lanes = _begin_episodes(env, agent, lanes, first, state.keys.resets, jax.random.fold_in(begin_key, t), plan)
         return _step(env, agent, lanes, jax.random.fold_in(act_key, t))
 
-    lanes, (rows, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
-    replay = replay.add({name: rows[name] for name in replay.data})
+    lanes, (rows, given, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
+    rows = {name: rows[name] for name in replay.data}
+    replay = replay.add(rows)
     metrics, finite = {}, jnp.ones((), bool)
     if learning:
-        batches = replay.sample(sample_key, config.updates, agent.config.batch)
+        if config.learns_from_rollouts:
+            batches = as_batch(rows, given)
+        else:
+            batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)
     made = Made(position.reshape(config.epoch_steps, position.shape[-1]), metrics, finite)
     return RunState(agent, lanes, epochs + 1, state.keys, replay), made
@@ -98,33 +101,41 @@ def _begin_episodes(
     first: jax.Array,
     reset_key: jax.Array,
     begin_key: jax.Array,
-    seen: Transition,
+    plan: Any,
 ) -> Lanes:
     """Fresh episodes, skills and clocks where the last one has ended; the clocks of the first ones are at `first`."""
     ended, episode = lanes.ended, lanes.episode + lanes.ended
     states = jax.vmap(env.reset)(_reset_keys(reset_key, episode))
-    fresh = agent.begin(begin_key, ended.shape[0], seen), states, jnp.where(episode == 1, first, 0)
-    carry, states, clock = jax.tree.map(
+    carry = begun(ended, agent.begin(begin_key, ended.shape[0], plan), lanes.carry)
+    states, clock = jax.tree.map(
         lambda new, old: jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-        fresh,
-        (lanes.carry, lanes.env, lanes.clock),
+        (states, jnp.where(episode == 1, first, 0)),
+        (lanes.env, lanes.clock),
     )
     return Lanes(carry, states, clock, episode, jnp.zeros_like(ended))
 
 
-def _step(
-    env: DeviceEnv, agent: Any, lanes: Lanes, key: jax.Array
-) -> tuple[Lanes, tuple[dict[str, jax.Array], jax.Array]]:
-    """Act and step; the lanes, this step's rows (n, ...) by field, and the positions that were reached."""
+class Step(NamedTuple):
+    """What one step of all lanes leaves, (n, ...)."""
+
+    row: dict[str, jax.Array]  # by field
+    given: Any  # `Carry.given`
+    position: jax.Array  # that was reached
+
+
+def _step(env: DeviceEnv, agent: Any, lanes: Lanes, key: jax.Array) -> tuple[Lanes, Step]:
+    """Act and step."""
     before, limit = lanes.env, env.env_spec.episode_steps
     action, carry = agent.act(before.obs, lanes.carry, key)
     after, clock = jax.vmap(env.step)(before, action), lanes.clock + 1
     truncated = ~after.terminated & (jnp.zeros_like(lanes.ended) if limit is None else clock >= limit)
     row = {
-        "obs": before.obs, "action": action, "z": carry.z, "reward": after.reward, "terminated": after.terminated,
+        "obs": before.obs, "action": action, "reward": after.reward, "terminated": after.terminated,
         "truncated": truncated, "next_obs": after.obs, "physics": before.physics, "next_physics": after.physics,
+        **carry.stored,
     }  # fmt: skip
-    return Lanes(carry, after, clock, lanes.episode, after.terminated | truncated), (row, after.position)
+    lanes = Lanes(carry, after, clock, lanes.episode, after.terminated | truncated)
+    return lanes, Step(row, carry.given, after.position)
 
 
 def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:
@@ -133,23 +144,33 @@ def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:
     return jax.vmap(lambda lane, number: jax.random.fold_in(jax.random.fold_in(key, lane), number))(lanes, episode)
 
 
-def over_seeds(env: DeviceEnv, config: PretrainConfig, learning: bool, mesh: Mesh) -> Any:
+def over_seeds(env: DeviceEnv, config: PretrainConfig, learning: bool, mesh: Mesh, axes: Any) -> Any:
     """`advance`, compiled: states stacked over seeds, laid out over the devices of `mesh` as `shardings` has them. The
-    states it is given are used up."""
-    each = jax.vmap(partial(advance, env, config, learning))
+    states it is given are used up.
+
+    Args:
+        axes: `seed_axes` of the agent.
+    """
+    stacked = RunState(axes, 0, 0, 0, 0)
+    each = jax.vmap(partial(advance, env, config, learning), in_axes=(stacked,), out_axes=(stacked, 0))
     seeds = PartitionSpec("seed")  # Nothing is exchanged between these; the rest of the mesh is XLA's.
-    split = jax.shard_map(each, mesh=mesh, in_specs=(seeds,), out_specs=seeds, axis_names={"seed"}, check_vma=False)
+    specs = RunState(over_axes(lambda axis: PartitionSpec() if axis is None else seeds, axes), *[seeds] * 4)
+    split = jax.shard_map(
+        each, mesh=mesh, in_specs=(specs,), out_specs=(specs, seeds), axis_names={"seed"}, check_vma=False
+    )
     if mesh.size == mesh.shape["seed"]:
         return jax.jit(split, donate_argnums=0)
-    layout = shardings(mesh, config)
+    layout = shardings(mesh, config, axes)
     return jax.jit(split, donate_argnums=0, in_shardings=(layout,), out_shardings=(layout, None))
 
 
-def shardings(mesh: Mesh, config: PretrainConfig) -> Any:
-    """Where a `RunState` stacked over seeds lies, as a prefix of it."""
+def shardings(mesh: Mesh, config: PretrainConfig, axes: Any) -> Any:
+    """Where a `RunState` stacked over seeds lies, as a prefix of it; `axes` are the agent's, see `seed_axes`."""
+    whole = NamedSharding(mesh, PartitionSpec())
     seed, both = NamedSharding(mesh, PartitionSpec("seed")), NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    agents = over_axes(lambda axis: whole if axis is None else seed, axes)
     replay = DeviceReplay(data=both, next=seed, filled=seed, width=config.num_envs // config.replay_shards)
-    return RunState(agent=seed, lanes=both, epochs=seed, keys=seed, replay=replay)
+    return RunState(agent=agents, lanes=both, epochs=seed, keys=seed, replay=replay)
 
 
 def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:

@@ -12,17 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.config import PretrainConfig
-from urlrl.data.replay import Replay, Rows, transition_fields
+from urlrl.data.replay import Replay, Rows, agent_fields, blank
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import example_transition, finite_metrics, first_clock, learn, rollout_coverage
-from urlrl.types import HostEnv, Transition
+from urlrl.training.loop import (
+    as_batch,
+    finite_metrics,
+    first_carry,
+    first_clock,
+    learn,
+    rollout_coverage,
+)
+from urlrl.types import HostEnv, Transition, begun
 
 
 @jax.jit
-def _begin(agent, carry, ended, key, step, seen):
+def _plan(agent, seen, key):
+    return agent.plan(seen, key)
+
+
+@jax.jit
+def _begin(agent, carry, ended, key, step, plan):
     """New carries in the lanes that ended, the old ones elsewhere."""
-    new = agent.begin(jax.random.fold_in(key, step), ended.shape[0], seen)
-    return jax.tree.map(lambda a, b: jnp.where(ended.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, carry)
+    return begun(ended, agent.begin(jax.random.fold_in(key, step), ended.shape[0], plan), carry)
 
 
 @jax.jit
@@ -35,15 +46,15 @@ class Host:
 
     def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
         self.config, self.agent, self.env = config, agent, env
-        fields = transition_fields(env.env_spec, agent.config.z.dim)
+        fields = agent_fields(agent, env.env_spec)
         self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_shards)
         self.key = stream(config.seed, "epochs")
         self.epochs, self.updates = 0, 0
         self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
         self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
-        self.example = example_transition(env.env_spec, agent.config.z.dim, agent.config.batch.size)
-        shapes = jax.eval_shape(lambda a, k: a.begin(k, config.num_envs, self.example), agent, self.key)
-        self.carry = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        self.blank = blank(fields, agent.config.batch, agent.config.batch.size)  # what is seen before the first row
+        self.carry = first_carry(agent, config.num_envs, self.blank)
+        self.plans = bool(jax.tree.leaves(jax.eval_shape(_plan, agent, self.blank, self.key)))
         self.seconds = {"env": 0.0, "learner": 0.0, "host": 0.0}  # spent since the last `timing()`
 
     @property
@@ -60,12 +71,16 @@ class Host:
         start = time.perf_counter()
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), 5)
         act_key, begin_key, seen_key, sample_key, update_key = keys
-        rows, positions = self._collect(act_key, begin_key, seen_key)
-        self.replay.add(rows)
+        rows, given, positions = self._collect(act_key, begin_key, self._plan(seen_key))
+        self.replay.add({name: column.reshape(-1, *column.shape[2:]) for name, column in rows.items()})
         self.epochs += 1
         metrics = rollout_coverage(positions)
-        if len(self.replay) >= self.config.min_replay and self.config.updates:
-            metrics |= self._learn(sample_key, update_key)
+        if len(self.replay) >= self.config.learning_starts and self.config.updates:
+            if self.config.learns_from_rollouts:
+                batches = as_batch(rows, given)
+            else:
+                batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
+            metrics |= self._learn(batches, update_key)
         self.seconds["host"] += time.perf_counter() - start - self.seconds["env"] - self.seconds["learner"]
         return metrics
 
@@ -99,22 +114,23 @@ class Host:
             self.ended[:] = True
             self.replay.cut()
 
-    def _collect(self, act_key: jax.Array, begin_key: jax.Array, seen_key: jax.Array) -> tuple[Rows, np.ndarray]:
-        """The next `rollout_steps` steps of every lane: rows in time order, lanes interleaved; positions (rows, p)."""
+    def _collect(self, act_key: jax.Array, begin_key: jax.Array, plan: Any) -> tuple[Rows, Rows, np.ndarray]:
+        """The next `rollout_steps` steps of every lane: rows (steps, lanes, ...), columns of the same that only
+        `update` is given, and positions (steps * lanes, p)."""
         steps, n = self.config.rollout_steps, self.config.num_envs
         rows = {k: np.empty((steps, n, *shape), dtype) for k, (shape, dtype) in self.replay.fields.items()}
         positions = np.empty((steps, n, len(self.env.env_spec.position)))
-        seen = self._seen(seen_key)
+        given: Rows = {k: np.empty((steps, *x.shape), x.dtype) for k, x in (self.carry.given or {}).items()}
         for t in range(steps):
             if self.ended.any():
                 options = {"reset_mask": self.ended}
                 if self.epochs == 0 and t == 0:
                     options["clock"] = first_clock(self.config, self.env.env_spec)
                 self.obs, _ = self.env.reset(options=options)
-                self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), seen)
+                self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), plan)
             action, self.carry = _act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)
-            row: dict[str, Any] = {"obs": self.obs, "action": action, "z": self.carry.z}
+            row: dict[str, Any] = {"obs": self.obs, "action": action, **self.carry.stored}
             if "physics" in rows:
                 row["physics"] = self.env.physics()
             start = time.perf_counter()
@@ -125,13 +141,13 @@ class Host:
                 row["next_physics"] = self.env.physics()
             for name, value in row.items():
                 rows[name][t] = value
+            for name in given:
+                given[name][t] = self.carry.given[name]
             positions[t] = self.env.position()
             self.ended = row["terminated"] | row["truncated"]
-        flat = {name: column.reshape(steps * n, *column.shape[2:]) for name, column in rows.items()}
-        return flat, positions.reshape(steps * n, -1)
+        return rows, given, positions.reshape(steps * n, -1)
 
-    def _learn(self, sample_key: jax.Array, update_key: jax.Array) -> dict[str, float]:
-        batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
+    def _learn(self, batches: Transition, update_key: jax.Array) -> dict[str, float]:
         start = time.perf_counter()
         self.agent, metrics, finite = learn(self.agent, batches, update_key)
         self.updates += self.config.updates
@@ -139,8 +155,10 @@ class Host:
         self.seconds["learner"] += time.perf_counter() - start
         return values
 
-    def _seen(self, key: jax.Array) -> Transition:
-        """What `Agent.begin` may draw goals from: one batch of the replay, or zeros while it is empty."""
-        if not len(self.replay):
-            return self.example
-        return jax.tree.map(lambda x: x[0], self.replay.sample(key, 1, self.agent.config.batch))
+    def _plan(self, key: jax.Array) -> Any:
+        """What `Agent.begin` may pick from in this epoch, made of one batch of the replay, or of zeros while that is
+        empty. Where the agent plans nothing, nothing is drawn."""
+        seen = self.blank
+        if self.plans and len(self.replay):
+            seen = jax.tree.map(lambda x: x[0], self.replay.sample(key, 1, self.agent.config.batch))
+        return _plan(self.agent, seen, jax.random.fold_in(key, 1))

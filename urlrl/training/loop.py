@@ -1,5 +1,6 @@
 """What the loops share: how they are driven, and the compiled call that makes gradient steps on stacked batches."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig
+from urlrl.data.replay import as_transitions
 from urlrl.errors import TrainingDiverged
-from urlrl.types import EnvSpec, Transition
+from urlrl.types import Carry, EnvSpec, Transition
 
 
 class Memory(Protocol):
@@ -79,6 +81,42 @@ def seed_metrics(
     return outcomes
 
 
+def as_batch(rows: dict[str, Any], given: dict[str, Any] | None) -> Transition:
+    """An epoch's rows, (steps, lanes, ...) each, as the one batch of an agent that learns from rollouts. What only
+    `update` is `given`, and where episodes ended, are in `extra`. A leading axis counts batches, as `learn` has it."""
+    batch = as_transitions(rows)
+    ended = rows["terminated"] | rows["truncated"]
+    batch = batch._replace(extra={**(batch.extra or {}), **(given or {}), "ended": ended})
+    return jax.tree.map(lambda x: x[None], batch)
+
+
+def first_carry(agent: Any, n: int, seen: Transition) -> Carry:
+    """Zeros of the shapes that the agent remembers in `n` lanes; the first step begins an episode in each."""
+    shapes = jax.eval_shape(lambda a, k: a.begin(k, n, a.plan(seen, k)), agent, jax.random.key(0))
+    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+
+def seed_axes(agent: Any) -> Any:
+    """Where the seeds of an agent's leaves are stacked: axis 0, or None for those of its fields that are `shared`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: None if path[0].name in agent.shared else 0, agent)
+
+
+def over_axes(function: Callable[..., Any], axes: Any, *trees: Any) -> Any:
+    """`function(axis, *leaves)` of trees like the one that `axes` are of."""
+    return jax.tree.map(function, axes, *trees, is_leaf=lambda x: x is None)
+
+
+def stack_agents(axes: Any, agents: Sequence[Any]) -> Any:
+    """Agents of several seeds, stacked along `axes`, on the host. Of what is equal the largest is taken: a seed that
+    diverged begins at 0 again."""
+    return over_axes(lambda axis, *seeds: np.max(seeds, axis=0) if axis is None else np.stack(seeds), axes, *agents)
+
+
+def pick_agent(axes: Any, stacked: Any, seed: int) -> Any:
+    """One of the stacked agents, on the host."""
+    return jax.device_get(over_axes(lambda axis, x: x if axis is None else x[seed], axes, stacked))
+
+
 def rollout_coverage(positions: np.ndarray) -> dict[str, float]:
     """How many 1 m cells an epoch's positions (rows, p) are in; nothing where p is 0."""
     return {"rollout/coverage": float(count_cells(positions))} if positions.size else {}
@@ -89,10 +127,3 @@ def first_clock(config: PretrainConfig, spec: EnvSpec) -> np.ndarray:
     staggered, evenly spread over an episode, so that the first ones are cut short one after another."""
     spread = spec.episode_steps if config.stagger_resets and spec.episode_steps else 0
     return np.arange(config.num_envs) * spread // config.num_envs
-
-
-def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:
-    """`n` transitions of zeros: the shapes of what flows."""
-    f32 = partial(np.zeros, dtype=np.float32)
-    obs, action = f32((n, spec.obs_dim)), f32((n, spec.action_dim))
-    return Transition(obs=obs, action=action, reward=f32(n), discount=f32(n), next_obs=obs, z=f32((n, z_dim)))

@@ -3,15 +3,15 @@
 The dataset's columns lie on each device once, and every seed gathers its own batches from them there. An epoch is that
 of `Offline`, by the same keys; seeds are split over the devices, between which nothing is exchanged.
 
-An agent's integers count its updates, of which all seeds have made as many: they are not stacked. So what an agent
-decides by them, FRE its phase, is decided once for all, and not computed both ways.
+The fields that an agent names in `shared`, such as a counter of updates, are equal in all seeds: they are not stacked.
+So what an agent decides by them, as FRE its phase, is decided once for all seeds, and not computed both ways.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +19,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from urlrl.config import OfflineConfig
-from urlrl.data.dataset import Dataset, draw_rows, gather
+from urlrl.data.dataset import Columns, Dataset, Episodes
+from urlrl.data.draw import draw, gather
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import stream
 from urlrl.training.device import seed_mesh
-from urlrl.training.loop import learn, seed_metrics
-from urlrl.types import Array, BatchSpec, Transition
+from urlrl.training.loop import learn, over_axes, pick_agent, seed_axes, seed_metrics, stack_agents
+from urlrl.types import BatchSpec, Transition
 
 
-class Data(NamedTuple):
-    """What batches are drawn of."""
-
-    columns: Mapping[str, Array]  # (rows, ...) each: those that a transition is made of
-    starts: jax.Array  # (episodes + 1,), int32: the first rows of the episodes, and the number of rows
-
-    def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
-        """The batches of `Dataset.sample`, drawn and gathered in a compiled program."""
-        return gather(self.columns, *draw_rows(key, self.starts, num_batches, spec), spec)
+def sample(columns: Columns, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
+    """The batches of `Dataset.sample`, drawn and gathered in a compiled program."""
+    return gather(columns, draw(key, (num_batches, spec.size), spec, Episodes(columns.starts)), spec)
 
 
 class OfflineSeeds:
@@ -44,10 +39,10 @@ class OfflineSeeds:
     def __init__(self, config: OfflineConfig, agents: dict[int, Any], dataset: Dataset, devices: Sequence[jax.Device]):
         """`agents` by seed, of one config."""
         self.config = config
-        columns = {name: dataset.columns[name] for name in ("obs", "action", "reward", "terminated")}
-        self.data = Data(columns, jnp.int32(dataset.starts))  # mapped, until the first epoch
+        self.data = dataset.to_draw  # mapped, until the first epoch
         self.mesh = seed_mesh(len(agents), devices)
-        self.program = over_seeds(config, self.mesh, next(iter(agents.values())))
+        self.axes = seed_axes(next(iter(agents.values())))
+        self.program = over_seeds(config, self.mesh, self.axes)
         self.agents: Any = None  # stacked over seeds; None before the first epoch
         self.keys = jnp.stack([stream(seed, "epochs") for seed in agents])
         self.epochs, self.updates = 0, 0
@@ -82,8 +77,8 @@ class OfflineSeeds:
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the data, and of the batches that one seed draws in an epoch."""
-        sample = partial(Data.sample, num_batches=self.config.updates, spec=self.config.agent.batch)
-        batches = jax.eval_shape(sample, self.data, jax.random.key(0))
+        drawing = partial(sample, num_batches=self.config.updates, spec=self.config.agent.batch)
+        batches = jax.eval_shape(drawing, self.data, jax.random.key(0))
         data, drawn = (
             sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
             for tree in (self.data, batches)
@@ -94,12 +89,8 @@ class OfflineSeeds:
         """Each seed, as it is now, onto its device; the data onto every device."""
         split, whole = NamedSharding(self.mesh, PartitionSpec("seed")), NamedSharding(self.mesh, PartitionSpec())
 
-        def stack(*leaves: np.ndarray) -> jax.Array:
-            if _counts(leaves[0]):  # A seed that is frozen begins at 0 again.
-                return jax.device_put(np.max(leaves, axis=0), whole)
-            return jax.device_put(np.stack(leaves), split)
-
-        self.agents = jax.tree.map(stack, *[jax.device_get(run.begun) for run in self.runs])
+        agents = stack_agents(self.axes, [jax.device_get(run.begun) for run in self.runs])
+        self.agents = over_axes(lambda axis, x: jax.device_put(x, whole if axis is None else split), self.axes, agents)
         self.keys = jax.device_put(self.keys, split)
         self.data = jax.device_put(self.data, whole)
 
@@ -119,7 +110,7 @@ class OfflineRun:
     @property
     def agent(self) -> Any:
         stacked = self.seeds.agents
-        return self.begun if stacked is None else jax.device_get(_pick(stacked, self.lane))
+        return self.begun if stacked is None else pick_agent(self.seeds.axes, stacked, self.lane)
 
     def state(self) -> dict[str, Any]:
         """All that continues the run, in two parts: the agent, and the loop."""
@@ -132,31 +123,21 @@ class OfflineRun:
 
 
 def advance(
-    config: OfflineConfig, data: Data, epochs: jax.Array, agent: Any, key: jax.Array
+    config: OfflineConfig, data: Columns, epochs: jax.Array, agent: Any, key: jax.Array
 ) -> tuple[Any, dict[str, jax.Array], jax.Array]:
     """One epoch of one seed, which is number `epochs`: as `learn` returns it."""
     keys = jax.random.split(jax.random.fold_in(key, epochs))
     sample_key, update_key = keys
-    return learn(agent, data.sample(sample_key, config.updates, agent.config.batch), update_key)
+    return learn(agent, sample(data, sample_key, config.updates, agent.config.batch), update_key)
 
 
-def over_seeds(config: OfflineConfig, mesh: Mesh, agent: Any) -> Any:
-    """`advance`, compiled: agents like `agent` and keys stacked over seeds, split over the devices of `mesh`, each of
+def over_seeds(config: OfflineConfig, mesh: Mesh, axes: Any) -> Any:
+    """`advance`, compiled: agents stacked along `axes` and keys over seeds, split over the devices of `mesh`, each of
     which holds all of the data. The agents it is given are used up."""
-    axes = jax.tree.map(lambda leaf: None if _counts(leaf) else 0, agent)
     each = jax.vmap(partial(advance, config), in_axes=(None, None, axes, 0), out_axes=(axes, 0, 0))
     seeds, whole = PartitionSpec("seed"), PartitionSpec()
-    agents = jax.tree.map(lambda leaf: whole if _counts(leaf) else seeds, agent)
+    agents = over_axes(lambda axis: whole if axis is None else seeds, axes)
     split = jax.shard_map(
         each, mesh=mesh, in_specs=(whole, whole, agents, seeds), out_specs=(agents, seeds, seeds), check_vma=False
     )
     return jax.jit(split, donate_argnums=2)
-
-
-@jax.jit
-def _pick(stacked: Any, lane: int) -> Any:
-    return jax.tree.map(lambda x: x if _counts(x) else x[lane], stacked)
-
-
-def _counts(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.integer)

@@ -12,11 +12,11 @@ import numpy as np
 
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import in_order, rings
-from urlrl.data.replay import Rows, transition_fields
+from urlrl.data.replay import Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
-from urlrl.training.loop import example_transition, rollout_coverage, seed_metrics
+from urlrl.training.loop import pick_agent, rollout_coverage, seed_axes, seed_metrics, stack_agents
 from urlrl.types import DeviceEnv
 
 
@@ -29,9 +29,10 @@ class Seeds:
         self.per_epoch = config.epoch_steps
         # A ring that never fills is as long as the run.
         self.capacity = min(config.ring_size, -(-config.steps // self.per_epoch) * self.per_epoch)
-        self.fields = transition_fields(env.env_spec, config.agent.z.dim)
-        self.mesh = device_mesh(len(agents), config, devices)
-        self.programs = {learning: over_seeds(env, config, learning, self.mesh) for learning in (False, True)}
+        agent = next(iter(agents.values()))
+        self.fields = agent_fields(agent, env.env_spec)
+        self.mesh, self.axes = device_mesh(len(agents), config, devices), seed_axes(agent)
+        self.programs = {learns: over_seeds(env, config, learns, self.mesh, self.axes) for learns in (False, True)}
         self.state: RunState | None = None  # stacked over seeds; None before the first epoch
         self.epochs, self.updates = 0, 0
         self.seconds = {"device": 0.0, "host": 0.0}  # spent since the last `timing()`
@@ -47,7 +48,7 @@ class Seeds:
         start = time.perf_counter()
         if self.state is None:
             self.state = self._place()
-        learning = self.step + self.per_epoch >= self.config.min_replay and self.config.updates > 0
+        learning = self.step + self.per_epoch >= self.config.learning_starts and self.config.updates > 0
         placed = time.perf_counter()
         self.state, made = self.programs[learning](self.state)
         made = jax.device_get(made)
@@ -69,16 +70,16 @@ class Seeds:
 
     def _place(self) -> RunState:
         """The runs as they are now, stacked, each seed on its devices."""
-        layout = shardings(self.mesh, self.config)
+        layout = shardings(self.mesh, self.config, self.axes)
         keys = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[run.keys for run in self.runs])
-        memories = [jax.device_get(run.memory) for run in self.runs]
-        memory = jax.tree.map(lambda *leaves: np.stack(leaves), *memories)
+        agents, loops = zip(*(jax.device_get((run.memory["agent"], run.memory["loop"])) for run in self.runs))
+        loop = jax.tree.map(lambda *leaves: np.stack(leaves), *loops)
         shape = self.config.num_envs, self.config.replay_shards
         put = partial(jax.device_put, device=layout.replay.data)
         replay = rings(self.capacity, self.fields, *shape, self.step, [run.rows for run in self.runs], put)
         for run in self.runs:
             run.rows = None  # They are in the ring.
-        state = RunState(memory["agent"], memory["loop"]["lanes"], memory["loop"]["epochs"], keys, replay)
+        state = RunState(stack_agents(self.axes, agents), loop["lanes"], loop["epochs"], keys, replay)
         return jax.device_put(state, layout)
 
 
@@ -89,8 +90,8 @@ class SeedRun:
         self.seeds, self.lane, self.env = seeds, lane, seeds.env
         self.config = replace(seeds.config, seed=seed)
         self.keys = Keys(stream(seed, "epochs"), jax.random.key(np.uint32(env_seed(seed, "epochs"))))
-        example = example_transition(seeds.env.env_spec, agent.config.z.dim, agent.config.batch.size)
-        lanes = first_lanes(seeds.env, agent, self.config.num_envs, example, self.keys)
+        seen = blank(seeds.fields, agent.config.batch, agent.config.batch.size)
+        lanes = first_lanes(seeds.env, agent, self.config.num_envs, seen, self.keys)
         self.memory = {"agent": agent, "loop": {"lanes": lanes, "epochs": np.int32(0)}}  # as it began
         self.rows: Rows | None = None  # what the replay holds then
         self.replay = SeedReplay(seeds, lane)
@@ -107,7 +108,8 @@ class SeedRun:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
         if (stacked := self.seeds.state) is None:
             return self.memory
-        agent, lanes, epochs = jax.device_get(_pick((stacked.agent, stacked.lanes, stacked.epochs), self.lane))
+        agent = pick_agent(self.seeds.axes, stacked.agent, self.lane)
+        lanes, epochs = jax.device_get(_pick((stacked.lanes, stacked.epochs), self.lane))
         return {"agent": agent, "loop": {"lanes": lanes, "epochs": epochs}}
 
     def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from urlrl.config import MAX_SEED, PretrainConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
+from urlrl.data.replay import example_transition
 from urlrl.envs import make_env
 from urlrl.envs.maze import CELLS, LAYOUTS
 from urlrl.envs.maze_control import Navigator
@@ -21,8 +22,7 @@ from urlrl.envs.ogbench import OGBenchEnv
 from urlrl.errors import UserError, check, unknown
 from urlrl.presets import preset
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import example_transition
-from urlrl.types import GoalPrompt, HostEnv, Transition
+from urlrl.types import Each, GoalPrompt, HostEnv, Transition
 from urlrl.verbs.data import convert
 from urlrl.verbs.meter import metered
 from urlrl.verbs.pretrain import pretrain
@@ -150,7 +150,7 @@ def _steer(recipe: Steered, out: Path, transitions: int, seed: int, quiet: bool)
     ):
         spec = env.env_spec
         navigator = Navigator(env.walls, LANES, env_seed(seed, "navigate"), arrived=ARRIVED)
-        nothing = example_transition(spec, agent.config.z.dim, 1)
+        nothing = example_transition(spec, agent.config.z.dim)
 
         def act(obs: np.ndarray) -> np.ndarray:
             xy = env.in_cells(env.position())
@@ -183,7 +183,7 @@ def _toward(agent: Any, obs: jax.Array, heading: jax.Array, seen: Transition, ke
     here = obs.at[:, :2].set(0.0)
     ahead = obs.at[:, :2].set(AHEAD * heading)
     tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(ahead)
-    action = agent.sample_actions(here, jax.vmap(agent.aim)(tasks, here), act_key, temperature=0.0)
+    action, _ = agent.act(here, agent.begin(act_key, len(here), None, Each(tasks)), act_key, temperature=0.0)
     return jnp.clip(action + NOISE * jax.random.normal(noise_key, action.shape), -1.0, 1.0)
 
 

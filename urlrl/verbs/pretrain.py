@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.agents import find_agent
 from urlrl.cells import count_cells
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import transition_fields
+from urlrl.data.replay import Fields, agent_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.nets import Normalizer
@@ -28,7 +29,7 @@ from urlrl.training.offline import Offline
 from urlrl.training.recorder import NoRecord, Record, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, restore
-from urlrl.types import EnvSpec, HostEnv
+from urlrl.types import EnvSpec, HostEnv, need
 from urlrl.verbs.runs import create_agent, make_run_env, run_spec
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
@@ -124,24 +125,18 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
 def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
     """A run in an environment, where it begins."""
     check_online(config, env.env_spec)
-    announce(config, env.env_spec, f"seed {config.seed}, in {run.path}", progress)
-    loop = Host(config, begin_agent(config, env.env_spec, not run.checkpoints.steps(), progress), env)
+    agent = create_agent(config, env.env_spec)
+    what = f"seed {config.seed}, in {run.path}"
+    announce(config, env.env_spec, agent_fields(agent, env.env_spec), what, progress)
+    if not run.checkpoints.steps():
+        agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
+    loop = Host(config, agent, env)
     return loop, Recorder(run, config, loop)
-
-
-def begin_agent(config: PretrainConfig, spec: EnvSpec, fresh: bool, progress: Progress) -> Any:
-    """The untrained agent; if `fresh`, with its normaliser, which otherwise comes from a checkpoint."""
-    agent = create_agent(config, spec)
-    return agent.replace(normalizer=make_normalizer(config, spec, progress)) if fresh else agent
 
 
 def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
     """The config with what the dataset says of itself. Raises UserError if they do not fit."""
-    if config.agent.batch.skills:
-        raise UserError(
-            f"Agent '{config.agent_name}' learns from the skills that acted, which a dataset does not hold: expected "
-            f"one that draws its own, such as fb."
-        )
+    need(find_agent(config.agent_name)[0], "offline")
     config = replace(config, data_id=dataset.id, env=config.env or dataset.info.env)
     spec, info = run_spec(config), dataset.info
     if (spec.obs_dim, spec.action_dim) != (info.obs_dim, info.action_dim):
@@ -209,10 +204,9 @@ def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dic
     return measure
 
 
-def announce(config: PretrainConfig, spec: EnvSpec, what: str, progress: Progress) -> None:
+def announce(config: PretrainConfig, spec: EnvSpec, fields: Fields, what: str, progress: Progress) -> None:
     """What runs are about to do and what each takes; and, also where it is quiet, what a user may not expect of them.
-    `what` names the seeds and folders."""
-    fields = transition_fields(spec, config.agent.z.dim)
+    `fields` are what is kept of a step, `what` names the seeds and folders."""
     row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
     progress.say(
@@ -231,5 +225,5 @@ def announce(config: PretrainConfig, spec: EnvSpec, what: str, progress: Progres
         progress.note(
             f"Environment '{config.env}' cannot save its state: a resumed run begins new episodes at its checkpoint."
         )
-    if config.min_replay > config.steps:
+    if config.learning_starts > config.steps:
         progress.note(f"min_replay is {config.min_replay:,}, more than the run's steps: nothing will be learned.")

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.data.dataset import Dataset
+from urlrl.data.replay import agent_fields
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.runtime import enable_compilation_cache
@@ -27,12 +28,12 @@ from urlrl.types import DeviceEnv
 from urlrl.verbs.pretrain import (
     announce,
     announce_data,
-    begin_agent,
     check_online,
     claim,
     coverage_metric,
     data_normalizer,
     make_eval_env,
+    make_normalizer,
     products,
     with_data,
 )
@@ -107,9 +108,13 @@ def _begin_online(
 ) -> tuple[Lanes, list[Saver]]:
     """The runs where they begin. Raises UserError if they need more memory than there is."""
     spec, config = env.env_spec, next(iter(configs.values()))
-    announce(config, spec, _which(runs), progress)
-    fresh = _are_fresh(runs)
-    agents = {seed: begin_agent(configs[seed], spec, fresh, progress) for seed in runs}
+    agents = {seed: create_agent(configs[seed], spec) for seed in runs}
+    announce(config, spec, agent_fields(next(iter(agents.values())), spec), _which(runs), progress)
+    if _are_fresh(runs):
+        agents = {
+            seed: agent.replace(normalizer=make_normalizer(configs[seed], spec, progress))
+            for seed, agent in agents.items()
+        }
     seeds = Seeds(config, agents, env, jax.devices())
     used = _devices(seeds.mesh, len(runs), progress)
     check_memory(config, seeds.fields, seeds.capacity, list(agents.values()), used)

@@ -57,7 +57,7 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
 
 def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
     """phi along the episodes, (T + 1, n, d); None for an agent without one."""
-    if not hasattr(agent, "latent"):
+    if "latent" not in agent.abilities:
         return None
     obs = np.concatenate([trajectory.steps.obs[:1], trajectory.steps.next_obs]).astype(np.float32)
     return np.asarray(jax.jit(type(agent).latent)(agent, obs))

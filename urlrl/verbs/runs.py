@@ -13,12 +13,11 @@ import numpy as np
 from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig, RunConfig, run_config_from_json
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import Rows, transition_fields
+from urlrl.data.replay import Rows, agent_fields, example_transition
 from urlrl.data.shards import ShardFolder
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import example_transition
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, HostEnv, Transition
 
@@ -68,7 +67,7 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
     """An untrained agent of this config, from the config's seed."""
     agent_class, _ = find_agent(config.agent_name)
-    example = example_transition(spec, config.agent.z.dim, 1)
+    example = example_transition(spec, config.agent.z.dim)
     return _create(agent_class, config.agent, example, stream(config.seed, "agent"))
 
 
@@ -96,7 +95,7 @@ def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     if isinstance(loaded.config, OfflineConfig):
         dataset = run_dataset(loaded.config)
         return dataset.rows(dataset.pick(count, env_seed(seed, "past")))
-    fields = transition_fields(loaded.spec, loaded.config.agent.z.dim)
+    fields = agent_fields(loaded.agent, loaded.spec)
     folder = ShardFolder(Path(run) / "replay", fields, loaded.config.num_envs)
     rows = folder.sample(count, loaded.step, np.random.default_rng(env_seed(seed, "past")))
     if rows and loaded.spec.obs_is_physics:

@@ -162,7 +162,7 @@ def _score_task(
 
 def _variant(agent: Any, kind: PromptKind) -> Any | None:
     """The agent that answers this kind of prompt: one that can plan is asked with and without. None if it cannot."""
-    if hasattr(agent, "planning"):
+    if "plans" in agent.abilities:
         return agent.planning(agent.config.plan_recursions or PLAN if kind == "plan" else 0)
     return None if kind == "plan" else agent
 
@@ -188,7 +188,7 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
         "returns": returns.tolist(),
         "episode_steps": len(rewards),
     }
-    if kind != "reward" or not hasattr(agent, "predict_return"):
+    if kind != "reward":
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.config.gamma)
     start = trajectory.steps.obs[0].astype(np.float32)
