@@ -43,9 +43,9 @@ def sample(folder: str, repeats: int, seconds: float) -> None:
     import jax
 
     from urlrl.data.dataset import Dataset
-    from urlrl.types import BatchSpec
+    from urlrl.types import BatchSpec, Goals
 
-    dataset, spec = Dataset(folder), BatchSpec(size=BATCH, goals=True)
+    dataset, spec = Dataset(folder), BatchSpec(size=BATCH, goals=Goals())
     before, rates, peak = memory(), [], 0
     dataset.sample(jax.random.key(SEED), BATCHES, spec)
     begin, call = time.perf_counter(), 0

@@ -30,7 +30,7 @@ from urlrl.data.replay import Replay
 from urlrl.envs.point import PointEnv
 from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
@@ -121,6 +121,8 @@ class Guide(struct.PyTreeNode):
 
     normalizer: Normalizer
     config: SimpleNamespace = struct.field(pytree_node=False)
+    begin, act = hold_skill()
+    plan, shared, prompts, abilities = nothing, (), (GoalPrompt,), frozenset({"told"})
 
     def sample_actions(self, obs, z, key, temperature=1.0):
         return jnp.clip(z, -1, 1)
@@ -423,7 +425,7 @@ def test_finetuning_begins_with_the_agents_actor_and_critics_whatever_the_featur
     obs = np.float32(np.random.default_rng(0).normal(0, 3, (20, 4)))
     obs[10:, :2] = obs[:10, :2]  # the same places, other goals
     expected = setting.agent.sample_actions(obs[:, :2], np.tile(z, (20, 1)), jax.random.key(0), 0.0)
-    np.testing.assert_allclose(mode_of(learner, encode)(obs), expected, atol=1e-6)
+    np.testing.assert_allclose(mode_of(learner, encode).act(obs, None, None, None)[0], expected, atol=1e-6)
     action = np.float32(np.random.default_rng(1).uniform(-1, 1, (20, 2)))
     x = jnp.concatenate([setting.agent.normalizer(obs[:, :2]), np.tile(z, (20, 1))], axis=1)
     q = learner.critic(encode(obs), action)

@@ -28,7 +28,7 @@ from urlrl.verbs.runs import load_checkpoint
 
 TASK = "maze_rooms_goal_1"  # 50 control steps per episode
 DIM = 4
-FB = FBConfig(z=SkillSpace("wide_sphere", DIM), width=16, backward_width=16, batch=BatchSpec(size=32, skills=False))
+FB = FBConfig(z=SkillSpace("wide_sphere", DIM), width=16, backward_width=16, batch=BatchSpec(size=32))
 SMALL = AdaptConfig(
     steps=300,
     eval_every=100,
@@ -148,12 +148,12 @@ def test_the_reward_scale_check_finds(wrong, setting):
 
 
 def test_the_controller_holds_skills_of_the_agents_own_length(setting, monkeypatch):
-    original, lengths = methods._skill_mode, []
+    original, lengths = methods.Skill, []
 
-    def skill_mode(agent, obs, z):
+    def told(z):
         lengths.append(np.linalg.norm(z, axis=-1))
-        return original(agent, obs, z)
+        return original(z)
 
-    monkeypatch.setattr(methods, "_skill_mode", skill_mode)
+    monkeypatch.setattr(methods, "Skill", told)
     RUN["hierarchical"](setting)
     np.testing.assert_allclose(np.concatenate(lengths), DIM**0.5, rtol=1e-5)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urlrl.agents import find_agent
+from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.fb import FB, FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
@@ -20,16 +20,16 @@ from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
-from urlrl.evaluation.rollout import pursue
+from urlrl.evaluation.rollout import acting
 from urlrl.learners.features import FEATURES
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import Normalizer
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.loop import learn
-from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
+from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, Each, GoalPrompt, Goals, RewardPrompt, Transition, need
 
 OBS, ACT, DIM, BATCH, UPDATES = 5, 2, 4, 8, 2
-WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, skills=False, goals=True, goal_random=0.0)
+WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, goals=Goals(random=0.0))
 FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2, actor_lr=1e-2)
 SF_TINY = SFConfig(z=WIDE, width=16, feature_width=16, lr=1e-2, feature_lr=1e-2, batch=GOALS)
 CONFIGS: dict[str, Any] = {
@@ -39,7 +39,7 @@ CONFIGS: dict[str, Any] = {
     "hilp": HILPConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2, plan_recursions=2, plan_neighbours=3),
     "fre": FREConfig(
         z=SkillSpace("gaussian", DIM),
-        batch=BatchSpec(size=BATCH, skills=False, futures=2),
+        batch=BatchSpec(size=BATCH, futures=2),
         encode=4,
         decode=2,
         encoder_width=8,
@@ -330,12 +330,34 @@ def test_actions_check_finds(wrong):
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_one_skill_is_held_for_an_episode(name):
     agent, batch = make_agent(name), make_batch(CONFIGS[name].z.dim)
-    carry = agent.begin(jax.random.key(0), BATCH, batch)
+    carry = agent.begin(jax.random.key(0), BATCH, agent.plan(batch, jax.random.key(2)))
     np.testing.assert_array_equal(carry.z, agent.config.z.sample(jax.random.key(0), BATCH))
     action, later = agent.act(batch.obs, carry, jax.random.key(1))
     np.testing.assert_array_equal(later.z, carry.z)
     np.testing.assert_array_equal(action, agent.sample_actions(batch.obs, carry.z, jax.random.key(1)))
-    assert agent.intrinsic_reward(batch._replace(z=carry.z)).shape == (BATCH,)
+    assert jax.tree.structure(later) == jax.tree.structure(carry)
+    assert [x.dtype for x in jax.tree.leaves(later)] == [x.dtype for x in jax.tree.leaves(carry)]
+    if "adaptable" in agent.abilities:
+        assert agent.intrinsic_reward(batch._replace(z=carry.z)).shape == (BATCH,)
+
+
+@pytest.mark.parametrize("name", [*AGENTS])
+def test_abilities_are_those_of_its_methods(name):
+    """Each agent has the methods of the abilities that it names, and none of an ability that it does not name."""
+    agent, _ = find_agent(name)
+    assert agent.abilities <= ABILITIES.keys()
+    for ability, (methods, _) in ABILITIES.items():
+        for method in methods:
+            others = {other for other in agent.abilities if method in ABILITIES[other][0]}
+            assert hasattr(agent, method) == bool(others), (ability, method)
+    assert ("told" in agent.abilities) == hasattr(agent, "prompts")
+    fields = {field.name for field in dataclasses.fields(agent)}
+    assert set(agent.shared) <= fields
+    for ability in ABILITIES.keys() - agent.abilities:
+        with pytest.raises(UnsupportedPrompt, match=f"Agent {agent.__name__} cannot .* the ability '{ability}'"):
+            need(agent, ability)
+    for ability in agent.abilities:
+        need(agent, ability)
 
 
 @pytest.mark.parametrize("name", ["fb", "sf, hilbert"])
@@ -360,7 +382,11 @@ def check_prompts(name, read):
     agent, seen = make_agent(name), make_batch()
     length, obs = agent.config.z.typical_norm, make_batch(seed=3).obs
     prompts = [RewardPrompt(seen), GoalPrompt(seen.goal[0]), DemoPrompt(seen.obs)]
-    for prompt in prompts[:2] if name == "fre" else prompts:
+    for prompt in prompts:
+        if not isinstance(prompt, agent.prompts):
+            with pytest.raises(UnsupportedPrompt):
+                read(agent, prompt, seen)
+            continue
         task = read(agent, prompt, seen)
         z = agent.aim(task, obs)
         assert z.shape == (BATCH, DIM) and z.dtype == jnp.float32
@@ -372,7 +398,10 @@ def check_prompts(name, read):
     for predicted in (agent.predict_reward(task, seen), agent.predict_return(task, obs)):
         assert predicted.shape == (BATCH,) and np.isfinite(predicted).all()
     tasks = jax.vmap(lambda goal: read(agent, GoalPrompt(goal), seen))(seen.goal)
-    action, z = pursue(agent, tasks, temperature=0.0)(np.asarray(obs), jax.random.key(0), np.int32(0))
+    policy = acting(agent, Each(tasks))
+    carry = policy.begin(jax.random.key(0), BATCH)
+    action, carry = policy.act(np.asarray(obs), carry, jax.random.key(1), np.int32(0))
+    z = carry.z
     for i in (0, BATCH - 1):
         alone = agent.aim(read(agent, GoalPrompt(seen.goal[i]), seen), obs[i])
         np.testing.assert_allclose(z[i], alone, rtol=1e-3, atol=1e-4)
@@ -409,7 +438,7 @@ def test_prompts_check_finds(wrong):
         check_prompts("fb", wrong)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", sorted(TOLD))
 def test_what_cannot_be_followed_is_refused_by_name(name):
     agent = jax.eval_shape(lambda: make_agent(name))
     with pytest.raises(UnsupportedPrompt, match="OneForAll"):
@@ -436,8 +465,8 @@ def unread_fields(name: str, config: Any) -> set[str]:
         if name in TOLD:
             task = agent.read(GoalPrompt(batch.goal[0]), batch, key)
             batch_z = agent.aim(task, batch.obs)
-            return agent.act(batch.obs, agent.begin(key, BATCH, batch), key), batch_z
-        return agent.act(batch.obs, agent.begin(key, BATCH, batch), key)
+            return agent.act(batch.obs, agent.begin(key, BATCH, ()), key), batch_z
+        return agent.act(batch.obs, agent.begin(key, BATCH, ()), key)
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))

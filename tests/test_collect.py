@@ -29,7 +29,7 @@ WALK = PretrainConfig(
 )  # fmt: skip
 EXPLORE = replace(
     WALK,
-    agent=RNDConfig(width=16, outputs=4, batch=BatchSpec(size=16, skills=False)),
+    agent=RNDConfig(width=16, outputs=4, batch=BatchSpec(size=16)),
     agent_name="rnd",
     steps_per_update=20,
 )

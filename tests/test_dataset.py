@@ -2,22 +2,18 @@
 
 import json
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_tools import LENGTHS, PHYSICS, QUIET, assert_same_episodes, make_dataset, make_episodes
+from data_tools import PHYSICS, QUIET, assert_same_episodes, make_dataset, make_episodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlrl.data.dataset import Dataset, DatasetInfo, Episode, Indices, draw, write_dataset
+from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.data.validate import DATASET_CHECKS
 from urlrl.errors import UserError
-from urlrl.types import BatchSpec
 
 
 @pytest.fixture(scope="module")
@@ -174,115 +170,3 @@ def test_a_flipped_bit_is_a_user_error_or_found_by_its_hash(dataset, tmp_path_fa
     except UserError:
         return
     assert path.name == "dataset.json" or DATASET_CHECKS[0](found).ok is False
-
-
-# --- What is drawn ----------------------------------------------------------------------------------------------------
-
-GOALS = BatchSpec(size=512, goals=True, goal_gamma=0.9)
-
-
-def starts_of(lengths) -> jnp.ndarray:
-    return jnp.array(np.cumsum([0, *(length + 1 for length in lengths)]), jnp.int32)
-
-
-@settings(QUIET, max_examples=40)
-@given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(0, 2**31 - 1))
-def test_goals_of_the_trajectory_lie_ahead_in_it(lengths, seed):
-    starts = starts_of(lengths)
-    drawn = draw(jax.random.key(seed), starts, 2, replace(GOALS, goal_random=0.0))
-    row, goal, steps = map(np.asarray, drawn)
-    edges = np.asarray(starts)
-    episode = np.searchsorted(edges, row, side="right") - 1
-    last = edges[episode + 1] - 1
-    assert row.shape == (2, 512) and (row >= 0).all() and (row < last).all()  # No last row begins a transition.
-    assert (goal > row).all() and (goal <= last).all()
-    np.testing.assert_array_equal(steps, goal - row)
-
-
-@settings(QUIET, max_examples=20)
-@given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(0, 2**31 - 1))
-def test_random_and_current_goals(lengths, seed):
-    starts, keys = starts_of(lengths), jax.random.split(jax.random.key(seed))
-    anywhere = jax.tree.map(np.asarray, draw(keys[0], starts, 2, replace(GOALS, goal_random=1.0)))
-    assert (anywhere.goal >= 0).all() and (anywhere.goal < int(starts[-1])).all()
-    np.testing.assert_array_equal(anywhere.goal_steps, np.where(anywhere.goal == anywhere.row, 0, -1))
-    here = jax.tree.map(np.asarray, draw(keys[1], starts, 2, replace(GOALS, goal_random=0.0, goal_current=1.0)))
-    np.testing.assert_array_equal(here.goal, here.row)
-    assert not here.goal_steps.any()
-
-
-def test_transitions_are_uniform():
-    starts = starts_of(LENGTHS)
-    row = np.asarray(draw(jax.random.key(0), starts, 100, BatchSpec(size=2100)).row)
-    counts = np.bincount(row.ravel(), minlength=25)
-    lasts = np.asarray(starts)[1:] - 1
-    assert not counts[lasts].any()
-    np.testing.assert_allclose(np.delete(counts, lasts), 10_000, atol=5 * 100)  # 5 standard deviations
-
-
-def check_goals(drawn: Indices, starts: np.ndarray) -> None:
-    """The sheet's 6.2: offsets are Geom(1 - gamma) cut off at the trajectory's end, .375 +- .01 are random, and none
-    of the others crosses a boundary."""
-    row, goal, steps = (np.asarray(part).ravel() for part in drawn)
-    room = starts[np.searchsorted(starts, row, side="right")] - 1 - row
-    random = steps < 0
-    assert abs(random.mean() - 0.375) < 0.01
-    offset, room = (goal - row)[~random], room[~random]
-    assert (offset <= room).all() and (offset >= 0).all()
-    gamma, many = GOALS.goal_gamma, 30
-    expected = [((1 - gamma) * gamma ** (k - 1) * (k < room) + gamma ** (k - 1) * (k == room)).mean()
-                for k in range(1, many)]  # fmt: skip
-    found = np.bincount(offset, minlength=many)[1:many] / len(offset)
-    np.testing.assert_allclose(found, expected, atol=0.004)
-
-
-def uniform_offsets(drawn: Indices, starts: np.ndarray) -> Indices:
-    last = starts[np.searchsorted(starts, drawn.row, side="right")] - 1
-    ahead = np.random.default_rng(0).integers(1, last - drawn.row + 1)
-    return drawn._replace(goal=np.where(drawn.goal_steps < 0, drawn.goal, drawn.row + ahead))
-
-
-WRONG_GOALS = {
-    "one step short": lambda drawn, starts: drawn._replace(goal=drawn.goal - (drawn.goal_steps > 0)),
-    "across the boundary": lambda drawn, starts: drawn._replace(goal=drawn.goal + 20 * (drawn.goal_steps > 0)),
-    "uniform in the rest of the episode": uniform_offsets,
-    "half of them random": lambda drawn, starts: drawn._replace(
-        goal_steps=np.where(np.arange(drawn.row.size).reshape(drawn.row.shape) % 5 == 0, -1, drawn.goal_steps)
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    starts = starts_of([40, 3, 17, 200, 1, 39])
-    return jax.tree.map(np.asarray, draw(jax.random.key(3), starts, 300, GOALS)), np.asarray(starts)
-
-
-def test_how_goals_are_distributed(drawn):
-    check_goals(*drawn)
-
-
-@pytest.mark.parametrize("wrong", WRONG_GOALS)
-def test_wrong_goals_are_noticed(drawn, wrong):
-    with pytest.raises(AssertionError):
-        check_goals(WRONG_GOALS[wrong](*drawn), drawn[1])
-
-
-@pytest.mark.parametrize(("gamma", "offset"), [(0.0, 1), (1.0, None)])
-def test_the_ends_of_gamma(gamma, offset):
-    starts = starts_of(LENGTHS)
-    spec = replace(GOALS, goal_gamma=gamma, goal_random=0.0)
-    row, goal, _ = map(np.asarray, draw(jax.random.key(0), starts, 1, spec))
-    last = np.asarray(starts)[np.searchsorted(np.asarray(starts), row, side="right")] - 1
-    np.testing.assert_array_equal(goal, row + offset if offset else last)
-
-
-def test_a_batch_is_gathered_by_what_is_drawn(dataset):
-    batch = dataset.sample(jax.random.key(1), 3, replace(GOALS, size=16))
-    row, goal, steps = map(np.asarray, draw(jax.random.key(1), starts_of(LENGTHS), 3, replace(GOALS, size=16)))
-    np.testing.assert_array_equal(batch.obs[..., 0], row)
-    np.testing.assert_array_equal(batch.next_obs[..., 0], row + 1)
-    np.testing.assert_array_equal(batch.goal[..., 0], goal)
-    np.testing.assert_array_equal(batch.goal_steps, steps)
-    assert batch.reward.shape == (3, 16) and batch.z.shape == (3, 16, 0)
-    assert dataset.sample(jax.random.key(2), 3, BatchSpec(size=16)).goal is None

@@ -22,14 +22,14 @@ from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.data.device_replay import rings
-from urlrl.data.replay import Replay, transition_fields
+from urlrl.data.replay import Replay, transition_fields, z_field
 from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
 from urlrl.training.log import read_metrics
 from urlrl.training.seeds import Seeds
-from urlrl.types import BatchSpec, EnvSpec
+from urlrl.types import BatchSpec, EnvSpec, Goals
 from urlrl.verbs import pretrain_seeds as verb
 from urlrl.verbs.pretrain import coverage_metric
 from urlrl.verbs.pretrain_seeds import pretrain_seeds
@@ -70,7 +70,7 @@ def test_an_environment_is_the_hosts(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype("float32"), np.dtype("bool")}
 
 
-FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_dim=2)
+FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),)), z_field(2))
 
 
 @given(
@@ -99,7 +99,7 @@ def test_both_replays_draw_the_same_batches(shape, sizes, seed, timeout_as_termi
                 for name, column in rows.items()
             }
         )
-    spec = BatchSpec(24, timeout_as_terminal, goals=goals, goal_current=0.1, futures=3 * goals)
+    spec = BatchSpec(24, timeout_as_terminal, goals=Goals(current=0.1) if goals else None, futures=3 * goals)
     expected, found = (ring.sample(jax.random.key(seed), 3, spec) for ring in (host, device))
     jax.tree.map(np.testing.assert_array_equal, expected, found)
 
@@ -148,7 +148,7 @@ def test_staggered_resets_and_shards_are_those_of_the_hosts_loop(tmp_path):
 
 @pytest.mark.slow
 def test_an_agent_that_wants_goals_learns_on_either_side(tmp_path):
-    agent = HILPConfig(z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(32, skills=False, goals=True))
+    agent = HILPConfig(z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(32, goals=Goals()))
     config = replace(SHORT, agent=agent, agent_name="hilp", env="maze:rooms", normalizer="off", eval_every=0)
     runs = [urlrl.pretrain(replace(config, loop=loop), tmp_path / loop, quiet=True) for loop in ("host", "device")]
     agents = [{k: v for k, v in saved_arrays(run).items() if k.startswith("agent")} for run in runs]

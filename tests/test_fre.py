@@ -21,7 +21,7 @@ from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transit
 
 OBS, ACT, DIM = 5, 2, 8
 CONFIG = FREConfig(
-    z=SkillSpace("gaussian", DIM), batch=BatchSpec(size=12, skills=False, futures=3), encode=8, decode=4,
+    z=SkillSpace("gaussian", DIM), batch=BatchSpec(size=12, futures=3), encode=8, decode=4,
     encoder_width=16, width=16, depth=2, warmup=2, lr=1e-3,
 )  # fmt: skip
 
@@ -374,7 +374,7 @@ def test_later_states_are_of_the_same_episode(tmp_path):
         for e, n in enumerate(lengths)
     ]
     data = write_dataset(tmp_path / "data", DatasetInfo("", "a test"), episodes)
-    spec = BatchSpec(size=256, skills=False, futures=7, goal_gamma=0.9)
+    spec = BatchSpec(size=256, futures=7, future_gamma=0.9)
     batch = data.sample(jax.random.key(0), 20, spec)
     assert batch.future.shape == (20, 256, 7, 2) and batch.goal is None
     ahead = batch.future[..., 1] - batch.obs[..., None, 1]

@@ -33,10 +33,10 @@ def runs(tmp_path_factory):
         for end in ("", "-cells")
     }
     fre = FREConfig(
-        z=SkillSpace("gaussian", 8), batch=BatchSpec(size=16, skills=False, futures=3), rewards=("goal", "field"),
+        z=SkillSpace("gaussian", 8), batch=BatchSpec(size=16, futures=3), rewards=("goal", "field"),
         position=(0, 1), encode=8, encoder_width=16, encoder_depth=1, warmup=4, width=16, depth=1,
     )  # fmt: skip
-    fb = FBConfig(z=SkillSpace("wide_sphere", 8), width=16, backward_width=16, batch=BatchSpec(size=16, skills=False))
+    fb = FBConfig(z=SkillSpace("wide_sphere", 8), width=16, backward_width=16, batch=BatchSpec(size=16))
     made = {}
     for name, config, end in (("fre", fre, ""), ("fb", fb, "-cells")):
         run = OfflineConfig(

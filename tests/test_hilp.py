@@ -17,7 +17,7 @@ from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQLConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, Pair, gelu_tanh
-from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
+from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05
 SGD = optax.sgd(LR)
@@ -430,7 +430,7 @@ def test_published_constants():
     assert (config.z, config.batch.size, config.width, config.depth) == (SkillSpace("sphere", 32), 1024, 512, 3)
     assert (config.lr, config.gamma, config.distance_gamma, config.tau) == (3e-4, 0.99, 0.99, 0.005)
     assert (config.distance_expectile, config.expectile, config.inverse_temperature) == (0.95, 0.9, 10.0)
-    assert (config.batch.goals, config.batch.goal_random, config.batch.goal_current) == (True, 0.375, 0.0)
+    assert config.batch.goals == Goals(gamma=0.99, random=0.375, current=0.0)
 
 
 def test_settings_out_of_range_are_refused():

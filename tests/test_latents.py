@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from urlrl.errors import UserError
-from urlrl.learners.latents import Held, SkillSpace, hold_skill_act, hold_skill_begin
+from urlrl.learners.latents import SkillSpace, hold_skill
+from urlrl.types import All, Carry, Each, Skill
 
 N = 20_000
 KINDS = ("sphere", "wide_sphere", "gaussian", "onehot")
@@ -326,30 +327,80 @@ def check_skill_is_held(begin, act):
         np.testing.assert_array_equal(later.z, carry.z)
 
 
-def one_skill_for_all(agent, key, n, seen):
-    return Held(jnp.broadcast_to(agent.config.z.sample(key, 1), (n, 3)))
+begin, act = hold_skill()
+
+
+def one_skill_for_all(agent, key, n, plan):
+    z = agent.config.z.sample(key, 1)
+    return begin(agent, jax.random.key(9), n, plan)._replace(stored={"z": jnp.broadcast_to(z, (n, 3))})
 
 
 def redraws_each_step(agent, obs, carry, key, temperature=1.0):
-    return hold_skill_act(agent, obs, hold_skill_begin(agent, key, len(obs), None), key, temperature)
+    return act(agent, obs, begin(agent, key, len(obs), None), key, temperature)
 
 
 def drops_temperature(agent, obs, carry, key, temperature=1.0):
-    return hold_skill_act(agent, obs, carry, key)
+    return act(agent, obs, carry, key)
 
 
 def test_skill_is_held():
-    check_skill_is_held(hold_skill_begin, hold_skill_act)
+    check_skill_is_held(begin, act)
 
 
 @pytest.mark.parametrize(
     "begin, act",
-    [
-        (one_skill_for_all, hold_skill_act),
-        (hold_skill_begin, redraws_each_step),
-        (hold_skill_begin, drops_temperature),
-    ],
+    [(one_skill_for_all, act), (begin, redraws_each_step), (begin, drops_temperature)],
 )
 def test_skill_is_held_check_finds(begin, act):
     with pytest.raises(AssertionError):
         check_skill_is_held(begin, act)
+
+
+def played(carry: Carry, act, steps: int) -> np.ndarray:
+    """(steps, n, d): the skills of an agent that begins like this."""
+    skills = []
+    for t in range(steps):
+        _, carry = act(Follower(), jnp.zeros((4, 2)), carry, jax.random.key(100 + t))
+        skills.append(carry.z)
+    return np.stack(skills)
+
+
+def test_a_skill_of_some_steps_is_drawn_anew_when_they_are_over():
+    begin, act = hold_skill(steps=3)
+    first = begin(Follower(), jax.random.key(0), 4, None)
+    z = played(first, act, 9)
+    np.testing.assert_array_equal(z[0], first.z)
+    changes = (z[1:] != z[:-1]).any(axis=(1, 2))
+    np.testing.assert_array_equal(np.flatnonzero(changes), [2, 5])
+    assert len(np.unique(z[:, 0, 0])) == 3 and len(np.unique(z[3, :, 0])) == 4
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_a_skill_that_it_is_told_is_kept(steps):
+    begin, act = hold_skill(steps)
+    each = np.eye(4, 3, dtype=np.float32)
+    z = played(begin(Follower(), jax.random.key(0), 4, None, Each(Skill(each))), act, 5)
+    np.testing.assert_array_equal(z, np.broadcast_to(each, z.shape))
+    z = played(begin(Follower(), jax.random.key(0), 4, None, All(Skill(each[0]))), act, 5)
+    np.testing.assert_array_equal(z, np.broadcast_to(each[0], z.shape))
+
+
+class Aiming(Follower):
+    """It aims at its task, away from where it is."""
+
+    def aim(self, task, obs):
+        return task - obs
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_a_task_is_aimed_at_in_every_step(one):
+    task = np.arange(3, dtype=np.float32) if one else np.arange(12, dtype=np.float32).reshape(4, 3)
+    carry = begin(Aiming(), jax.random.key(0), 4, None, All(task) if one else Each(task))
+    assert carry.z.shape == (4, 3) and not carry.z.any()  # Nothing has been seen yet.
+    for t in range(2):
+        obs = jnp.full((4, 3), float(t))
+        action, later = act(Aiming(), obs, carry, jax.random.key(t))
+        np.testing.assert_array_equal(later.z, np.broadcast_to(task, (4, 3)) - t)
+        np.testing.assert_array_equal(action, later.z)
+        assert jax.tree.structure(later) == jax.tree.structure(carry)
+        carry = later

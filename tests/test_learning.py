@@ -38,7 +38,7 @@ def test_metra_follows_a_demonstration(point_agent):
     demo = np.linspace([0, 0], [-2, 2], 30, dtype=np.float32)
     task = point_agent.read(DemoPrompt(demo), seen=None, key=None)
     z = jax.numpy.broadcast_to(point_agent.aim(task, demo[0]), (1, 2))
-    trajectory = rollout(make_env("point", 1), follow(point_agent, z, 0.0), jax.random.key(0), 0, 30)
+    trajectory = rollout(make_env("point", 1), follow(point_agent, z), jax.random.key(0), 0, 30)
     moved = trajectory.position[-1, 0] - trajectory.position[0, 0]
     assert np.dot(moved / np.linalg.norm(moved), np.array([-1, 1]) / np.sqrt(2)) > 0.95
 

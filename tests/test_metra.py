@@ -588,7 +588,7 @@ def unread_fields(config: MetraConfig) -> set[str]:
 
     def life(key):
         agent, _ = Metra.create(recording, batch, key).update(batch, key)
-        return agent.act(batch.obs, agent.begin(key, BATCH, batch), key)
+        return agent.act(batch.obs, agent.begin(key, BATCH, ()), key)
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))
@@ -694,7 +694,7 @@ def test_actions_check_finds(wrong):
 
 def test_one_skill_is_held_for_an_episode():
     agent, batch = make_agent(ONEHOT), make_batch(ONEHOT)
-    carry = agent.begin(jax.random.key(0), BATCH, batch)
+    carry = agent.begin(jax.random.key(0), BATCH, ())
     np.testing.assert_array_equal(carry.z, ONEHOT.z.sample(jax.random.key(0), BATCH))
     action, later = agent.act(batch.obs, carry, jax.random.key(1))
     np.testing.assert_array_equal(later.z, carry.z)

@@ -20,15 +20,15 @@ from urlrl.presets import learns_from_data
 from urlrl.training import loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
-from urlrl.types import BatchSpec
+from urlrl.types import BatchSpec, Goals
 from urlrl.verbs.runs import run_dataset
 from urlrl.verbs.zero_shot_suite import evaluate_suite, show
 
 FB_TINY = FBConfig(
-    z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, batch=BatchSpec(size=32, skills=False), lr=1e-3
+    z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, batch=BatchSpec(size=32), lr=1e-3
 )  # fmt: skip
 HILP_TINY = HILPConfig(
-    z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(size=32, skills=False, goals=True), plan_recursions=2
+    z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(size=32, goals=Goals()), plan_recursions=2
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
 from urlrl.training.log import read_metrics
 from urlrl.training.offline_seeds import Data, OfflineSeeds
-from urlrl.types import BatchSpec
+from urlrl.types import BatchSpec, Goals
 from urlrl.verbs import pretrain_seeds as verb
 from urlrl.verbs.pretrain_seeds import pretrain_seeds
 from urlrl.verbs.runs import create_agent, run_spec
@@ -38,8 +38,8 @@ AGENTS = {
     "fb": FB_TINY,
     "hilp": HILP_TINY,
     "sf": SFConfig(z=SkillSpace("wide_sphere", 4), width=16, feature_width=16,
-                   batch=BatchSpec(size=32, skills=False, goals=True)),
-    "fre": FREConfig(z=SkillSpace("gaussian", 4), batch=BatchSpec(size=32, skills=False, futures=3), encode=8, decode=4,
+                   batch=BatchSpec(size=32, goals=Goals())),
+    "fre": FREConfig(z=SkillSpace("gaussian", 4), batch=BatchSpec(size=32, futures=3), encode=8, decode=4,
                      encoder_width=16, encoder_depth=1, width=16, depth=1, rewards=("goal",), warmup=10, lr=1e-3),
 }  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_seeds_are_shared_out_over_devices(data):
 
 def test_what_does_not_fit_is_refused_before_it_starts(data, tmp_path, monkeypatch):
     """40 episodes of 26 rows of 2 + 2 + 1 floats and a bool, 41 starts; batches of 5 x 32 transitions."""
-    config = offline(data, replace(FB_TINY, batch=replace(FB_TINY.batch, goals=True)))
+    config = offline(data, replace(FB_TINY, batch=replace(FB_TINY.batch, goals=Goals())))
     seeds = seeds_of(config, [0], jax.devices())
     assert seeds.sizes() == (40 * 26 * 21 + 41 * 4, 5 * 32 * 4 * (2 + 2 + 1 + 1 + 2 + 2 + 1))
     monkeypatch.setattr(memory, "available", lambda devices: 2**20)

@@ -1,15 +1,18 @@
 """PPO and its two policy heads against NumPy, and small problems that it learns in seconds."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from urlrl.adaptation.learn import mode_of, on_policy
 from urlrl.envs.tasks import Task, make_task_env
 from urlrl.errors import UserError
 from urlrl.learners.nets import MLP, Categorical, CategoricalPolicy, Normalizer, TanhNormal
-from urlrl.learners.ppo import PPO, PPOConfig, Rollout
+from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
 from urlrl.skills.env import SkillVectorEnv
 from urlrl.streams import stream
 
@@ -21,20 +24,23 @@ improve, update = jax.jit(PPO._improve), jax.jit(PPO.update)
 
 
 def make(config=SMALL, obs=3, act=2, discrete=True) -> PPO:
-    x, action = np.zeros((1, obs), np.float32), np.zeros((1, act), np.float32)
-    return PPO.create(config, x, action, stream(0, "ppo"), discrete=discrete)
+    x, action = np.zeros((1, obs), np.float32), np.zeros((1, act), bool if discrete else np.float32)
+    return PPO.create(config, x, action, stream(0, "ppo"))
 
 
 # --- advantages and returns
 
 
 def random_rollout(steps=7, lanes=3, obs=3):
-    """Lane 0 ends an episode in the middle and at the end, lane 1 in the middle only, lane 2 never."""
+    """Lane 0 ends an episode in the middle and at the end, lane 1 in the middle only, lane 2 never; time limits end one
+    in lane 1 and one in lane 2."""
     discount = np.ones((steps, lanes), np.float32)
     discount[2::4, :1] = discount[4::4, 1:2] = 0
+    ended = discount == 0
+    ended[1, 1] = ended[3, 2] = True
     x, next_x = RNG.normal(size=(2, steps, lanes, obs)).astype(np.float32)  # Apart, as at the end of an episode.
     action = np.eye(2, dtype=np.float32)[RNG.integers(2, size=(steps, lanes))]
-    return Rollout(x, action, RNG.normal(size=(steps, lanes)).astype(np.float32), discount, next_x)
+    return Rollout(x, action, RNG.normal(size=(steps, lanes)).astype(np.float32), discount, next_x, ended)
 
 
 def by_hand(rollout, value, next_value, gamma, lam):
@@ -44,13 +50,11 @@ def by_hand(rollout, value, next_value, gamma, lam):
     advantage, returns = np.zeros((2, steps, lanes))
     for lane in range(lanes):
         for t in range(steps):
-            weight, total = 1.0, 1.0
-            for s in range(t, steps):
-                advantage[t, lane] += weight * delta[s, lane]
-                returns[t, lane] += total * rollout.reward[s, lane]
-                goes_on = rollout.discount[s, lane]
-                weight, total = weight * gamma * lam * goes_on, total * gamma * goes_on
-            returns[t, lane] += total * next_value[-1, lane]
+            end = next((s for s in range(t, steps) if rollout.ended[s, lane]), steps - 1)
+            for s in range(t, end + 1):
+                advantage[t, lane] += (gamma * lam) ** (s - t) * delta[s, lane]
+                returns[t, lane] += gamma ** (s - t) * rollout.reward[s, lane]
+            returns[t, lane] += gamma ** (end - t + 1) * rollout.discount[end, lane] * next_value[end, lane]
     return advantage, returns
 
 
@@ -62,10 +66,15 @@ def test_advantages_and_returns_are_those_of_the_definition():
     np.testing.assert_allclose(got[0], advantage, atol=1e-5)
     np.testing.assert_allclose(got[1], returns, atol=1e-5)
     assert got[1][2, 0] == pytest.approx(rollout.reward[2, 0])  # An episode's last return is its last reward.
-    endless, next_row = rollout._replace(discount=np.ones((7, 3))), np.concatenate([value[1:], next_value[-1:]])
+    endless = rollout._replace(discount=np.ones((7, 3)), ended=np.zeros((7, 3), bool))
+    deadly, next_row = (
+        rollout._replace(discount=np.float32(~rollout.ended)),
+        np.concatenate([value[1:], next_value[-1:]]),
+    )
     wrong = {
         "episodes run into each other": by_hand(endless, value, next_value, 0.9, 0.7),
         "the value after a step is that of the next row": by_hand(rollout, value, next_row, 0.9, 0.7),
+        "a time limit is a death": by_hand(deadly, value, next_value, 0.9, 0.7),
         "lambda is 1": by_hand(rollout, value, next_value, 0.9, 1.0),
     }
     for name, (other, _) in wrong.items():
@@ -78,7 +87,7 @@ def test_advantages_and_returns_are_those_of_the_definition():
 
 def loss_parts(ppo, x, action, old_log_prob, advantage, returns):
     """Metrics of one step, and both parts as they were before it, by NumPy from the policy's log-probabilities."""
-    stepped, metrics = improve(ppo, x, action, old_log_prob, advantage, returns)
+    stepped, metrics = improve(ppo, decisions(x, action, old_log_prob, advantage, returns))
     policy = ppo.actor(x)
     log_prob, entropy = np.asarray(policy.log_prob(action)), np.asarray(policy.entropy())
     standard = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-8)
@@ -87,6 +96,10 @@ def loss_parts(ppo, x, action, old_log_prob, advantage, returns):
     policy_loss = -(gain + ppo.config.entropy_coef * entropy).mean()
     value_loss = ((np.asarray(ppo.value(x))[:, 0] - returns) ** 2).mean()
     return stepped, metrics, policy_loss, value_loss
+
+
+def decisions(x, action, log_prob, advantage, returns, value=None) -> Decisions:
+    return Decisions(x, action, log_prob, np.zeros_like(returns) if value is None else value, advantage, returns)
 
 
 def batch_of(ppo, n=64, seed=1):
@@ -114,6 +127,50 @@ def moved(before, after):
     return max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params)))
 
 
+def test_the_value_is_fitted_to_the_worse_of_itself_and_what_it_may_move_to():
+    ppo = make(PPOConfig(width=16, value_clip=0.1))
+    x, action, log_prob, advantage, returns = batch_of(ppo)
+    value = np.asarray(ppo.value(x))[:, 0]
+    before = value + np.random.default_rng(3).normal(scale=0.3, size=64).astype(np.float32)
+    _, metrics = improve(ppo, decisions(x, action, log_prob, advantage, returns, before))
+    near = before + np.clip(value - before, -0.1, 0.1)
+    expected = np.maximum((value - returns) ** 2, (near - returns) ** 2).mean()
+    assert metrics["critic/loss"] == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - ((value - returns) ** 2).mean()) > 0.01  # Wrong: without the clip.
+
+
+def test_gradients_are_scaled_down_to_their_largest_norm():
+    x, action, log_prob, advantage, returns = batch_of(make())
+    for norm, scale in ((0.05, 1.0), (1e6, 0.0)):
+        tx = make(PPOConfig(width=16, max_grad_norm=norm)).value.tx
+        gradient = {"w": np.float32([3.0, 4.0])}
+        clipped, _ = tx.update(gradient, tx.init(gradient))
+        found = optax.adam(1e-4)
+        expected, _ = found.update({"w": np.float32([3.0, 4.0]) * (norm / 5 if scale else 1)}, found.init(gradient))
+        np.testing.assert_allclose(clipped["w"], expected["w"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["gae", "monte_carlo"])
+def test_what_the_value_is_fitted_to(target):
+    ppo, rollout = make(replace(SMALL, value_target=target)), random_rollout()
+    value, next_value = (np.asarray(ppo.value(x))[..., 0] for x in (rollout.x, rollout.next_x))
+    advantage, returns = by_hand(rollout, value, next_value, 0.9, 0.7)
+    expected = advantage + value if target == "gae" else returns
+    np.testing.assert_allclose(ppo.advantages_and_returns(rollout)[1], expected, atol=1e-5)
+
+
+def test_an_epoch_sees_every_row_once():
+    ppo = make(replace(SMALL, epochs=3, batch=8))
+    rows = np.asarray(ppo._batches(26, stream(0, "rows")))
+    assert rows.shape == (9, 8)  # 3 of 3 whole batches; two rows are left out of each.
+    for epoch in rows.reshape(3, 24):
+        assert len(np.unique(epoch)) == 24
+    assert not np.array_equal(rows[:3], rows[3:6])
+    drawn = np.asarray(make(replace(SMALL, rounds=50, batch=8))._batches(26, stream(0, "rows")))
+    assert drawn.shape == (50, 8) and any(len(np.unique(batch)) < 8 for batch in drawn)  # With replacement.
+    assert make(replace(SMALL, epochs=2, batch=256))._batches(26, stream(0, "rows")).shape == (2, 26)
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "still"),
     [(1.5, 0.5, True), (0.5, 1.5, False), (1.1, 0.9, False), (1.5, 0.9, False), (1.1, 0.5, False)],
@@ -124,7 +181,7 @@ def test_the_policy_stands_still_only_where_every_ratio_is_beyond_the_clip_in_it
     x, action, log_prob, advantage, returns = batch_of(ppo)
     advantage -= advantage.mean()
     old = (log_prob - np.log(np.where(advantage > 0, good, bad))).astype(np.float32)
-    stepped, _ = improve(ppo, x, action, old, advantage, returns)
+    stepped, _ = improve(ppo, decisions(x, action, old, advantage, returns))
     assert (moved(ppo.actor, stepped.actor) == 0) == still
     assert moved(ppo.value, stepped.value) > 0
 
@@ -132,7 +189,7 @@ def test_the_policy_stands_still_only_where_every_ratio_is_beyond_the_clip_in_it
 def test_the_policy_moves_toward_what_was_better_and_the_value_toward_the_return():
     ppo = make()
     x, action, log_prob, advantage, returns = batch_of(ppo)
-    stepped, _ = improve(ppo, x, action, log_prob, advantage, returns)
+    stepped, _ = improve(ppo, decisions(x, action, log_prob, advantage, returns))
     change = np.asarray(stepped.actor(x).log_prob(action)) - log_prob
     assert np.corrcoef(change, advantage)[0, 1] > 0.2
     before, after = (((np.asarray(p.value(x))[:, 0] - returns) ** 2).mean() for p in (ppo, stepped))
@@ -146,7 +203,7 @@ def test_entropy_alone_drives_the_policy_to_uniform():
     x, action, log_prob, _, returns = batch_of(ppo)
     before = float(ppo.actor(x).entropy().mean())
     for _ in range(50):
-        ppo, _ = improve(ppo, x, action, log_prob, np.zeros(64, np.float32), returns)
+        ppo, _ = improve(ppo, decisions(x, action, log_prob, np.zeros(64, np.float32), returns))
     assert before < 0.5 < 0.65 < float(ppo.actor(x).entropy().mean()) <= np.log(2) + 1e-5
 
 
@@ -163,7 +220,18 @@ def test_an_update_learns_from_the_rollouts_own_rows():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gamma", 1.1), ("gae_lambda", -0.1), ("clip", 0), ("rounds", 0), ("batch", 0), ("entropy_coef", -1), ("lr", 0)],
+    [
+        ("gamma", 1.1),
+        ("gae_lambda", -0.1),
+        ("clip", 0),
+        ("rounds", 0),
+        ("batch", 0),
+        ("entropy_coef", -1),
+        ("lr", 0),
+        ("epochs", -1),
+        ("value_clip", 0),
+        ("max_grad_norm", 0),
+    ],  # fmt: skip
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(UserError, match=f"{name} is {value}: expected a"):
@@ -269,7 +337,7 @@ def learn(ppo, rounds, reward_of, n=256, obs=3, seed=0):
         x = rng.choice([-1.0, 1.0], size=(1, n, obs)).astype(np.float32)
         action = np.asarray(ppo.actor(x).sample(stream(seed, f"act {i}")))
         reward = reward_of(x, action).astype(np.float32)
-        rollout = Rollout(x, action, reward, np.zeros((1, n), np.float32), x)
+        rollout = Rollout(x, action, reward, np.zeros((1, n), np.float32), x, np.ones((1, n), bool))
         ppo, _ = update(ppo, rollout, stream(seed, f"update {i}"))
     return ppo
 
@@ -314,9 +382,10 @@ def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
     directions = np.float32([[1, 0], [-1, 0], [0, 1], [0, -1]])
 
     def make_env(n):
-        return SkillVectorEnv(make_task_env(task, n), lambda obs, z: z @ directions, 4, 10, 2)
+        return SkillVectorEnv(make_task_env(task, n), lambda z: z @ directions, lambda obs, way: (way, way), 4, 10, 2)
 
     def mean_return(act):
+        """`act(obs)` is skills."""
         env = make_env(64)
         obs, _ = env.reset(seed=7)
         total = np.zeros(64)
@@ -337,5 +406,8 @@ def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
     )
     assert [steps for steps, _ in found[:2]] == [64 * 30, 2 * 64 * 30] and found[-1][0] >= 60_000
     random = mean_return(lambda obs: np.eye(4)[np.random.default_rng(0).integers(4, size=len(obs))])
-    best, learned = mean_return(greedy), mean_return(mode_of(found[-1][1], identity))
+    best, learned = (
+        mean_return(greedy),
+        mean_return(lambda obs: mode_of(found[-1][1], identity).act(obs, None, None, None)[0]),
+    )
     assert learned > random + 0.8 * (best - random), (random, learned, best)

@@ -18,7 +18,7 @@ from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import Model, NoisyTanh, Normalizer
 from urlrl.learners.skill_actor import Linear, SkillActor
-from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
+from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 5, 0.05
 SGD = optax.sgd(LR)
@@ -601,7 +601,7 @@ def test_another_prompt_is_refused_by_name():
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_name_is_its_feature_learner(name):
-    batch = BatchSpec(goals=True, goal_random=0.0)
+    batch = BatchSpec(goals=Goals(random=0.0))
     config = SFConfig(
         z=SkillSpace("wide_sphere", 4), batch=batch, features=name, width=16, feature_width=12, feature_lr=3e-3,
         distance_gamma=0.7, distance_expectile=0.8,
@@ -623,8 +623,8 @@ def test_settings_out_of_range_are_refused():
         ({"features": "icm"}, "features is 'icm'"),
         ({"cumulant": "concat"}, "cumulant is 'concat'"),
         ({"batch": BatchSpec()}, "batch.goals is False: expected True, as features 'hilbert' learn from goals"),
-        ({"features": "contrastive"}, "batch.goal_random is 0.375: expected 0, as features 'contrastive' learn"),
-        ({"batch": BatchSpec(size=1, goals=True)}, "batch.size is 1"),
+        ({"features": "contrastive"}, "batch.goals.random is 0.375: expected 0, as features 'contrastive' learn"),
+        ({"batch": BatchSpec(size=1, goals=Goals())}, "batch.size is 1"),
     ):
         with pytest.raises(UserError, match=message):
             SFConfig(**wrong)

@@ -28,6 +28,11 @@ def make_policy(obs=OBS, act=ACT, **options):
     return make(obs=obs, act=act, width=32, **options)
 
 
+def acting(policy):
+    """The pair by which a policy without memory acts."""
+    return (lambda z: z), (lambda obs, z: (policy.act(obs, z), z))
+
+
 def after(x, action):
     """The world of these tests: (OBS,), (ACT,) -> the next state and its reward. Not linear in time."""
     return 1.2 * np.cos(1.5 * x) + action @ MIX, float(np.sin(3 * x).sum())
@@ -291,7 +296,7 @@ def run_lanes(reference=Lane, num_envs=6, k=4, num_options=60):
     """Options of lanes that end at different times, each beside its reference: rows of (lanes, references, taken)."""
     policy, rng = make_policy(), np.random.default_rng(0)
     worlds, lanes = Worlds(num_envs), [reference() for _ in range(num_envs)]
-    env = SkillVectorEnv(worlds, policy.act, 2, k, OBS)
+    env = SkillVectorEnv(worlds, *acting(policy), 2, k, OBS)
     env.reset(seed=0)
     begun, rows = np.ones(num_envs, bool), []
     for _ in range(num_options):
@@ -337,7 +342,7 @@ def test_the_comparison_sees_a_lane_that_goes_on():
 
 
 def test_a_lane_that_ended_must_be_reset():
-    policy, env = make_policy(), SkillVectorEnv(Worlds(2), make_policy().act, 2, 20, OBS)
+    policy, env = make_policy(), SkillVectorEnv(Worlds(2), *acting(make_policy()), 2, 20, OBS)
     z = policy.sample(np.random.default_rng(0), 2)
     with pytest.raises(RuntimeError, match=r"Lanes \[0, 1\] have ended"):
         env.step(z)
@@ -350,16 +355,16 @@ def test_a_lane_that_ended_must_be_reset():
 
 def test_vector_skills_refuse_what_does_not_fit():
     with pytest.raises(SkillError, match="k is 0"):
-        SkillVectorEnv(Worlds(1), make_policy().act, 2, 0, OBS)
+        SkillVectorEnv(Worlds(1), *acting(make_policy()), 2, 0, OBS)
     with pytest.raises(SkillError, match="at least 6 numbers"):
-        SkillVectorEnv(Worlds(1), make_policy().act, 2, 1, OBS + EXTRA + 1)
+        SkillVectorEnv(Worlds(1), *acting(make_policy()), 2, 1, OBS + EXTRA + 1)
 
 
 def test_one_lane_of_the_vector_is_the_single_one():
     task = replace(find_task("half_cheetah_goal"), half=3.0)
     policy = make_policy(kind="sphere", obs=18, act=6)
     single = SkillEnv(SingleEnv(make_task_env(task)), policy, 25)
-    vector = SkillVectorEnv(make_task_env(task), policy.act, 2, 25, 18)
+    vector = SkillVectorEnv(make_task_env(task), *acting(policy), 2, 25, 18)
     single.reset(seed=3)
     vector.reset(seed=3)
     rewards = []

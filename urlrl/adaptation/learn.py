@@ -147,9 +147,10 @@ def on_policy(
                 action = np.asarray(_sample(ppo.actor, encode, x, act_key, np.int32(calls)))
                 obs, reward, terminated, truncated, _ = env.step(action)
                 ended, calls = terminated | truncated, calls + 1
-                rows.append((x, action, reward.astype(np.float32), np.float32(~ended), obs.astype(np.float32)))
+                rows.append((x, action, reward.astype(np.float32), np.float32(~ended), ended, obs.astype(np.float32)))
             ends += env.num_envs
-        rollout = Rollout(*(np.stack(column) for column in zip(*rows)))
+        x, action, reward, discount, ended, next_x = (np.stack(column) for column in zip(*rows))
+        rollout = Rollout(x, action, reward, discount, next_x, ended)
         rollout = rollout._replace(x=encode(rollout.x), next_x=encode(rollout.next_x))
         ppo, finite = _improve(ppo, rollout, jax.random.fold_in(update_key, np.int32(phases)))
         _check_finite(finite, env.control_steps)

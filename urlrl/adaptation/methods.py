@@ -227,7 +227,7 @@ def hierarchical(setting: Setting) -> None:
     observe = setting.observer(evaluation, setting.encode)
     create_key, loop_key, seed = setting.key("create"), setting.key("loop"), setting.env_seed("training")
     if discrete:
-        ppo = PPO.create(config.ppo, x, action, create_key, discrete=True)
+        ppo = PPO.create(config.ppo, x, action.astype(bool), create_key)
         observe(0, ppo)
         on_policy(env, ppo, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
         return

@@ -23,10 +23,11 @@ small_normal = nn.initializers.variance_scaling(0.01, "fan_avg", "normal")  # 0.
 
 
 @lru_cache
-def adam(lr: float, clip: float | None = None) -> optax.GradientTransformation:
-    """Adam with the usual constants, on gradients whose entries are clipped to [-clip, clip], if that is given; cached,
-    so that two agents of one config are one pytree type."""
-    return optax.adam(lr) if clip is None else optax.chain(optax.clip(clip), optax.adam(lr))
+def adam(lr: float, clip: float | None = None, max_norm: float | None = None) -> optax.GradientTransformation:
+    """Adam with the usual constants, on gradients whose entries are clipped to [-clip, clip] or whose norm is scaled
+    down to `max_norm`, where these are given; cached, so that two agents of one config are one pytree type."""
+    first = [*([optax.clip(clip)] if clip else []), *([optax.clip_by_global_norm(max_norm)] if max_norm else [])]
+    return optax.chain(*first, optax.adam(lr)) if first else optax.adam(lr)
 
 
 class Model(struct.PyTreeNode):
@@ -38,10 +39,18 @@ class Model(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, module: nn.Module, lr: float, key: jax.Array, *inputs: Array, clip: float | None = None) -> "Model":
-        """Adam at rate `lr`, on gradients clipped to [-clip, clip] by entry."""
+    def create(
+        cls,
+        module: nn.Module,
+        lr: float,
+        key: jax.Array,
+        *inputs: Array,
+        clip: float | None = None,
+        max_norm: float | None = None,
+    ) -> "Model":
+        """Adam at rate `lr`; see `adam` for what is done to gradients first."""
         params = module.init(key, *inputs)["params"]
-        tx = adam(lr, clip)
+        tx = adam(lr, clip, max_norm)
         return cls(params=params, opt_state=tx.init(params), module=module, tx=tx)
 
     def __call__(self, *inputs: Array, params: Any = None) -> Any:

@@ -1,24 +1,26 @@
-"""Proximal policy optimisation (Schulman et al., 2017, https://arxiv.org/abs/1707.06347), as CSF's code runs it.
+"""Proximal policy optimisation (Schulman et al., 2017, https://arxiv.org/abs/1707.06347).
 
     delta_t = r_t + gamma * discount_t * V(x_{t+1}) - V(x_t)
-    A_t     = delta_t + gamma * lambda * discount_t * A_{t+1}           with the value net as it was before the update
-    G_t     = r_t + gamma * discount_t * G_{t+1}                        the value is fitted to it, not to A + V
+    A_t     = delta_t + gamma * lambda * discount_t * goes_on_t * A_{t+1}         with the value net before the update
     L_pi    = -mean[min(rho A, clip(rho, 1 - clip, 1 + clip) A) + entropy_coef * H(pi)],   rho = pi / pi_old
-    L_V     = mean (V(x) - G)^2
+    L_V     = mean (V(x) - G)^2,   the larger of it and the same of V_old + clip(V - V_old, -value_clip, value_clip)
 
-Of CSF's code and not common: a round draws its rows with replacement, advantages are standardised within them, and
-the value is fitted to the Monte-Carlo return. Where a rollout stops before its episode ends, both recursions start from
-V of the last state. Actions are in [-1, 1] (tanh-normal) or one-hot (categorical).
+`value_target` says what G is: "gae" A_t + V(x_t); "monte_carlo" the discounted sum of rewards to the episode's end.
+Both recursions stop where an episode ended; where it or the rollout was cut short they go on from V of the last state.
+
+The defaults are those of CSF's code: `rounds` batches of rows drawn with replacement, advantages standardised within
+them, Monte-Carlo returns. With `epochs` every row is seen once in each of these, as in the paper. Actions are in
+[-1, 1] (tanh-normal) or one-hot (categorical).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check, check_choice
 from urlrl.learners.nets import MLP, CategoricalPolicy, Model, TanhPolicy, xavier_normal
 from urlrl.types import Array, Metrics
 
@@ -31,8 +33,13 @@ class PPOConfig:
     gae_lambda: float = 0.95  # share of later advantages
     clip: float = 0.2  # how far the ratio of probabilities may move
     entropy_coef: float = 0.01
-    rounds: int = 10  # steps of policy and value per update
-    batch: int = 256  # decisions per round
+    rounds: int = 10  # steps of policy and value per update, on rows drawn with replacement
+    epochs: int = 0  # instead of rounds: passes over the rollout, less what is no whole batch; 0 is none
+    batch: int = 256  # decisions per step
+    value_target: Literal["monte_carlo", "gae"] = "monte_carlo"
+    value_clip: float | None = None  # how far the value may move per update; None: as far as it likes
+    max_grad_norm: float | None = None  # gradients of each network are scaled down to it; None: none is
+    standardise: bool = True  # advantages, within each batch
 
     def __post_init__(self):
         for name in ("width", "rounds", "batch"):
@@ -41,7 +48,12 @@ class PPOConfig:
             check(name, getattr(self, name), 0, open_low=True)
         for name in ("gamma", "gae_lambda"):
             check(name, getattr(self, name), 0, 1)
-        check("entropy_coef", self.entropy_coef, 0)
+        for name in ("entropy_coef", "epochs"):
+            check(name, getattr(self, name), 0)
+        for name in ("value_clip", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name), 0, open_low=True)
+        check_choice("value_target", self.value_target, get_args(Literal["monte_carlo", "gae"]))
 
 
 class Rollout(NamedTuple):
@@ -52,6 +64,18 @@ class Rollout(NamedTuple):
     reward: Array  # (T, n)
     discount: Array  # (T, n): 0 where the future counts nothing
     next_x: Array  # (T, n, in): what was reached, also where an episode ended
+    ended: Array  # (T, n), bool: the next row is of another episode
+
+
+class Decisions(NamedTuple):
+    """Rows of a rollout (B, ...), with what was known before the update."""
+
+    x: Array
+    action: Array
+    log_prob: Array  # (B,): of the policy that acted
+    value: Array  # (B,)
+    advantage: Array  # (B,)
+    ret: Array  # (B,): what the value is fitted to
 
 
 class PPO(struct.PyTreeNode):
@@ -60,13 +84,14 @@ class PPO(struct.PyTreeNode):
     config: PPOConfig = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, config: PPOConfig, x: Array, action: Array, key: jax.Array, *, discrete: bool) -> "PPO":
-        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+    def create(cls, config: PPOConfig, x: Array, action: Array, key: jax.Array) -> "PPO":
+        """`x` (1, in) and `action` (1, act) are examples: only shapes matter, and that one-hot actions are bool."""
         actor_key, value_key = jax.random.split(key)
-        policy = CategoricalPolicy if discrete else TanhPolicy
+        policy = (CategoricalPolicy if action.dtype == bool else TanhPolicy)(action.shape[-1], config.width)
+        value, norm = MLP(1, config.width, kernel_init=xavier_normal), config.max_grad_norm
         return cls(
-            actor=Model.create(policy(action.shape[-1], config.width), config.lr, actor_key, x),
-            value=Model.create(MLP(1, config.width, kernel_init=xavier_normal), config.lr, value_key, x),
+            actor=Model.create(policy, config.lr, actor_key, x, max_norm=norm),
+            value=Model.create(value, config.lr, value_key, x, max_norm=norm),
             config=config,
         )
 
@@ -78,42 +103,62 @@ class PPO(struct.PyTreeNode):
 
         def back(carry, row):
             advantage, ret = carry
-            d, reward, discount = row
-            carry = (d + gamma * lam * discount * advantage, reward + gamma * discount * ret)
-            return carry, carry
+            d, reward, discount, ended, after = row
+            advantage = d + gamma * lam * discount * jnp.where(ended, 0, advantage)
+            ret = reward + gamma * discount * jnp.where(ended, after, ret)
+            return (advantage, ret), (advantage, ret)
 
         start = (jnp.zeros_like(delta[-1]), next_value[-1])
-        _, (advantage, ret) = jax.lax.scan(back, start, (delta, rollout.reward, rollout.discount), reverse=True)
-        return advantage, ret
+        rows = (delta, rollout.reward, rollout.discount, rollout.ended, next_value)
+        _, (advantage, ret) = jax.lax.scan(back, start, rows, reverse=True)
+        return advantage, ret if self.config.value_target == "monte_carlo" else advantage + value
 
     def update(self, rollout: Rollout, key: jax.Array) -> tuple["PPO", Metrics]:
-        """`rounds` steps of policy, then value, each on rows drawn from the rollout."""
+        """Steps of policy and value, each on a batch of the rollout's rows."""
         advantage, ret = self.advantages_and_returns(rollout)
-        log_prob = self.actor(rollout.x).log_prob(rollout.action)
-        columns = (rollout.x, rollout.action, log_prob, advantage, ret)
+        log_prob, value = self.actor(rollout.x).log_prob(rollout.action), self.value(rollout.x)[..., 0]
+        columns = Decisions(rollout.x, rollout.action, log_prob, value, advantage, ret)
         flat = jax.tree.map(lambda a: jnp.reshape(a, (-1, *a.shape[2:])), columns)
 
-        def one_round(ppo, round_key):
-            rows = jax.random.randint(round_key, (self.config.batch,), 0, flat[2].shape[0])
-            return ppo._improve(*jax.tree.map(lambda a: a[rows], flat))
+        def step(ppo, rows):
+            return ppo._improve(jax.tree.map(lambda a: a[rows], flat))
 
-        ppo, metrics = jax.lax.scan(one_round, self, jax.random.split(key, self.config.rounds))
+        ppo, metrics = jax.lax.scan(step, self, self._batches(flat.advantage.shape[0], key))
         return ppo, jax.tree.map(jnp.mean, metrics)
 
-    def _improve(self, x, action, old_log_prob, advantage, ret) -> tuple["PPO", Metrics]:
-        advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + 1e-8)
+    def _batches(self, num_rows: int, key: jax.Array) -> jax.Array:
+        """(steps, batch) rows."""
+        config = self.config
+        if not config.epochs:
+            keys = jax.random.split(key, config.rounds)
+            return jax.vmap(lambda k: jax.random.randint(k, (config.batch,), 0, num_rows))(keys)
+        size = min(config.batch, num_rows)
+        orders = jax.vmap(lambda k: jax.random.permutation(k, num_rows))(jax.random.split(key, config.epochs))
+        return orders[:, : num_rows // size * size].reshape(-1, size)
+
+    def _improve(self, rows: "Decisions") -> tuple["PPO", Metrics]:
+        config, advantage = self.config, rows.advantage
+        if config.standardise:
+            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + 1e-8)
 
         def policy_loss(params):
-            policy = self.actor(x, params=params)
-            ratio = jnp.exp(policy.log_prob(action) - old_log_prob)
-            clipped = jnp.clip(ratio, 1 - self.config.clip, 1 + self.config.clip)
+            policy = self.actor(rows.x, params=params)
+            log_ratio = policy.log_prob(rows.action) - rows.log_prob
+            ratio = jnp.exp(log_ratio)
+            clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
             gain, entropy = jnp.minimum(ratio * advantage, clipped * advantage), policy.entropy()
-            return -jnp.mean(gain + self.config.entropy_coef * entropy), jnp.mean(entropy)
+            distance = jnp.mean(ratio - 1 - log_ratio)  # KL(old || new), http://joschu.net/blog/kl-approx.html
+            return -jnp.mean(gain + config.entropy_coef * entropy), (jnp.mean(entropy), distance)
 
         def value_loss(params):
-            return jnp.mean((self.value(x, params=params)[..., 0] - ret) ** 2), None
+            value = self.value(rows.x, params=params)[..., 0]
+            error = (value - rows.ret) ** 2
+            if config.value_clip is not None:
+                near = rows.value + jnp.clip(value - rows.value, -config.value_clip, config.value_clip)
+                error = jnp.maximum(error, (near - rows.ret) ** 2)
+            return jnp.mean(error), None
 
-        actor, pi_loss, entropy = self.actor.minimise(policy_loss)
+        actor, pi_loss, (entropy, distance) = self.actor.minimise(policy_loss)
         value, v_loss, _ = self.value.minimise(value_loss)
-        metrics = {"actor/loss": pi_loss, "actor/entropy": entropy, "critic/loss": v_loss}
+        metrics = {"actor/loss": pi_loss, "actor/entropy": entropy, "actor/kl": distance, "critic/loss": v_loss}
         return self.replace(actor=actor, value=value), metrics

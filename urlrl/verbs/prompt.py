@@ -28,7 +28,7 @@ from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.training.run import RunFolder
-from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory
+from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, need
 from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, make_run_env, past
 
 SAMPLES = 5120  # labelled transitions that a reward prompt shows
@@ -186,6 +186,7 @@ def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
         seen = jax.tree.map(lambda column: column[random.mask].astype(np.float32), random.steps)
     else:
         seen = relabelled(rows, rows["reward"])
+    need(agent, "told")
     return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")), random)
 
 

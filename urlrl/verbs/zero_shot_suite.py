@@ -33,7 +33,7 @@ from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
 from urlrl.training.log import Progress, make_progress, read_metrics
 from urlrl.training.run import RunFolder
-from urlrl.types import GoalPrompt, Trajectory, Transition
+from urlrl.types import GoalPrompt, Trajectory, Transition, need
 from urlrl.verbs.adapt import labelled, measure_floors
 from urlrl.verbs.data import best_returns
 from urlrl.verbs.runs import Loaded, load_checkpoint, past, run_dataset
@@ -171,6 +171,7 @@ def _read(
     kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, samples: int, seed: int
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the agent makes of the task, and how well that explains its reward."""
+    need(agent, "told")
     if kind == "reward":
         return prompting.read_reward(agent, labelled(rows, task), samples, seed)
     goal = task.goal_obs(env)
