@@ -112,7 +112,7 @@ class FB(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "adaptable", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "offline"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 

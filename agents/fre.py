@@ -131,7 +131,7 @@ class FRE(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "offline"})
+    abilities = frozenset({"told", "predicts", "offline"})
     prompts = (RewardPrompt, GoalPrompt)
     shared = ("updates",)
 

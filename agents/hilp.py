@@ -109,7 +109,7 @@ class HILP(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "latent", "plans", "offline"})
+    abilities = frozenset({"told", "predicts", "latent", "plans", "offline"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 

@@ -112,7 +112,7 @@ class Metra(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "adaptable", "exportable", "latent"})
+    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "latent"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 

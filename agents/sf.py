@@ -131,7 +131,7 @@ class SF(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "adaptable", "latent", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "latent", "offline"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 

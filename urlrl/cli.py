@@ -30,6 +30,7 @@ urlrl: unsupervised reinforcement learning in JAX
                              skills for another controller: a bundle that NumPy runs, ONNX or StableHLO
   urlrl data convert PATH --out data/x
                              datasets of runs, ExORL, OGBench, D4RL, Minari: `urlrl data` lists what can be done
+  urlrl agents               the agents, what they learn from and what they can be asked
   urlrl tasks                the tasks, and the environments whose agents can be asked for them
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         "adapt": _adapt,
         "export": _export,
         "data": _data,
+        "agents": _agents,
         "tasks": _tasks,
         "presets": _presets,
         "doctor": _doctor,
@@ -323,6 +325,19 @@ def _data(argv: list[str]) -> None:
     from urlrl.verbs.data_cli import main as data
 
     data(argv)
+
+
+def _agents(argv: list[str]) -> None:
+    parse(NoOptions, argv, "agents")
+    from rich.console import Console
+    from rich.table import Table
+
+    from urlrl.verbs.agents import HEADINGS, list_agents
+
+    table = Table(*HEADINGS, box=None, pad_edge=False)
+    for row in list_agents():
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 240, markup=False).print(table)
 
 
 def _tasks(argv: list[str]) -> None:

@@ -310,6 +310,11 @@ class Told(Agent, Protocol):
 
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Any: ...  # a task
     def aim(self, task: Any, obs: Array) -> jax.Array: ...  # the skill to use at each of these states, (*B, z)
+
+
+class Predicts(Told, Protocol):
+    """It says what it expects of a reward that it was prompted with."""
+
     def predict_reward(self, task: Any, batch: Transition) -> jax.Array: ...  # (B,): what `read` made of the rewards
     def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,): discounted by the agent's own gamma
 
@@ -341,7 +346,8 @@ class Plans(Agent, Protocol):
 
 # What an agent can be asked -> the methods that this takes, and how it reads in a sentence.
 ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "told": (("read", "aim", "predict_reward", "predict_return"), "follow a prompt"),
+    "told": (("read", "aim"), "follow a prompt"),
+    "predicts": (("predict_reward", "predict_return"), "predict a reward"),
     "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),

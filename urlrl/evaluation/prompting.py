@@ -86,6 +86,7 @@ def read_reward(agent: Any, steps: Transition, samples: int, seed: int) -> tuple
             f"run: expected one that differs between them."
         )
     task = agent.read(RewardPrompt(shown), shown, stream(seed, "prompt, read"))
+    need(agent, "predicts")
     predicted = np.asarray(jax.jit(type(agent).predict_reward)(agent, task, held_out), np.float64)
     return task, {"samples": n, "held_out": len(predicted), "r2": r2(held_out.reward, predicted)}
 
