@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+from urlrl.acting import begun
 from urlrl.config import PretrainConfig
 from urlrl.data.recorded import read_run
 from urlrl.data.replay import Replay, agent_fields, blank
@@ -24,7 +25,7 @@ from urlrl.learners.ppo import PPO, PPOConfig, Rollout
 from urlrl.streams import env_seed
 from urlrl.training.host import Host
 from urlrl.training.seeds import Seeds
-from urlrl.types import All, BatchSpec, Carry, Each, Skill, begun
+from urlrl.types import All, BatchSpec, Carry, Each, Skill
 from urlrl.verbs.pretrain import pretrain
 from urlrl.verbs.pretrain_seeds import pretrain_seeds
 from urlrl.verbs.runs import create_agent, load, load_checkpoint, past
@@ -162,7 +163,7 @@ def config_of(name: str, **changes) -> PretrainConfig:
     rhythm = {} if agent.batch.source == "rollout" else {"steps_per_update": 0, "min_replay": 1}
     return PretrainConfig(
         agent=agent, agent_name=f"test_contracts:{AGENTS[name].__name__}", env="point", episode_steps=EPISODE,
-        normalizer="off", num_envs=LANES, rollout_steps=ROLLOUT, **{**rhythm, "steps": LANES * ROLLOUT, **changes},
+        normalizer="off", num_envs=LANES, rollout_steps=ROLLOUT, **{**rhythm, "steps": 3 * LANES * ROLLOUT, **changes},
     )  # fmt: skip
 
 
@@ -204,6 +205,14 @@ def evaluated(agent: Any, rows: dict[str, np.ndarray], run_key: jax.Array, first
         act=lambda obs, carry, key, t: base.act(obs, carry, keys(t)[0], np.int32((first + t) % ROLLOUT)),
     )
     env = make_env("point", LANES, episode_steps=EPISODE)
+    start, every = env.reset, {"reset_mask": np.ones(LANES, bool)}
+
+    def reset(*, seed):
+        """The training's episode, which is number 1 or 2 of this seed."""
+        start(seed=seed)
+        return [start(options=every) for _ in range(1 + first // EPISODE)][-1]
+
+    env.reset = reset
     return rollout(env, policy, jax.random.key(0), env_seed(0, "epochs"), EPISODE).steps
 
 

@@ -271,16 +271,6 @@ class Carry(NamedTuple):
         return self.stored["z"]
 
 
-def begun(ended: Any, new: Carry, old: Carry) -> Carry:
-    """`new` in the lanes that ended, (n,) bool, and `old` in the others."""
-
-    def choose(new: Any, old: Any) -> Any:
-        return jax.numpy.where(ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    lanes = jax.tree.map(choose, new._replace(shared=None), old._replace(shared=None))
-    return lanes._replace(shared=new.shared)
-
-
 class Agent(Protocol):
     """Pure functions on a pytree. No method jits, logs, steps an environment or owns a random key."""
 

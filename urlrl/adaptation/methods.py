@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.acting import begun
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
 from urlrl.adaptation.search import Found, search
@@ -28,7 +29,7 @@ from urlrl.learners.ppo import PPO
 from urlrl.learners.sac import SAC
 from urlrl.skills.env import Z_SCALE, SkillVectorEnv
 from urlrl.streams import env_seed, stream
-from urlrl.types import All, BatchSpec, Carry, Each, GoalPrompt, RewardPrompt, Skill, Transition, begun, need
+from urlrl.types import All, BatchSpec, Carry, Each, GoalPrompt, RewardPrompt, Skill, Transition, need
 
 MAX_SCALE = 100.0  # of rewards, up or down
 

@@ -44,7 +44,8 @@ def stored_fields(agent: Any, example: Transition) -> Fields:
     Raises:
         UserError: one of them has a dtype that is not stored, or there is no "z".
     """
-    shapes = jax.eval_shape(lambda a, k: a.begin(k, 1, a.plan(example, k)).stored, agent, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0))
+    shapes = jax.eval_shape(lambda a, k: a.begin(k[0], 1, a.plan(example, k[1])).stored, agent, keys)
     fields = {name: (leaf.shape[1:], np.dtype(leaf.dtype)) for name, leaf in shapes.items()}
     name = type(agent).__name__
     if "z" not in fields:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from urlrl.acting import act
 from urlrl.types import All, Carry, Each, PlayEnv, Skill, Trajectory, Transition
 
 BEGIN = np.uint32(2**32 - 1)  # of a rollout's key, which it never uses as the number of a step
@@ -16,11 +17,6 @@ class Policy(NamedTuple):
 
     begin: Callable[[jax.Array, int], Carry]  # key, number of lanes
     act: Callable[[np.ndarray, Carry, jax.Array, np.int32], tuple[Any, Carry]]  # obs, carry, key, step -> action, carry
-
-
-@jax.jit
-def _act(agent, obs, carry, key, t, temperature):
-    return agent.act(obs, carry, jax.random.fold_in(key, t), temperature)
 
 
 @jax.jit
@@ -38,7 +34,7 @@ def acting(agent: Any, task: Each | All | None = None, *, plan: Any = None, temp
     """
     return Policy(
         begin=lambda key, n: agent.begin(key, n, plan, task),
-        act=lambda obs, carry, key, t: _act(agent, obs, carry, key, t, np.float32(temperature)),
+        act=lambda obs, carry, key, t: act(agent, obs, carry, key, t, temperature=temperature),
     )
 
 

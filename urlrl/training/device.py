@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from urlrl.acting import begun
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import DeviceReplay
 from urlrl.errors import UserError
 from urlrl.training.loop import as_batch, first_carry, first_clock, learn, over_axes
-from urlrl.types import DeviceEnv, DeviceState, Transition, begun
+from urlrl.types import DeviceEnv, DeviceState, Transition
 
 
 class Lanes(NamedTuple):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.acting import act, begun
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, agent_fields, blank
 from urlrl.streams import env_seed, stream
@@ -22,7 +23,7 @@ from urlrl.training.loop import (
     learn,
     rollout_coverage,
 )
-from urlrl.types import HostEnv, Transition, begun
+from urlrl.types import HostEnv, Transition
 
 
 @jax.jit
@@ -34,11 +35,6 @@ def _plan(agent, seen, key):
 def _begin(agent, carry, ended, key, step, plan):
     """New carries in the lanes that ended, the old ones elsewhere."""
     return begun(ended, agent.begin(jax.random.fold_in(key, step), ended.shape[0], plan), carry)
-
-
-@jax.jit
-def _act(agent, obs, carry, key, step):
-    return agent.act(obs, carry, jax.random.fold_in(key, step))
 
 
 class Host:
@@ -72,7 +68,9 @@ class Host:
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), 5)
         act_key, begin_key, seen_key, sample_key, update_key = keys
         rows, given, positions = self._collect(act_key, begin_key, self._plan(seen_key))
-        self.replay.add({name: column.reshape(-1, *column.shape[2:]) for name, column in rows.items()})
+        self.replay.add(
+            {name: column.reshape(self.config.epoch_steps, *column.shape[2:]) for name, column in rows.items()}
+        )
         self.epochs += 1
         metrics = rollout_coverage(positions)
         if len(self.replay) >= self.config.learning_starts and self.config.updates:
@@ -128,7 +126,7 @@ class Host:
                     options["clock"] = first_clock(self.config, self.env.env_spec)
                 self.obs, _ = self.env.reset(options=options)
                 self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), plan)
-            action, self.carry = _act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
+            action, self.carry = act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)
             row: dict[str, Any] = {"obs": self.obs, "action": action, **self.carry.stored}
             if "physics" in rows:

@@ -92,7 +92,8 @@ def as_batch(rows: dict[str, Any], given: dict[str, Any] | None) -> Transition:
 
 def first_carry(agent: Any, n: int, seen: Transition) -> Carry:
     """Zeros of the shapes that the agent remembers in `n` lanes; the first step begins an episode in each."""
-    shapes = jax.eval_shape(lambda a, k: a.begin(k, n, a.plan(seen, k)), agent, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0))
+    shapes = jax.eval_shape(lambda a, k: a.begin(k[0], n, a.plan(seen, k[1])), agent, keys)
     return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
 
