@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from urlrl.acting import begun
+from urlrl.acting import begin, begun, nothing_yet
 from urlrl.config import PretrainConfig
 from urlrl.data.recorded import read_run
 from urlrl.data.replay import Replay, agent_fields, blank
@@ -133,7 +133,7 @@ class Goer(struct.PyTreeNode):
         return cls(jnp.zeros(4, jnp.int32), Normalizer.identity(example.obs.shape[-1]), config)
 
     def plan(self, seen, key):
-        return 5 + jax.random.permutation(key, seen.obs)
+        return 1 + jax.random.permutation(key, seen.obs)
 
     def begin(self, key, n, plan, task=None):
         if isinstance(task, Each):
@@ -147,7 +147,7 @@ class Goer(struct.PyTreeNode):
         near = jnp.linalg.norm(gap, axis=-1) < 1
         noise = 0.1 * temperature * jax.random.normal(key, gap.shape)
         stored = {"z": carry.z, "near": near, "count": carry.stored["count"] + near}
-        return jnp.clip(gap[:, :2] + noise[:, :2], -1, 1), carry._replace(stored=stored)
+        return jnp.clip(0.3 * gap[:, :2] + noise[:, :2], -1, 1), carry._replace(stored=stored)
 
     def update(self, batch, key):
         quadrant = (batch.obs[:, 0] > 0) + 2 * (batch.obs[:, 1] > 0)
@@ -199,9 +199,12 @@ def evaluated(agent: Any, rows: dict[str, np.ndarray], run_key: jax.Array, first
 
     _, begin_key, seen_key, _, _ = keys(0)
     plan = agent.plan(seen_of(agent, rows, first, seen_key), jax.random.fold_in(seen_key, 1))
-    base = acting(agent, Each(Skill(rows["z"][first])) if told else None, plan=plan, temperature=1.0)
+    task, step = Each(Skill(rows["z"][first])) if told else None, np.int32(first % ROLLOUT)
+    base = acting(agent, task, plan=plan, temperature=1.0)
     policy = Policy(
-        begin=lambda key, n: base.begin(jax.random.fold_in(begin_key, np.int32(first % ROLLOUT)), n),
+        begin=lambda key, n: begin(
+            agent, nothing_yet(agent, n, plan, task), np.ones(n, bool), begin_key, step, plan, task
+        ),
         act=lambda obs, carry, key, t: base.act(obs, carry, keys(t)[0], np.int32((first + t) % ROLLOUT)),
     )
     env = make_env("point", LANES, episode_steps=EPISODE)
@@ -362,8 +365,8 @@ def test_act_returns_what_begin_does(name):
 
 
 def test_what_is_shared_is_never_masked():
-    begin, _ = hold_skill()
+    start, _ = hold_skill()
     agent = partial(lambda: None)
     agent.config = GoerConfig(z=SkillSpace("sphere", 2))
-    old, new = (begin(agent, jax.random.key(0), 3, (), All(task)) for task in (jnp.zeros(7), jnp.ones(7)))
+    old, new = (start(agent, jax.random.key(0), 3, (), All(task)) for task in (jnp.zeros(7), jnp.ones(7)))
     np.testing.assert_array_equal(begun(jnp.array([True, False, False]), new, old).shared, np.ones(7))

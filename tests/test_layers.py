@@ -22,7 +22,7 @@ ALLOWED = {
     "urlrl/config.py": {"errors", "types"},
     "urlrl/acting.py": {"types"},
     "urlrl/learners": {"types", "errors", "learners", "loading"},
-    "urlrl/data": {"types", "errors", "files", "data"},
+    "urlrl/data": {"acting", "types", "errors", "files", "data"},
     "envs": {"types", "errors", "envs", "loading"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
     "urlrl/training": {"acting", "types", "errors", "files", "streams", "config", "cells", "data", "training"},

@@ -107,7 +107,7 @@ def pursue(setting: Setting, env: Any) -> Policy:
     told = setting.acting()
     goals = np.empty((0, 0))
 
-    def begin(key: jax.Array, n: int) -> Carry:
+    def start(key: jax.Array, n: int) -> Carry:
         nonlocal goals
         del n
         goals = env.goal()
@@ -117,10 +117,10 @@ def pursue(setting: Setting, env: Any) -> Policy:
     def act(obs: np.ndarray, carry: Carry, key: jax.Array, t: np.int32) -> tuple[Any, Carry]:
         changed = (env.goal() != goals).any(axis=1)
         if changed.any():
-            carry = begun(changed, begin(key, len(obs)), carry)
+            carry = begun(changed, start(key, len(obs)), carry)
         return told.act(obs, carry, key, t)
 
-    return Policy(begin, act)
+    return Policy(start, act)
 
 
 @jax.jit

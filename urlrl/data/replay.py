@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.acting import nothing_yet, planned
 from urlrl.data.draw import draw, gather
 from urlrl.errors import UserError
 from urlrl.types import Array, BatchSpec, EnvSpec, Transition
@@ -44,9 +45,8 @@ def stored_fields(agent: Any, example: Transition) -> Fields:
     Raises:
         UserError: one of them has a dtype that is not stored, or there is no "z".
     """
-    keys = jax.random.split(jax.random.key(0))
-    shapes = jax.eval_shape(lambda a, k: a.begin(k[0], 1, a.plan(example, k[1])).stored, agent, keys)
-    fields = {name: (leaf.shape[1:], np.dtype(leaf.dtype)) for name, leaf in shapes.items()}
+    stored = nothing_yet(agent, 1, planned(agent, example)).stored
+    fields = {name: (leaf.shape[1:], np.dtype(leaf.dtype)) for name, leaf in stored.items()}
     name = type(agent).__name__
     if "z" not in fields:
         raise UserError(f"Agent {name} stores {', '.join(fields) or 'nothing'}: expected 'z', its skill, too.")

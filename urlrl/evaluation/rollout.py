@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from urlrl.acting import act
+from urlrl.acting import act, begin, nothing_yet
 from urlrl.types import All, Carry, Each, PlayEnv, Skill, Trajectory, Transition
 
-BEGIN = np.uint32(2**32 - 1)  # of a rollout's key, which it never uses as the number of a step
+BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 
 
 class Policy(NamedTuple):
     """Whatever acts, as an agent does in training: it begins, and then goes on from what it remembers."""
 
-    begin: Callable[[jax.Array, int], Carry]  # key, number of lanes
+    begin: Callable[[jax.Array, int], Carry]  # key, number of lanes -> carry
     act: Callable[[np.ndarray, Carry, jax.Array, np.int32], tuple[Any, Carry]]  # obs, carry, key, step -> action, carry
 
 
@@ -32,8 +32,12 @@ def acting(agent: Any, task: Each | All | None = None, *, plan: Any = None, temp
         plan: what it may choose from then; see `Agent.plan`.
         temperature: 0 is the mode of each action.
     """
+
+    def from_nothing(key: jax.Array, n: int) -> Carry:
+        return begin(agent, nothing_yet(agent, n, plan, task), np.ones(n, bool), key, BEGIN, plan, task)
+
     return Policy(
-        begin=lambda key, n: agent.begin(key, n, plan, task),
+        begin=from_nothing,
         act=lambda obs, carry, key, t: act(agent, obs, carry, key, t, temperature=temperature),
     )
 
@@ -55,7 +59,7 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
     """One episode per lane from a fresh reset with `seed`, at most `num_steps` long. Rows after an end are masked."""
     n = env.num_envs
     obs, _ = env.reset(seed=seed)
-    carry = policy.begin(jax.random.fold_in(key, BEGIN), n)
+    carry = policy.begin(key, n)
     alive = np.ones(n, bool)
     records: list[tuple] = []
     position, physics = [env.position()], [env.physics()]

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from urlrl.acting import begun
+from urlrl.acting import begun, nothing_yet, planned
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import DeviceReplay
 from urlrl.errors import UserError
-from urlrl.training.loop import as_batch, first_carry, first_clock, learn, over_axes
+from urlrl.training.loop import as_batch, first_clock, learn, over_axes
 from urlrl.types import DeviceEnv, DeviceState, Transition
 
 
@@ -65,7 +65,7 @@ def first_lanes(env: DeviceEnv, agent: Any, n: int, seen: Transition, keys: Keys
     """Before the first epoch, which begins an episode in each of `n` environments; it is number 1, as on the host."""
     zeros = jnp.zeros(n, jnp.int32)
     states = jax.vmap(env.reset)(_reset_keys(keys.resets, zeros))
-    return Lanes(first_carry(agent, n, seen), states, zeros, zeros, jnp.ones(n, bool))
+    return Lanes(nothing_yet(agent, n, planned(agent, seen)), states, zeros, zeros, jnp.ones(n, bool))
 
 
 def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunState) -> tuple[RunState, Made]:

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.acting import act, begun
+from urlrl.acting import act, begin, nothing_yet, planned
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, agent_fields, blank
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import (
     as_batch,
     finite_metrics,
-    first_carry,
     first_clock,
     learn,
     rollout_coverage,
@@ -29,12 +28,6 @@ from urlrl.types import HostEnv, Transition
 @jax.jit
 def _plan(agent, seen, key):
     return agent.plan(seen, key)
-
-
-@jax.jit
-def _begin(agent, carry, ended, key, step, plan):
-    """New carries in the lanes that ended, the old ones elsewhere."""
-    return begun(ended, agent.begin(jax.random.fold_in(key, step), ended.shape[0], plan), carry)
 
 
 class Host:
@@ -49,8 +42,8 @@ class Host:
         self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
         self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
         self.blank = blank(fields, agent.config.batch, agent.config.batch.size)  # what is seen before the first row
-        self.carry = first_carry(agent, config.num_envs, self.blank)
-        self.plans = bool(jax.tree.leaves(jax.eval_shape(_plan, agent, self.blank, self.key)))
+        plan = planned(agent, self.blank)
+        self.plans, self.carry = bool(jax.tree.leaves(plan)), nothing_yet(agent, config.num_envs, plan)
         self.seconds = {"env": 0.0, "learner": 0.0, "host": 0.0}  # spent since the last `timing()`
 
     @property
@@ -125,7 +118,7 @@ class Host:
                 if self.epochs == 0 and t == 0:
                     options["clock"] = first_clock(self.config, self.env.env_spec)
                 self.obs, _ = self.env.reset(options=options)
-                self.carry = _begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), plan)
+                self.carry = begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), plan)
             action, self.carry = act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)
             row: dict[str, Any] = {"obs": self.obs, "action": action, **self.carry.stored}

@@ -12,7 +12,7 @@ from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import as_transitions
 from urlrl.errors import TrainingDiverged
-from urlrl.types import Carry, EnvSpec, Transition
+from urlrl.types import EnvSpec, Transition
 
 
 class Memory(Protocol):
@@ -88,13 +88,6 @@ def as_batch(rows: dict[str, Any], given: dict[str, Any] | None) -> Transition:
     ended = rows["terminated"] | rows["truncated"]
     batch = batch._replace(extra={**(batch.extra or {}), **(given or {}), "ended": ended})
     return jax.tree.map(lambda x: x[None], batch)
-
-
-def first_carry(agent: Any, n: int, seen: Transition) -> Carry:
-    """Zeros of the shapes that the agent remembers in `n` lanes; the first step begins an episode in each."""
-    keys = jax.random.split(jax.random.key(0))
-    shapes = jax.eval_shape(lambda a, k: a.begin(k[0], n, a.plan(seen, k[1])), agent, keys)
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
 
 def seed_axes(agent: Any) -> Any:
