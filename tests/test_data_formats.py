@@ -155,7 +155,7 @@ def test_exorls_environment_is_the_folders(folder, env):
 NAN = np.full((5, 3), np.nan, np.float32)
 BAD_EXORL = {
     "no reward": ({"reward": None}, "has no 'reward': found action, discount, observation, physics"),
-    "objects": ({"observation": np.array([{}] * 5, object)}, "allow_pickle=False"),
+    "objects": ({"observation": np.array([{}] * 5, object)}, "holds Python objects"),
     "words": ({"observation": np.array([["a"] * 3] * 5)}, "'observation' is <U1"),
     "another length": ({"observation": np.zeros((4, 3))}, "has 4 observations: expected 5"),
     "a column cut short": ({"action": np.zeros((4, 2), np.float32)}, "'action' has shape (4, 2): expected 5 rows"),

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from math import inf
 
+ECHO = 200  # characters of what was found that a sentence repeats
+
 
 class UserError(Exception):
     """Bad input: the message names the thing, the value that was found and what was expected."""
@@ -35,6 +37,19 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse what is none of the choices."""
     if value not in choices:
         raise UserError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}.")
+
+
+def short(found: object) -> str:
+    """What a file or a user says, on one line and cut to ECHO characters, to be repeated in a sentence."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(found))
+    return text if len(text) <= ECHO else f"{text[:ECHO]}... ({len(text):,} characters)"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, to be put into a sentence."""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    lines = str(strerror or error).splitlines()
+    return short(lines[0].rstrip(".")) if lines and lines[0] else type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

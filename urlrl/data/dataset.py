@@ -9,7 +9,6 @@ state of the row's own observation; it is there where the source had one.
 import hashlib
 import json
 import shutil
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.data.claims import map_npy, reading
 from urlrl.data.hindsight import geometric, goal_kinds
 from urlrl.data.replay import Rows
-from urlrl.errors import UserError
+from urlrl.errors import UserError, short
 from urlrl.files import write_atomically
 from urlrl.types import Array, BatchSpec, Transition
 
@@ -327,7 +327,7 @@ def _read_info(folder: Path) -> DatasetInfo:
         raise UserError(
             f"{folder} is not a dataset: it has no dataset.json; make one with `urlrl data convert {folder} --out DIR`."
         )
-    try:
+    with reading(path):
         data: dict[str, Any] = json.loads(path.read_text())
         if data["format"] != FORMAT:
             raise ValueError(f"it says format {data['format']!r}, not {FORMAT!r}")
@@ -336,22 +336,20 @@ def _read_info(folder: Path) -> DatasetInfo:
         for name, default in asdict(DatasetInfo("", "")).items():
             if type(found := getattr(info, name)) is not type(default):
                 raise ValueError(f"'{name}' is {found!r}, not a {type(default).__name__}")
+        for name in ("episodes", "rows", "obs_dim", "action_dim"):
+            if getattr(info, name) < 1:
+                raise ValueError(f"'{name}' is {getattr(info, name)}, not a number of at least 1")
         return info
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    try:
-        column = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the dataset is not whole.") from error
-    except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
+    if not path.exists():
+        raise UserError(f"{path} is missing: the dataset is not whole.")
+    column = map_npy(path)
     if column.shape != shape or column.dtype != dtype:
         raise UserError(
-            f"{path} holds {column.dtype} of shape {column.shape}: expected {dtype} of shape {shape}, as dataset.json "
-            f"says."
+            f"{path} holds {short(column.dtype)} of shape {column.shape}: expected {dtype} of shape {shape}, as "
+            f"dataset.json says."
         )
     return np.asarray(column)  # A view of the map: memmap's own indexing costs more.
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from urlrl.data.replay import Fields, Rows
-from urlrl.errors import UserError
+from urlrl.errors import UserError, reason, short
 from urlrl.files import write_atomically
 
 FORMAT = "urlrl-shard-1"
@@ -99,10 +99,13 @@ class ShardFolder:
                 raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
             rows = load(content)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"Shard {path} cannot be read: {error}.") from error
+            raise UserError(f"Shard {path} cannot be read: {reason(error)}.") from error
+        except KeyError as error:  # A type of numbers that NumPy lacks, as the float8s.
+            raise UserError(f"Shard {path} holds numbers of type {error}: expected those of this run.") from error
         found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
         if found != self.fields:
-            raise UserError(f"Shard {path} holds {sorted(found)}: expected {sorted(self.fields)} of this run's sizes.")
+            held, fields = short(sorted(found)), sorted(self.fields)
+            raise UserError(f"Shard {path} holds {held}: expected {fields} of this run's sizes.")
         return rows
 
     def keep_only(self, shards: list[Shard]) -> None:
