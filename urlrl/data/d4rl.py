@@ -40,10 +40,10 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     del spec
     table = _Table(path)
     for key in ("observations", "actions", "terminals"):
-        if key not in table.keys:
-            raise missing(path, key, table.keys)
-    nexts, notes = "next_observations" in table.keys, []
-    if not nexts and "timeouts" not in table.keys:
+        if key not in table.arrays:
+            raise missing(path, key, table.found)
+    nexts, notes = "next_observations" in table.arrays, []
+    if not nexts and "timeouts" not in table.arrays:
         raise UserError(
             f"{path} has neither 'timeouts' nor 'next_observations': expected one of them, to know where episodes end."
         )
@@ -52,7 +52,7 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     if antmaze:
         terminated[:] = False
         notes.append(f"{path}: antmaze's terminals are contacts with the goal: they end no episode and no future.")
-    ends = terminated | (table.flags("timeouts") if "timeouts" in table.keys else False)
+    ends = terminated | (table.flags("timeouts") if "timeouts" in table.arrays else False)
     ends[-1] = True
     if nexts:
         _add_jumps(table, ends)
@@ -80,7 +80,7 @@ def _add_jumps(table: "_Table", ends: np.ndarray) -> None:
 
 def _physics(table: "_Table", nexts: bool) -> tuple[tuple[tuple[str, int], ...], str]:
     """The layout of infos/qpos and infos/qvel, and a sentence if they are left out."""
-    if not {"infos/qpos", "infos/qvel"} <= table.keys:
+    if not {"infos/qpos", "infos/qvel"} <= table.arrays.keys():
         return (), ""
     if nexts:
         return (), f"{table.path}: infos/qpos and infos/qvel are left out, as they lack each episode's last state."
@@ -93,8 +93,8 @@ def _physics(table: "_Table", nexts: bool) -> tuple[tuple[tuple[str, int], ...],
 
 
 def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics: list[str]) -> Iterator[Episode]:
-    nexts = "next_observations" in table.keys
-    optional = [key for key in ("rewards", "next_observations") if key in table.keys]
+    nexts = "next_observations" in table.arrays
+    optional = [key for key in ("rewards", "next_observations") if key in table.arrays]
     columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
     size, row, begin = file_size(table.file), sum(row_bytes(table.arrays[key]) for key in columns), 0
     for end in stops(ends):
@@ -124,10 +124,9 @@ class _Table:
         self.path = path
         self.file = open_hdf5(path)
         with reading(path):
-            self.keys: set[str] = set(self.file)
+            self.found: set[str] = set(self.file)
         # name -> h5py.Dataset
         self.arrays = {key: found for key in KEYS if (found := array(self.file, key, path)) is not None}
-        self.keys |= set(self.arrays)
         shapes = {key: found.shape for key, found in self.arrays.items()}
         self.rows = shapes["terminals"][0] if shapes.get("terminals") else 0
         for key, shape in shapes.items():

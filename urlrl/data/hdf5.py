@@ -43,20 +43,21 @@ def find(group: Any, key: str, where: Path | str) -> Any:
     """
     import h5py
 
-    node = group
-    for part in key.split("/"):
-        if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):  # Neither follows a link.
-            return None
-        if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            raise _elsewhere(where, key, f"is a link to {_target(node.id.links, part.encode())}")
-        node = node[part]
-    if isinstance(node, h5py.Dataset):
-        if node.external:
-            raise _elsewhere(where, key, f"is stored in {_files(name for name, *_ in node.external)}")
-        if node.is_virtual:
-            sources = _files(source.file_name for source in node.virtual_sources())
-            raise _elsewhere(where, key, f"is put together of {sources}")
-    return node
+    with reading(f"{where}: '{key}'"):
+        node = group
+        for part in key.split("/"):
+            if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):  # Neither follows a link.
+                return None
+            if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+                raise _elsewhere(where, key, f"is a link to {_target(node.id.links, part.encode())}")
+            node = node[part]
+        if isinstance(node, h5py.Dataset):
+            if node.external:
+                raise _elsewhere(where, key, f"is stored in {_files(name for name, *_ in node.external)}")
+            if node.is_virtual:
+                sources = _files(source.file_name for source in node.virtual_sources())
+                raise _elsewhere(where, key, f"is put together of {sources}")
+        return node
 
 
 def array(group: Any, key: str, where: Path | str) -> Any:
@@ -65,10 +66,10 @@ def array(group: Any, key: str, where: Path | str) -> Any:
     Raises:
         UserError: as `find`, or it holds no numbers, or its chunks are larger than the file may claim.
     """
+    found = find(group, key, where)
+    if found is None:
+        return None
     with reading(f"{where}: '{key}'"):
-        found = find(group, key, where)
-        if found is None:
-            return None
         if not hasattr(found, "dtype"):
             raise ValueError("it is a group, not an array")
         numeric(where, key, found, found.ndim)

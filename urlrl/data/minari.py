@@ -93,9 +93,11 @@ class _Store:
         keys = {key: key for key in ("observations", "actions", "rewards", "terminations", "infos/physics")}
         keys["observations"] += f"/{self.part}" if self.part else ""
         found = {what: values for what, key in keys.items() if (values := array(group, key, where)) is not None}
+        with reading(where):
+            held = () if hasattr(group, "dtype") else set(group)
         for what, key in keys.items():
             if what not in found and what != "infos/physics":
-                raise missing(where, key, () if hasattr(group, "dtype") else group)
+                raise missing(where, key, held)
         claim(where, sum(map(all_bytes, found.values())), file_size(self.file))
         with reading(where):
             arrays = {what: np.asarray(values[()]) for what, values in found.items()}

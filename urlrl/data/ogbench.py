@@ -139,4 +139,3 @@ def _labels(path: Path, rows: dict[str, np.ndarray], steps: int) -> tuple[np.nda
 
 def _flat(path: Path, key: str, values: np.ndarray) -> np.ndarray:
     return numeric(path, key, values[:, None] if values.ndim == 1 else values, 2).astype(np.float64)
-

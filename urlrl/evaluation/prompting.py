@@ -242,10 +242,8 @@ def _is_number(text: str) -> bool:
 def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
     """(T, obs) float32."""
     if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
-        raise UserError(
-            f"{sentence(name)} holds {short(obs.dtype)} of shape {obs.shape}: expected numbers of shape (T, {obs_dim}), "
-            f"T at least 2."
-        )
+        held = f"{short(obs.dtype)} of shape {obs.shape}"
+        raise UserError(f"{sentence(name)} holds {held}: expected numbers of shape (T, {obs_dim}), T at least 2.")
     bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
     if len(bad):
         raise UserError(f"{sentence(name)} is not finite in row {bad[0]}: expected finite numbers.")
