@@ -126,7 +126,7 @@ def test_numbers_of_another_file_are_not_read(tmp_path, kind, key, way):
     sentence = refusal(lambda: convert(source, tmp_path / "new", env="", quiet=True), source)
     assert key.removeprefix("episode_0/").removeprefix("episode_1/") in sentence
     assert said.format(secret=secret) in sentence and "expected the numbers themselves, in this file" in sentence
-    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob("*new*"))
 
 
 @pytest.mark.parametrize(("kind", "key"), [("d4rl", "infos"), ("minari", "episode_0"), ("minari", "episode_1")])
@@ -139,7 +139,7 @@ def test_groups_of_another_file_are_not_read(tmp_path, kind, key):
             del file[key]
         file[key] = h5py.ExternalLink(str(tmp_path / "secret"), f"/{key}")
     said = refusal(lambda: convert(source, tmp_path / "new", env="", quiet=True), source)
-    assert f"'{tmp_path / 'secret'}'" in said and not (tmp_path / "new").exists()
+    assert f"'{tmp_path / 'secret'}'" in said and not list(tmp_path.glob("*new*"))
 
 
 def test_observations_that_are_a_linked_group_are_not_read(tmp_path):
@@ -153,7 +153,7 @@ def test_observations_that_are_a_linked_group_are_not_read(tmp_path):
     with h5py.File(hdf5_of(source), "a") as file:
         linked(file["episode_0"], "observations", tmp_path / "secret")
     said = refusal(lambda: convert(source, tmp_path / "new", env="", quiet=True), source)
-    assert "'observations/observation' is a link" in said and not (tmp_path / "new").exists()
+    assert "'observations/observation' is a link" in said and not list(tmp_path.glob("*new*"))
 
 
 def test_a_link_is_refused_before_its_file_is_opened(tmp_path):

@@ -693,17 +693,19 @@ def test_the_root_is_taken_off(dmc_run):
         assert len(episode.physics) == len(episode.obs) == len(episode.action) + 1
 
 
-def rewrite(file: Path, change) -> None:
+def rewrite(file: Path, change, num_envs: int = 2) -> None:
     """Change the rows of a shard."""
     rows = load_file(file)
     change(rows)
-    save_file(rows, file, {"urlrl": json.dumps({"format": "urlrl-shard-1", "num_envs": 2})})
+    save_file(rows, file, {"urlrl": json.dumps({"format": "urlrl-shard-1", "num_envs": num_envs})})
 
 
-def third(run: Path, change) -> None:
-    """Change the rows of a run's third shard, and forget what the checkpoints say of it."""
+def third(run: Path, change) -> list[Path]:
+    """Change the rows of a run's third shard, and forget what the checkpoints say of it; returns all shards."""
     shutil.rmtree(run / "checkpoints")
-    rewrite(sorted((run / "replay").glob("*.safetensors"))[2], change)
+    files = sorted((run / "replay").glob("*.safetensors"))
+    rewrite(files[2], change)
+    return files
 
 
 BAD_RUNS = {
@@ -714,6 +716,12 @@ BAD_RUNS = {
     "not a number": (lambda run: third(run, lambda rows: rows["reward"].__setitem__(3, np.nan)), "'reward' has nan"),
     "fewer rows": (
         lambda run: third(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), "holds 38 rows"),
+    "a column cut short": (
+        lambda run: third(run, lambda rows: rows.update(reward=rows["reward"][:-2])), "holds 38 rows of 'reward'"),
+    "more environments than rows": (
+        lambda run: [rewrite(file, lambda rows: None, 10**15) for file in third(run, lambda rows: None)],
+        "whole rounds of 1000000000000000 lanes",
+    ),
     "a field too few": (lambda run: third(run, lambda rows: rows.pop("reward")), "expected ['action'"),
     "not a run": (lambda run: (run / "config.json").write_text("{}"), "it does not say format"),
     "half the config": (

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,9 +68,9 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: io.BufferedReader) -> Header:
-    """The header of an array, from a file with a buffer of LONGEST; the file is then at the first number. Raises
-    ValueError, or what else NumPy raises."""
+def read_header(file: Any) -> Header:
+    """The header of an array, from an io.BufferedReader with a buffer of LONGEST bytes; the file is then at the first
+    number. Raises ValueError, or what else NumPy raises."""
     start = io.BytesIO(file.peek(LONGEST))  # No more: a header claims its own length too.
     version = np.lib.format.read_magic(start)
     if version not in ((1, 0), (2, 0)):

@@ -156,7 +156,7 @@ class _Table:
         return numeric(self.path, key, self.read(key, begin, end), 2).astype(np.float64)
 
     def read(self, key: str, begin: int, end: int) -> np.ndarray:
-        what = f"{self.path}: '{key}'"
+        what, end = f"{self.path}: '{key}'", min(end, self.rows)
         claim(what, (end - begin) * row_bytes(self.arrays[key]), file_size(self.file))
         with reading(what):
             return np.asarray(self.arrays[key][begin:end])

@@ -339,6 +339,8 @@ def _read_info(folder: Path) -> DatasetInfo:
         for name in ("episodes", "rows", "obs_dim", "action_dim"):
             if getattr(info, name) < 1:
                 raise ValueError(f"'{name}' is {getattr(info, name)}, not a number of at least 1")
+        if any(size < 1 for _, size in info.physics):
+            raise ValueError(f"'physics' is {info.physics}, not names with sizes of at least 1")
         return info
 
 

@@ -182,7 +182,8 @@ def _layout(metadata: dict[str, Any], width: int, spec: EnvSpec | None, data: Pa
         return physics_layout(width, spec, data)
     with reading(f"{data}/metadata.json: 'urlrl_physics'"):
         layout = tuple((str(name), int(size)) for name, size in metadata.get("urlrl_physics", ()))
-    return layout if sum(size for _, size in layout) == width else (("physics", width),)
+    fits = all(size > 0 for _, size in layout) and sum(size for _, size in layout) == width
+    return layout if fits else (("physics", width),)
 
 
 def write_minari(folder: Path, target: Path, info: DatasetInfo, episodes: Iterable[Episode]) -> None:

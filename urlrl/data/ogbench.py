@@ -58,7 +58,7 @@ def _flags(archive: Archive, key: str) -> np.ndarray:
     """(rows,), bool, read in blocks: zeros are stored in a thousandth of their size."""
     stream = Stream(archive, key)
     rows = stream.shape[0] if stream.shape else 0
-    claim(stream.where, max(PER_ROW * rows, stream.row), archive.size)
+    claim(stream.where, max(PER_ROW * rows, min(rows, BLOCK) * stream.row), archive.size)
     flags = np.empty(rows, bool)
     for begin in range(0, rows, BLOCK):
         block = flags[begin : begin + BLOCK]
