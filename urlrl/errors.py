@@ -12,13 +12,28 @@ class UserError(Exception):
 
 
 class TrainingDiverged(UserError):
-    """A learner's state or metric is not finite; nothing was saved after the last good checkpoint."""
+    """A learner's state or metric, or what an environment on the device returned, is not finite; nothing was saved
+    after the last good checkpoint."""
 
     exit_code = 3
 
 
 class UnsupportedPrompt(UserError):
     """The agent cannot be asked this; the message names both."""
+
+
+def shown(value: object, most: int = 100) -> str:
+    """A value as a sentence shows it: on one line, and of a long text the beginning and how long it is."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def not_finite(env: str, what: str, lane: int, step: int) -> str:
+    """The sentence for an environment that returned a NaN or an infinity."""
+    return (
+        f"Environment '{env}' returned a non-finite {what} (lane {lane}, step {step} of its episode): expected finite "
+        "numbers."
+    )
 
 
 def check(name: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
