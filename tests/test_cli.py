@@ -1,9 +1,11 @@
 """The command line: what it prints, one sentence for each mistake, and a user's own agent and environment."""
 
 import json
+import re
 import shlex
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 import urlrl
@@ -272,7 +274,67 @@ def test_a_replay_that_memory_cannot_hold(tmp_path, capsys):
         main(["pretrain", "metra", "--env", "point", *TINY, *big, str(tmp_path / "big")])
     said = capsys.readouterr().err.splitlines()[-1]  # after what a run says of itself
     assert stop.value.code == 2 and said.startswith("urlrl: Not enough memory: Unable to allocate")
-    assert said.endswith("; try a smaller replay_capacity.")
+    assert said.endswith(" MiB are free); try a smaller agent.z.dim or replay_capacity.")
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("--agent.width 1000000000", "agent.width"),  # XLA would end the process.
+        ("--agent.width 200000 --loop device", "agent.width"),
+        ("--agent.batch.size 10000000000", "agent.batch.size or rollout_steps"),
+        ("--agent.z.dim 1000000000", "agent.z.dim or agent.width"),
+    ],
+)
+def test_what_memory_cannot_hold_is_refused_by_the_option_that_matters(option, advice, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", "--env", "point", *TINY, *option.split(), "--out", str(tmp_path / "big")])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and re.search(r"needs at least [\d,]{7,} MiB .* expected at most the [\d,]+ MiB", said)
+    assert said.endswith(f"; try a smaller {advice}.") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 160000000000 bytes."),
+            "152,588 MiB were asked for",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 64.00GiB.\nmore"), "64.00GiB"),
+        (MemoryError(), "Not enough memory ("),
+        (MemoryError("Unable to allocate 3 TiB for an array"), "Not enough memory: Unable to allocate 3 TiB"),
+    ],
+)
+def test_memory_that_runs_out_is_a_sentence_in_every_verb(error, sentence, monkeypatch, capsys):
+    def fail(run, **options):
+        raise error
+
+    monkeypatch.setattr("urlrl.verbs.evaluate.evaluate", fail)
+    assert sentence in refusal(["evaluate", "run"], capsys)
+
+
+def test_memory_that_runs_out_in_training_is_explained_by_the_option_that_matters(tmp_path, monkeypatch, capsys):
+    def fail(*rest):
+        jnp.zeros(2**50, jnp.float32)  # 4 PiB
+
+    monkeypatch.setattr("urlrl.verbs.pretrain.drive", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", "--env", "point", *TINY, "--out", str(tmp_path / "x")])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and said.startswith(
+        "urlrl: Not enough memory: 4,294,967,296 MiB were asked for at once"
+    )
+    assert said.endswith(" MiB are free); try a smaller agent.width.")
+
+
+def test_another_error_while_running_is_not_taken_for_a_lack_of_memory(monkeypatch):
+    def fail(run, **options):
+        raise RuntimeError("a mistake in the program")
+
+    monkeypatch.setattr("urlrl.verbs.evaluate.evaluate", fail)
+    with pytest.raises(RuntimeError, match="a mistake in the program"):
+        main(["evaluate", "run"])
 
 
 def test_a_finished_run_is_evaluated_and_reported(run, tmp_path, capsys):

@@ -70,6 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # The reader, `head` for one, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Flushing at exit has somewhere to go.
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        from urlrl.training.memory import out_of_memory
+
+        if (said := out_of_memory(error)) is None:
+            raise
+        print(f"urlrl: {said}.", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except OSError as error:  # A disk that is full, a file that may not be read.
         print(f"urlrl: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(UserError.exit_code)
@@ -136,14 +143,10 @@ def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, comm
     from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
     first, made = folder, str(folder)
-    try:
-        if seeds is not None:
-            first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
-        else:
-            pretrain(config, folder, quiet=quiet, command=command)
-    except MemoryError as error:
-        detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
-        raise UserError(f"{detail}; try a smaller replay_capacity.") from error
+    if seeds is not None:
+        first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
+    else:
+        pretrain(config, folder, quiet=quiet, command=command)
     suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
     print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
 
