@@ -379,7 +379,7 @@ def find_task(name: str) -> Task:
 
         return ogbench_task(name)
     if ":" not in name:
-        raise unknown("task", name, TASKS)
+        raise unknown("task", name, TASKS, "urlrl tasks")
     task = load_object(name, "task")
     if not isinstance(task, Task):
         raise UserError(f"Task '{name}' is a {type(task).__name__}: expected a urlrl.envs.tasks.Task.")

@@ -214,7 +214,15 @@ MISTAKES = {
     "pretrain --env mine:Walk --agent.width 16": "Environment 'mine:Walk' has no published normalisation constants",
     "pretrain --env point --seed 3 --out RUN": "RUN holds another run",
     "pretrain --out .": ". is not empty and holds no run",
+    "pretrain --out= --dry-run": "Option '--out' has no value: expected one after it.",
+    f"pretrain --loop device --episode-steps {10**30}": "expected a number of at least 1 and at most 2147483647.",
+    "pretrain --steps-per-update 1e-300": "steps_per_update is 1e-300: expected 0, or one that makes at most",
+    "pretrain --steps-per-update 5e-324": "steps_per_update is 5e-324: expected 0, or one that makes at most",
     "evaluate": "Argument RUN is missing: expected a path.",
+    "evaluate RUN --json no/where.json": "Cannot write no/where.json: there is no folder no.",
+    "report RUN RUN": "RUN and RUN both have seed 0: expected each seed once.",
+    "report RUN RUN --json no/where.json": "Cannot write no/where.json: there is no folder no.",
+    "adapt RUN --task fly": " more, as `urlrl tasks` lists them.",
     "evaluate nowhere": "nowhere is not a run: it has no config.json.",
     "evaluate RUN --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",
     "evaluate RUN more": "Unexpected argument 'more'",
@@ -241,6 +249,30 @@ def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
     capsys.readouterr()
     said = refusal([word.replace("RUN", str(run)) for word in typed.split()], capsys)
     assert MISTAKES[typed] in said.replace(str(run), "RUN")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["pretrain", "--seed", "9" * 5000],
+        ["pretrain", "--agent.lr", "x" * 5000],
+        ["pretrain", "--agent.z.kind", "x" * 5000],
+        ["pretrain", "x" * 5000],
+        ["pretrain", "--env", "x" * 5000, "--agent.width", "16"],
+        ["pretrain", "metra", "--" + "x" * 5000, "3"],
+        ["pretrain", "metra", "--env", "point", "--out", "x" * 5000],
+        ["adapt", "RUN", "--task", "fly"],
+        ["adapt", "RUN", "--task", "point_goal", "--seeds", "x" * 5000],
+    ],
+)
+def test_a_sentence_is_short_whatever_was_typed(argv, run, capsys):
+    assert len(refusal([word.replace("RUN", str(run)) for word in argv], capsys)) < 600
+
+
+@pytest.mark.parametrize(("out", "said"), [("", "Option '--out' has no value"), ("a\0b", "embedded null byte")])
+def test_a_folder_that_cannot_be_is_refused(out, said, mine, capsys):
+    assert said in refusal(["pretrain", "metra", "--env", "point", *TINY, "--out", out], capsys)
+    assert [path.name for path in mine.iterdir()] == ["mine.py"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from math import inf
 
+LISTED = 12  # names that a sentence lists
+
 
 class UserError(Exception):
     """Bad input: the message names the thing, the value that was found and what was expected."""
@@ -43,18 +45,21 @@ def check(name: str, value: float, low: float, high: float = inf, *, open_low: b
         number = "a finite number" if value == inf else "a number"
         limits = f"above {low}" if open_low else f"of at least {low}"
         limits += "" if high == inf else f" and at most {high}"
-        raise UserError(f"{name} is {value}: expected {number} {limits}.")
+        raise UserError(f"{name} is {shown(value)}: expected {number} {limits}.")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse what is none of the choices."""
     if value not in choices:
-        raise UserError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}.")
+        raise UserError(f"{name} is {shown(repr(value))}: expected one of {', '.join(map(repr, choices))}.")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is in no table: offers the nearest one, else lists them all."""
-    known = sorted(known)
+def unknown(kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UserError:
+    """The error for a name that is in no table: offers the nearest one, else lists them, a dozen at most; `listed_by`
+    is the command that lists all."""
+    known, name = sorted(known), shown(name)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known)}."
+    rest = len(known) - LISTED
+    more = f" and {rest:,} more" + (f", as `{listed_by}` lists them" if listed_by else "") if rest > 0 else ""
+    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known[:LISTED])}{more}."
     return UserError(f"Unknown {kind} '{name}': {hint}")

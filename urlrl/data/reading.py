@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
-from urlrl.errors import UserError
+from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
@@ -55,7 +55,7 @@ def reading(file: Path | str) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """The first line of what an error says, to be put into a sentence."""
     lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines and lines[0] else type(error).__name__
+    return shown(lines[0].rstrip("."), 200) if lines and lines[0] else type(error).__name__
 
 
 def numeric(file: Path | str, key: str, values: np.ndarray, ndim: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from urlrl.data.replay import transition_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.nets import Normalizer
-from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.runtime import changed_versions, enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training import normalizer
 from urlrl.training.driver import drive
@@ -93,7 +93,8 @@ def products(config: RunConfig) -> AbstractContextManager:
 
 @contextmanager
 def fitting(config: RunConfig, spec: EnvSpec) -> Iterator[None]:
-    """In it, a run on the host is made and trained: refused where memory cannot hold it, at once or when it runs out."""
+    """In it, a run on the host is made and trained. Raises UserError where memory cannot hold it: at once, or when it
+    runs out."""
     needed = needs(config, spec, agent_shapes(config, spec))
     check_host_memory(config, needed, jax.local_devices()[0])
     with explained(needed):
@@ -130,6 +131,11 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
         run.claim(to_json(config), versions(), command or "", from_step=None)
     elif step < config.steps:
         progress.say(f"Continuing {run.path} from step {step:,}.")
+        if changed := changed_versions(run.versions(), versions()):
+            progress.note(
+                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as a run that was never "
+                f"stopped."
+            )
         run.claim(to_json(config), versions(), command or "", from_step=step)
 
 
