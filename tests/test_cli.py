@@ -263,6 +263,8 @@ def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
         ["pretrain", "metra", "--env", "point", "--out", "x" * 5000],
         ["adapt", "RUN", "--task", "fly"],
         ["adapt", "RUN", "--task", "point_goal", "--seeds", "x" * 5000],
+        ["adapt", "RUN", "--task", "point_goal", "--seeds", "9" * 5000],
+        ["adapt", "RUN", "--task", "point_goal", "--step", "9" * 5000],
     ],
 )
 def test_a_sentence_is_short_whatever_was_typed(argv, run, capsys):

@@ -13,6 +13,7 @@ from tyro.conf import Positional, Suppress
 from urlrl.errors import UserError, shown
 
 MANY = 1_000  # numbers of a list
+DIGITS = 18  # of a number: Python refuses to read thousands
 # Type of an option -> what a value of it is.
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 
@@ -139,9 +140,13 @@ def _options(options_class: Any, prefix: str = "--") -> dict[str, Any]:
 
 def number(option: str, text: str) -> int:
     """A whole number. Raises UserError for anything else."""
-    if not text.isdecimal():
+    if not _is_number(text):
         raise UserError(f"Option '{option}' is '{shown(text)}': expected a whole number.")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= DIGITS
 
 
 def number_list(option: str, text: str) -> list[int]:
@@ -149,7 +154,7 @@ def number_list(option: str, text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
+        if not _is_number(first) or (dots and not _is_number(last)) or (dots and int(last) < int(first)):
             raise UserError(f"Option '{option}' is '{shown(text)}': expected whole numbers, as in 0..4 or 0,3.")
         if dots and int(last) - int(first) >= MANY:
             raise UserError(f"Option '{option}' is '{shown(text)}': expected at most {MANY} numbers.")

@@ -41,13 +41,13 @@ class Needs(NamedTuple):
 def needs(config: RunConfig, spec: EnvSpec, agent: Any) -> Needs:
     """What a run on the host takes; `agent` may be shapes."""
     z_dim, batch = config.agent.z.dim, config.agent.batch
-    online = isinstance(config, PretrainConfig)
-    replay = _row_bytes(transition_fields(spec, z_dim)) * config.ring_size if online else 0
+    rows = config.ring_size if isinstance(config, PretrainConfig) else 0
+    replay = _row_bytes(transition_fields(spec, z_dim)) * rows
     drawn = tree_bytes(example_transition(spec, z_dim, 1)) + 4 * spec.obs_dim * (batch.goals + batch.futures)
     wide = ("agent.z.dim",) if z_dim > 10 * (2 * spec.obs_dim + spec.action_dim) else ()  # Rows are mostly skill.
     options = {
         "replay": (*wide, "replay_capacity"),
-        "batches": (*wide, "agent.batch.size", "rollout_steps" if online else "updates"),
+        "batches": (*wide, "agent.batch.size", "rollout_steps" if rows else "updates"),
         "agent": (*wide, "agent.width"),
     }
     return Needs(replay, drawn * config.updates * batch.size, tree_bytes(agent), options)

@@ -74,9 +74,9 @@ class RunFolder:
         old, new = flatten(there), flatten(here)
         for name in sorted(old.keys() | new.keys()):
             if name not in RESUMABLE_FIELDS and _plain(old.get(name)) != _plain(new.get(name)):
-                there, here = (shown(repr(values.get(name))) for values in (old, new))
+                was, now = (shown(repr(values.get(name))) for values in (old, new))
                 raise UserError(
-                    f"{self.path} holds another run: {name} is {there} there and {here} here; choose another --out, or "
+                    f"{self.path} holds another run: {name} is {was} there and {now} here; choose another --out, or "
                     f"{_option(name, old.get(name))} to continue that run."
                 )
 

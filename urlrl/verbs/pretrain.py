@@ -133,7 +133,7 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
         progress.say(f"Continuing {run.path} from step {step:,}.")
         if changed := changed_versions(run.versions(), versions()):
             progress.note(
-                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as a run that was never "
+                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as one that was never "
                 f"stopped."
             )
         run.claim(to_json(config), versions(), command or "", from_step=step)
