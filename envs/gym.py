@@ -10,7 +10,7 @@ An environment may say where it is, for coverage and goals, through its `metadat
     }}
 
 Without it position metrics are left out. The state of these environments cannot be saved: a run resumes at an
-episode's boundary.
+episode's boundary. Observations must have the shape of their space; a reward or a flag may be an array of one number.
 """
 
 import difflib
@@ -125,7 +125,15 @@ class GymEnv(HostVectorEnv):
 
     def _start(self, env: gymnasium.Env, seed: tuple[int, int, int]) -> np.ndarray:
         """The first observation (obs,) of an episode."""
-        found, where = env.reset(seed=_seed(seed)), (seed[1], 0)
+        try:
+            found, where = env.reset(seed=_seed(seed)), (seed[1], 0)
+        except TypeError as error:
+            if "argument 'seed'" not in str(error):
+                raise
+            raise UserError(
+                f"Environment '{self.env_spec.id}' has a reset that takes no seed: expected Gymnasium's, "
+                "reset(*, seed=None, options=None)."
+            ) from error
         if not (isinstance(found, tuple) and len(found) == 2):
             raise self._refusal(where, "", found, "(observation, info)")
         return self._checked_obs(where, found[0])

@@ -551,6 +551,12 @@ def test_a_reset_that_returns_something_else_is_refused(found):
         says(found, at=0)
 
 
+def test_a_reset_that_takes_no_seed_is_refused(monkeypatch):
+    monkeypatch.setattr(Toy, "reset", lambda self: np.zeros(3))
+    with pytest.raises(UserError, match="^Environment 'toy' has a reset that takes no seed: expected Gymnasium's"):
+        toy()()
+
+
 @pytest.mark.parametrize(("part", "place"), [("reward", 1), ("terminated", 2), ("truncated", 3)])
 def test_a_reward_or_flag_may_be_an_array_of_one(part, place):
     for value in (np.ones(1), np.ones((1, 1), np.float32), np.float32(1), np.array(1), np.bool_(True), 1):
