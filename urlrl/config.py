@@ -8,12 +8,13 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
 
-from urlrl.errors import UserError, check, check_choice, unknown
+from urlrl.errors import UserError, check, check_choice, shown, unknown
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
+MAX_STEPS = 2**31 - 1  # clocks, and the updates of an epoch, are int32 on the device
 
 AgentConfig = TypeVar("AgentConfig")
 
@@ -50,17 +51,22 @@ class PretrainConfig(Generic[AgentConfig]):
             check(field, getattr(self, field), 1)
         check("seed", self.seed, 0, MAX_SEED)
         if self.episode_steps is not None:
-            check("episode_steps", self.episode_steps, 1)
+            check("episode_steps", self.episode_steps, 1, MAX_STEPS)
         for field in ("steps_per_update", "min_replay", "eval_every", "checkpoint_minutes"):
             check(field, getattr(self, field), 0)
         for snapshot in self.snapshots:
             check("snapshots", snapshot, 1)
+        self._check_replay()
+        if self.steps_per_update and self.epoch_steps > MAX_STEPS * self.steps_per_update:
+            raise UserError(
+                f"steps_per_update is {self.steps_per_update}: expected 0, or one that makes at most {MAX_STEPS:,} "
+                f"updates of the {self.epoch_steps} steps (num_envs * rollout_steps) between two learning phases."
+            )
         if self.steps_per_update and not self.updates:
             raise UserError(
                 f"steps_per_update is {self.steps_per_update}: expected at most the {self.epoch_steps} steps "
                 "(num_envs * rollout_steps) that are made between two learning phases."
             )
-        self._check_replay()
 
     def _check_replay(self) -> None:
         check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
@@ -145,7 +151,7 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
             raise unknown(f"key in {where}", name, hints)
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, dict):
-                raise UserError(f"{where}.{name} is {value!r}: expected an object with its fields.")
+                raise UserError(f"{where}.{name} is {shown(repr(value))}: expected an object with its fields.")
             value = from_json(typing.cast(type, hints[name]), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
@@ -180,7 +186,7 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
         return
     allowed = (*plain, int) if float in plain else plain
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain):
-        raise UserError(f"{where} is {value!r}: expected {' or '.join(t.__name__ for t in plain)}.")
+        raise UserError(f"{where} is {shown(repr(value))}: expected {' or '.join(t.__name__ for t in plain)}.")
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,6 +24,12 @@ def versions() -> dict[str, str]:
     return found | {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"} | flags
 
 
+def changed_versions(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Which packages have another version now, as "jax 0.10.1 is now 0.10.2"."""
+    both = [(name, before[name], now[name]) for name in VERSIONED if name in before]
+    return [f"{name} {old} is now {new}" for name, old, new in both if old != new]
+
+
 def compilation_cache() -> Path:
     """The folder in which JAX keeps compiled programs between runs."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -22,7 +22,7 @@ import numpy as np
 from urlrl.data.claims import map_npy, reading
 from urlrl.data.hindsight import geometric, goal_kinds
 from urlrl.data.replay import Rows
-from urlrl.errors import UserError, short
+from urlrl.errors import UserError, shown
 from urlrl.files import write_atomically
 from urlrl.types import Array, BatchSpec, Transition
 
@@ -350,7 +350,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     column = map_npy(path)
     if column.shape != shape or column.dtype != dtype:
         raise UserError(
-            f"{path} holds {short(column.dtype)} of shape {column.shape}: expected {dtype} of shape {shape}, as "
+            f"{path} holds {shown(column.dtype)} of shape {column.shape}: expected {dtype} of shape {shape}, as "
             f"dataset.json says."
         )
     return np.asarray(column)  # A view of the map: memmap's own indexing costs more.

@@ -13,7 +13,7 @@ from typing import Any
 
 from urlrl.data.claims import FREE, claim, reading
 from urlrl.data.reading import numeric
-from urlrl.errors import UserError, short
+from urlrl.errors import UserError, shown
 
 DEFLATE_RATIO = 1032  # at most
 GZIP = 1
@@ -115,11 +115,11 @@ def _target(links: Any, name: bytes) -> str:
     """What a link that is not a hard one leads to."""
     found = links.get_val(name)
     parts = reversed(found) if isinstance(found, tuple) else [found]  # (file, path), or a path in this file
-    return " of ".join(f"'{short(part.decode(errors='replace'))}'" for part in parts)
+    return " of ".join(f"'{shown(part.decode(errors='replace'))}'" for part in parts)
 
 
 def _files(names: Iterable[str]) -> str:
-    return short(", ".join(f"'{name}'" for name in dict.fromkeys(names)))
+    return shown(", ".join(f"'{name}'" for name in dict.fromkeys(names)))
 
 
 def _elsewhere(where: Path | str, key: str, what: str) -> UserError:

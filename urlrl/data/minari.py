@@ -19,7 +19,7 @@ from urlrl.data.claims import claim, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
 from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
-from urlrl.errors import UserError, short
+from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 NAMES = Names("observations", "actions", "rewards", "infos/physics")
@@ -63,14 +63,14 @@ def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sourc
     metadata = _metadata(data)
     if not (data / "main_data.hdf5").is_file():
         kind = metadata.get("data_format", "unknown")
-        raise UserError(f"{data} is stored as '{short(kind)}': expected HDF5, the file main_data.hdf5.")
+        raise UserError(f"{data} is stored as '{shown(kind)}': expected HDF5, the file main_data.hdf5.")
     file = open_hdf5(data / "main_data.hdf5")
     with reading(data / "main_data.hdf5"):
         names = [name for name in file if re.fullmatch(r"episode_[0-9]{1,12}", name)]
     names.sort(key=lambda name: int(name.removeprefix("episode_")))
     expected = metadata.get("total_episodes")
     if not names or len(names) != expected:
-        raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {short(expected)}.")
+        raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {shown(expected)}.")
     store = _Store(data, file, *_affine(data, metadata), _part(data, metadata), spec)
     first = store.episode(names[0])
     layout = _layout(metadata, 0 if first.physics is None else first.physics.shape[1], spec, data)
@@ -130,7 +130,7 @@ def _space(data: Path, metadata: dict[str, Any], key: str) -> dict[str, Any]:
     with reading(f"{path}: '{key}'"):
         space = json.loads(metadata[key])
     if not isinstance(space, dict):
-        raise UserError(f"{path}: '{key}' is {short(repr(space))}: expected the description of a space.")
+        raise UserError(f"{path}: '{key}' is {shown(repr(space))}: expected the description of a space.")
     return space
 
 
@@ -140,7 +140,7 @@ def _is_flat(space: dict[str, Any]) -> bool:
 
 
 def _kind(space: Any) -> str:
-    return short(f"{space.get('type')} of shape {space.get('shape')}" if isinstance(space, dict) else repr(space))
+    return shown(f"{space.get('type')} of shape {space.get('shape')}" if isinstance(space, dict) else repr(space))
 
 
 def _affine(data: Path, metadata: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +166,7 @@ def _part(data: Path, metadata: dict[str, Any]) -> str:
     if kind == "Dict" and isinstance(parts, dict):
         if "observation" not in parts:
             raise UserError(
-                f"{data / 'metadata.json'}: observations are a Dict of {short(', '.join(sorted(parts)))}: expected "
+                f"{data / 'metadata.json'}: observations are a Dict of {shown(', '.join(sorted(parts)))}: expected "
                 f"a flat Box, or a Dict with the key 'observation'."
             )
         space = parts["observation"]

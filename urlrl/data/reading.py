@@ -9,7 +9,7 @@ import numpy as np
 
 from urlrl.data.claims import BLOCK
 from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
-from urlrl.errors import UserError, short
+from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
@@ -37,7 +37,7 @@ def numeric(file: Path | str, key: str, values: Any, ndim: int) -> Any:
     """`values`, an array in memory or in a file, if they are real numbers in an array of this many dimensions."""
     if values.dtype.kind not in "biuf" or values.ndim != ndim:
         raise UserError(
-            f"{file}: '{key}' is {short(values.dtype)} of shape {values.shape}: expected numbers in an array of {ndim} "
+            f"{file}: '{key}' is {shown(values.dtype)} of shape {values.shape}: expected numbers in an array of {ndim} "
             f"dimension{'s' if ndim > 1 else ''}."
         )
     return values
@@ -110,4 +110,4 @@ def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[
 
 def missing(file: Path | str, key: str, found: Iterable[str]) -> UserError:
     """The error for a key that is not there; `found` are those that are."""
-    return UserError(f"{file} has no '{key}': found {short(', '.join(sorted(found)[:12])) or 'nothing'}.")
+    return UserError(f"{file} has no '{key}': found {shown(', '.join(sorted(found)[:12])) or 'nothing'}.")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from urlrl.data.replay import Fields, Rows
-from urlrl.errors import UserError, reason, short
+from urlrl.errors import UserError, reason, shown
 from urlrl.files import write_atomically
 
 FORMAT = "urlrl-shard-1"
@@ -104,7 +104,7 @@ class ShardFolder:
             raise UserError(f"Shard {path} holds numbers of type {error}: expected those of this run.") from error
         found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
         if found != self.fields:
-            held, fields = short(sorted(found)), sorted(self.fields)
+            held, fields = shown(sorted(found)), sorted(self.fields)
             raise UserError(f"Shard {path} holds {held}: expected {fields} of this run's sizes.")
         return rows
 

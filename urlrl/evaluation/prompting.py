@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from urlrl.data.claims import map_npy, reading
-from urlrl.errors import UserError, short
+from urlrl.errors import UserError, shown
 from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import Policy, pursue, pursue_one, rollout, uniform
 from urlrl.evaluation.stats import mean_interval
@@ -221,7 +221,7 @@ def _demo_tensor(path: Path) -> np.ndarray:
                     f"Demonstration {path} holds transitions, of many episodes: expected one episode's obs."
                 )
             if "obs" not in names and len(names) != 1:
-                held = short(", ".join(names)) or "nothing"
+                held = shown(", ".join(names)) or "nothing"
                 raise UserError(f"Demonstration {path} holds {held}: expected a tensor 'obs'.")
             name = "obs" if "obs" in names else names[0]
             if (dtype := file.get_slice(name).get_dtype()) not in DEMO_DTYPES:
@@ -242,7 +242,7 @@ def _is_number(text: str) -> bool:
 def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
     """(T, obs) float32."""
     if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
-        held = f"{short(obs.dtype)} of shape {obs.shape}"
+        held = f"{shown(obs.dtype)} of shape {obs.shape}"
         raise UserError(f"{sentence(name)} holds {held}: expected numbers of shape (T, {obs_dim}), T at least 2.")
     bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
     if len(bad):

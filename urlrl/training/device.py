@@ -57,6 +57,20 @@ class Made(NamedTuple):
     position: jax.Array  # (rows, p): what was reached, steps in order, environments interleaved
     metrics: dict[str, jax.Array]  # means over the updates; none where nothing was learned
     finite: jax.Array  # (): no parameter of the agent is NaN or infinite
+    broken: "Broken"
+
+
+# What is looked at in an epoch's rows, in the order in which it comes about, and the words for it.
+FLOWS = {"obs": "observation", "action": "action", "next_obs": "observation", "reward": "reward"}
+
+
+class Broken(NamedTuple):
+    """The first number of an epoch's rows that is not finite; all () arrays."""
+
+    any: jax.Array  # bool: there is one
+    flow: jax.Array  # int32: place in FLOWS
+    lane: jax.Array  # int32
+    step: jax.Array  # int32: of its episode
 
 
 @partial(jax.jit, static_argnums=(0, 2))
@@ -87,7 +101,7 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
     if learning:
         batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)
-    made = Made(position.reshape(config.epoch_steps, position.shape[-1]), metrics, finite)
+    made = Made(position.reshape(config.epoch_steps, position.shape[-1]), metrics, finite, _broken(rows))
     return RunState(agent, lanes, epochs + 1, state.keys, replay), made
 
 
@@ -123,8 +137,18 @@ def _step(
     row = {
         "obs": before.obs, "action": action, "z": carry.z, "reward": after.reward, "terminated": after.terminated,
         "truncated": truncated, "next_obs": after.obs, "physics": before.physics, "next_physics": after.physics,
+        "clock": clock,
     }  # fmt: skip
     return Lanes(carry, after, clock, lanes.episode, after.terminated | truncated), (row, after.position)
+
+
+def _broken(rows: dict[str, jax.Array]) -> Broken:
+    """Of an epoch's rows, (steps, n, ...)."""
+    steps, lanes = rows["clock"].shape
+    bad = jnp.stack([~jnp.isfinite(rows[name]).reshape(steps, lanes, -1).all(-1) for name in FLOWS], axis=-1)
+    first = jnp.argmax(bad).astype(jnp.int32)
+    row, flow = first // len(FLOWS), first % len(FLOWS)
+    return Broken(bad.any(), flow, row % lanes, rows["clock"].reshape(-1)[row] - (flow == 0))
 
 
 def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:

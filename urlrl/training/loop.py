@@ -92,7 +92,7 @@ def first_clock(config: PretrainConfig, spec: EnvSpec) -> np.ndarray:
 
 
 def example_transition(spec: EnvSpec, z_dim: int, n: int) -> Transition:
-    """`n` transitions of zeros: the shapes of what flows."""
-    f32 = partial(np.zeros, dtype=np.float32)
+    """`n` transitions of zeros, which take no memory: the shapes of what flows."""
+    f32 = partial(np.broadcast_to, np.float32(0))
     obs, action = f32((n, spec.obs_dim)), f32((n, spec.action_dim))
     return Transition(obs=obs, action=action, reward=f32(n), discount=f32(n), next_obs=obs, z=f32((n, z_dim)))

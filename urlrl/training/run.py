@@ -3,13 +3,14 @@
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
-from urlrl.errors import UserError
+from urlrl.errors import UserError, shown
 from urlrl.files import write_atomically
 from urlrl.training.checkpoint import Checkpoints
 
@@ -64,13 +65,19 @@ class RunFolder:
             manifest = {**before, "config": config, "continued": continued}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
+    def versions(self) -> dict[str, str]:
+        """Of the packages, when the run was begun or last continued."""
+        manifest = self.manifest()
+        return [manifest, *manifest["continued"]][-1]["versions"]
+
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
         old, new = flatten(there), flatten(here)
         for name in sorted(old.keys() | new.keys()):
             if name not in RESUMABLE_FIELDS and _plain(old.get(name)) != _plain(new.get(name)):
+                was, now = (shown(repr(values.get(name))) for values in (old, new))
                 raise UserError(
-                    f"{self.path} holds another run: {name} is {old.get(name)!r} there and {new.get(name)!r} here; "
-                    f"choose another --out, or the same options to continue that run."
+                    f"{self.path} holds another run: {name} is {was} there and {now} here; choose another --out, or "
+                    f"{_option(name, old.get(name))} to continue that run."
                 )
 
     @contextmanager
@@ -81,8 +88,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self.path / ".lock"
             file = open(lock, "w")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name.
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"Cannot write to {shown(self.path)}: {reason}.") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -96,6 +104,13 @@ class RunFolder:
                     self.path.rmdir()
         finally:
             file.close()
+
+
+def _option(name: str, value: Any) -> str:
+    """How an option is given this value; where nothing can be typed, that it must be the same."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or name in ("agent_name", "data_id"):
+        return "the same options"
+    return f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Pretraining without reward."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,20 @@ from urlrl.data.replay import transition_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.nets import Normalizer
-from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.runtime import changed_versions, enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training import normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.loop import Loop
+from urlrl.training.memory import check_host_memory, explained, needs
 from urlrl.training.offline import Offline
 from urlrl.training.recorder import NoRecord, Record, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, restore
 from urlrl.types import EnvSpec, HostEnv
-from urlrl.verbs.runs import create_agent, make_run_env, run_spec
+from urlrl.verbs.runs import agent_shapes, create_agent, make_run_env, run_spec
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
@@ -68,10 +69,12 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
             dataset = Dataset(config.data)
             config = with_data(config, dataset)
             run.check(config)
+            stack.enter_context(fitting(config, run_spec(config)))
             loop, record = _offline(config, dataset, run, progress)
         else:
             run.check(config)
             env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
+            stack.enter_context(fitting(config, env.env_spec))
             loop, record = _online(config, env, run, progress)
         saver = Saver(run, config, loop, record)
         restore([saver], progress)
@@ -86,6 +89,16 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
 def products(config: RunConfig) -> AbstractContextManager:
     """In it, networks multiply by the precision that the config asks for."""
     return jax.default_matmul_precision(PRECISIONS[config.precision])
+
+
+@contextmanager
+def fitting(config: RunConfig, spec: EnvSpec) -> Iterator[None]:
+    """In it, a run on the host is made and trained. Raises UserError where memory cannot hold it: at once, or when it
+    runs out."""
+    needed = needs(config, spec, agent_shapes(config, spec))
+    check_host_memory(config, needed, jax.local_devices()[0])
+    with explained(needed):
+        yield
 
 
 def make_eval_env(config: RunConfig) -> HostEnv:
@@ -118,6 +131,11 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
         run.claim(to_json(config), versions(), command or "", from_step=None)
     elif step < config.steps:
         progress.say(f"Continuing {run.path} from step {step:,}.")
+        if changed := changed_versions(run.versions(), versions()):
+            progress.note(
+                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as one that was never "
+                f"stopped."
+            )
         run.claim(to_json(config), versions(), command or "", from_step=step)
 
 

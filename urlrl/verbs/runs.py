@@ -19,6 +19,7 @@ from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import example_transition
+from urlrl.training.memory import check_agent_memory
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, HostEnv, Transition
 
@@ -66,10 +67,19 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
 
 
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
-    """An untrained agent of this config, from the config's seed."""
-    agent_class, _ = find_agent(config.agent_name)
+    """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
+    check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
+    return _create(*_arguments(config, spec))
+
+
+def agent_shapes(config: RunConfig, spec: EnvSpec) -> Any:
+    """The shapes of `create_agent`'s arrays, none of which is made."""
+    return _create.eval_shape(*_arguments(config, spec))
+
+
+def _arguments(config: RunConfig, spec: EnvSpec) -> tuple[Any, ...]:
     example = example_transition(spec, config.agent.z.dim, 1)
-    return _create(agent_class, config.agent, example, stream(config.seed, "agent"))
+    return find_agent(config.agent_name)[0], config.agent, example, stream(config.seed, "agent")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
