@@ -742,7 +742,7 @@ BAD_RUNS = {
     "fewer rows": (
         lambda run: third(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), "holds 38 rows"),
     "a field too few": (lambda run: third(run, lambda rows: rows.pop("reward")), "expected ['action'"),
-    "not a run": (lambda run: (run / "config.json").write_text("{}"), "it does not say format"),
+    "not a run": (lambda run: (run / "config.json").write_text("{}"), "format is missing"),
     "half the config": (
         lambda run: (run / "config.json").write_text('{"format": "urlrl-run-1", "config": {"env": "point"}}'),
         "has no 'episode_steps' in its config",

@@ -24,10 +24,14 @@ def versions() -> dict[str, str]:
     return found | {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"} | flags
 
 
+def cache_folder() -> Path:
+    """This user's own folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urlrl"
+
+
 def compilation_cache() -> Path:
     """The folder in which JAX keeps compiled programs between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(cache) / "urlrl" / "jax")
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
 
 
 def enable_compilation_cache() -> None:

@@ -22,7 +22,11 @@ def read_dataset(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
     if spec is not None and spec.physics and layout:
         layout = physics_layout(sum(size for _, size in layout), spec, path)
     info = replace(dataset.info, env=env, physics=layout, source=f"{path} ({dataset.info.source})")
-    return Source(info, dataset.episodes(), len(dataset))
+    return Source(info, _verified(dataset), len(dataset))
+
+
+def _verified(dataset: Dataset) -> Iterator[Episode]:
+    yield from dataset.verify().episodes()
 
 
 Reader = Callable[[Path, str, EnvSpec | None], Source]

@@ -65,7 +65,7 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         loop: Loop
         record: Record
         if isinstance(config, OfflineConfig):
-            dataset = Dataset(config.data)
+            dataset = Dataset(config.data).verify()
             config = with_data(config, dataset)
             run.check(config)
             loop, record = _offline(config, dataset, run, progress)
