@@ -10,8 +10,9 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
-from functools import cache
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)  # Orbax's threads may still write; the next save clears it.
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
-            raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
+            raise UserError(f"Cannot write checkpoint {final}: {_reason(error)}; {kept}.") from error
         passing = {info["step"] for info in self.infos() if not info["snapshots"]}
         for old in self.steps()[:-KEEP]:
             if old in passing:  # One whose info is damaged may be a snapshot.
@@ -121,7 +122,7 @@ class Checkpoints:
             info = _info(folder)
             return {name: _restore_part(folder / name, part) for name, part in like.items()}, info
         except OSError as error:  # As where a run in progress deletes it meanwhile.
-            raise UserError(f"Checkpoint {folder} cannot be read: {_first_line(error)}.") from error
+            raise UserError(f"Checkpoint {folder} cannot be read: {_reason(error)}.") from error
 
 
 def _verify(folder: Path, parts: Iterable[str]) -> None:
@@ -163,8 +164,10 @@ def _restore_part(folder: Path, like: Any) -> Any:
     stored = _storable(like)
     try:
         state = _checkpointer().restore(folder, args=_restore_args(stored))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"Checkpoint {folder} does not fit this run's config: {_first_line(error)}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # Orbax raises anything at arrays that are damaged or of another run.
+        raise UserError(f"Checkpoint {folder} does not fit this run's config: {_reason(error)}.") from error
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(stored), jax.tree.leaves(state)):
         if np.shape(want) != np.shape(got):
             where = jax.tree_util.keystr(path)
@@ -176,7 +179,10 @@ def _restore_part(folder: Path, like: Any) -> Any:
 def _checkpointer():
     import orbax.checkpoint as ocp  # Takes a third of a second to import.
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save.
+    absl = logging.getLogger("absl")
+    absl.setLevel(logging.ERROR)  # Orbax logs every save.
+    absl.addFilter(lambda record: "orbax" not in record.pathname)  # What its threads log, it also raises.
+    sys.unraisablehook = partial(_but_late_callbacks, sys.unraisablehook)
     return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
@@ -216,5 +222,20 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _but_late_callbacks(hook: Callable[[Any], None], unraisable: Any) -> None:
+    """A `sys.unraisablehook` that shows all but one thing. Where a save or a load failed, other arrays are still being
+    written or read; when they are done, each finds Orbax's event loop closed, and Python would show that."""
+    trace = unraisable.exc_traceback
+    late = trace is not None and "asyncio" in trace.tb_frame.f_code.co_filename
+    if not (late and str(unraisable.exc_value) == "Event loop is closed"):
+        hook(unraisable)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or what the system says where that is the reason."""
+    code = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):  # As tensorstore has it.
+        code = int(found[1])
+    if code is not None:
+        return os.strerror(code)
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
