@@ -160,19 +160,22 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
     """The config of a run, from "config" in its config.json. Raises UserError where it is not one of this version's."""
-    where = "In config.json, config"
-    agent = from_json(agent_config, data.get("agent", {}), f"{where}.agent")
-    if "data" in data:
-        return from_json(OfflineConfig, {**data, "agent": agent}, where)
-    if "updates" in data:  # Written by 0.1.0 until it knew steps_per_update.
-        try:
-            check_shape(data, {"updates": int, "num_envs": int, "rollout_steps": int})
-        except ValueError as error:
-            raise UserError(f"{where} cannot be used: {error}.") from error
-        data = dict(data)
-        updates = data.pop("updates")
-        data["steps_per_update"] = data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0
-    return from_json(PretrainConfig, {**data, "agent": agent}, where)
+    try:
+        agent = from_json(agent_config, data.get("agent", {}), "config.agent")
+        kind = OfflineConfig if "data" in data else PretrainConfig
+        return from_json(kind, {**_renewed(data), "agent": agent})
+    except (UserError, ValueError) as error:
+        raise UserError(f"config.json: {error}") from error
+
+
+def _renewed(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings as this version has them. Raises ValueError where old ones are damaged."""
+    if "data" in data or "updates" not in data:
+        return data
+    check_shape(data, {"updates": int, "num_envs": int, "rollout_steps": int}, "config")
+    data = dict(data)  # Written by 0.1.0 until it knew steps_per_update.
+    updates = data.pop("updates")
+    return data | {"steps_per_update": data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0}
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
