@@ -5,9 +5,11 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -122,6 +124,7 @@ class Events:
         with self._forgiving():
             from tensorboard.summary import Writer
 
+            _hide_writing_threads()
             shutil.rmtree(folder, ignore_errors=True)
             self.writer = Writer(str(folder))
         for row in rows:
@@ -146,6 +149,18 @@ class Events:
         except Exception as error:  # noqa: BLE001 - a display is never worth a run
             logger.warning("TensorBoard events are not written: %s", error)
             self.writer = None
+
+
+@cache
+def _hide_writing_threads() -> None:
+    """Let Python print nothing where TensorBoard's writing thread ends with an error: the next event raises it."""
+    show = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            show(failed)
+
+    threading.excepthook = hook
 
 
 class Progress(Protocol):
