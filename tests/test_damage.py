@@ -414,7 +414,7 @@ def readable(whole_run, tmp_path_factory):
     return run, {name: reader(run) for name, reader in READERS.items()}
 
 
-@settings(QUIET, max_examples=100)
+@settings(QUIET, max_examples=80)
 @given(data=st.data())
 def test_any_damage_to_a_file_of_a_run_is_named(readable, caplog, data):
     run, whole = readable
@@ -427,7 +427,7 @@ def test_any_damage_to_a_file_of_a_run_is_named(readable, caplog, data):
             check_named(reader, run, whole[name], path, caplog)
 
 
-@settings(QUIET, max_examples=40)
+@settings(QUIET, max_examples=30)
 @given(data=st.data())
 def test_damage_that_a_manifest_accepts_is_no_traceback(readable, data):
     run, _ = readable
