@@ -251,6 +251,11 @@ def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
     assert MISTAKES[typed] in said.replace(str(run), "RUN")
 
 
+def broken_config(**changes) -> str:
+    config = {"agent": {}, "agent_name": "metra", "env": "point", "seed": 0, "steps": 1, **changes}
+    return json.dumps({"format": "urlrl-run-1", "config": config, "versions": {}, "command": "", "continued": []})
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -281,18 +286,9 @@ def test_a_folder_that_cannot_be_is_refused(out, said, mine, capsys):
     ("content", "message"),
     [
         ("{", "config.json cannot be read"),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metro"}}',
-            "Unknown agent 'metro': did you mean 'metra'?",
-        ),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "stepz": 1}}',
-            "Unknown key in config 'stepz': did you mean 'steps'?",
-        ),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "agent": {"lr": "x"}}}',
-            "config.agent.lr is 'x': expected float",
-        ),
+        (broken_config(agent_name="metro"), "Unknown agent 'metro': did you mean 'metra'?"),
+        (broken_config(stepz=1), "config.json: Unknown key in config 'stepz': did you mean 'steps'?"),
+        (broken_config(agent={"lr": "x"}), "config.json: config.agent.lr is 'x': expected float"),
     ],
 )
 def test_a_run_with_a_broken_config_is_refused(content, message, tmp_path, capsys):

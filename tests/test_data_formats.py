@@ -715,18 +715,20 @@ BAD_RUNS = {
     "another state": (lambda run: third(run, lambda rows: rows["next_obs"].__iadd__(1)), "is not the 'obs'"),
     "not a number": (lambda run: third(run, lambda rows: rows["reward"].__setitem__(3, np.nan)), "'reward' has nan"),
     "fewer rows": (
-        lambda run: third(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), "holds 38 rows"),
+        lambda run: third(run, lambda rows: rows.update({k: v[:-2] for k, v in rows.items()})), ": expected 40 rows"),
     "a column cut short": (
-        lambda run: third(run, lambda rows: rows.update(reward=rows["reward"][:-2])), "holds 38 rows of 'reward'"),
+        lambda run: third(run, lambda rows: rows.update(reward=rows["reward"][:-2])),
+        "holds reward of shape (38,): expected 40 rows",
+    ),
     "more environments than rows": (
         lambda run: [rewrite(file, lambda rows: None, 10**15) for file in third(run, lambda rows: None)],
         "whole rounds of 1000000000000000 lanes",
     ),
     "a field too few": (lambda run: third(run, lambda rows: rows.pop("reward")), "expected ['action'"),
-    "not a run": (lambda run: (run / "config.json").write_text("{}"), "it does not say format"),
+    "not a run": (lambda run: (run / "config.json").write_text("{}"), "format is missing"),
     "half the config": (
         lambda run: (run / "config.json").write_text('{"format": "urlrl-run-1", "config": {"env": "point"}}'),
-        "has no 'episode_steps' in its config",
+        "config.agent is missing",
     ),
 }  # fmt: skip
 

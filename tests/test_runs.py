@@ -168,6 +168,8 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(whole_run, tmp_
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Cannot write" in done.stderr and "is whole" in done.stderr
+    assert "Traceback" not in done.stderr and "ERROR" not in done.stderr, done.stderr  # Of the threads that write.
+    assert done.stderr.splitlines()[-1].startswith("urlrl: Cannot write")
     assert RunFolder(run).checkpoints.steps()[-1] == 120
     urlrl.load(run)
     urlrl.pretrain(TINY, run, quiet=True)  # There is room again: it goes on, and nothing of the failed save is left.

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tyro.conf import Suppress
 
 from urlrl.errors import UserError, check, check_choice, shown, unknown
+from urlrl.files import check_shape
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
@@ -159,19 +160,28 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         values[name] = value
     try:
         return cls(**values)
-    except TypeError as error:
-        raise UserError(f"{where} is incomplete: {error}.") from error
+    except (TypeError, ValueError, ArithmeticError) as error:  # Fields are missing, or lists of the wrong things.
+        raise UserError(f"{where} cannot be used: {error}.") from error
 
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
-    agent = from_json(agent_config, data.get("agent", {}), "config.agent")
-    if "data" in data:
-        return from_json(OfflineConfig, {**data, "agent": agent})
-    if "updates" in data:  # Written by 0.1.0 until it knew steps_per_update.
-        data = dict(data)
-        updates = data.pop("updates")
-        data["steps_per_update"] = data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0
-    return from_json(PretrainConfig, {**data, "agent": agent})
+    """The config of a run, from "config" in its config.json. Raises UserError where it is not one of this version's."""
+    try:
+        agent = from_json(agent_config, data.get("agent", {}), "config.agent")
+        kind = OfflineConfig if "data" in data else PretrainConfig
+        return from_json(kind, {**_renewed(data), "agent": agent})
+    except (UserError, ValueError) as error:
+        raise UserError(f"config.json: {error}") from error
+
+
+def _renewed(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings as this version has them. Raises ValueError where old ones are damaged."""
+    if "data" in data or "updates" not in data:
+        return data
+    check_shape(data, {"updates": int, "num_envs": int, "rollout_steps": int}, "config")
+    data = dict(data)  # Written by 0.1.0 until it knew steps_per_update.
+    updates = data.pop("updates")
+    return data | {"steps_per_update": data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0}
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from urlrl.data.claims import map_npy, reading
 from urlrl.data.hindsight import geometric, goal_kinds
 from urlrl.data.replay import Rows
 from urlrl.errors import UserError, shown
-from urlrl.files import write_atomically
+from urlrl.files import check_shape, read_json, remembered_sha256, sha256, write_atomically
+from urlrl.runtime import cache_folder
 from urlrl.types import Array, BatchSpec, Transition
 
 FORMAT = "urlrl-dataset-1"
@@ -55,6 +56,12 @@ class DatasetInfo:
     action_dim: int = 0
     sha256: dict[str, str] = field(default_factory=dict)  # column -> hash of its file
     format: str = FORMAT
+
+
+SHAPE = {
+    "format": FORMAT, "env": str, "source": str, "physics": [list], "obs_is_physics": bool,
+    "episodes": int, "rows": int, "obs_dim": int, "action_dim": int, "sha256": {str: str},
+}  # fmt: skip
 
 
 class Indices(NamedTuple):
@@ -155,6 +162,19 @@ class Dataset:
                 f"that rise from 0 to {self.info.rows:,} by 2 or more."
             )
         self._starts = jnp.asarray(self.starts, jnp.int32)
+
+    def verify(self) -> "Dataset":
+        """Compare the files with their hashes in dataset.json, once: see `remembered_sha256`. Whoever learns or prompts
+        from a dataset does this first.
+
+        Raises:
+            UserError: a file is not the one that was written.
+        """
+        for name in (*self.columns, "starts"):
+            path = self.folder / f"{name}.npy"
+            if remembered_sha256(path, cache_folder() / "hashes.json") != self.info.sha256.get(name):
+                raise UserError(f"{path} is not the file that was written: its SHA-256 is not the one in dataset.json.")
+        return self
 
     def __len__(self) -> int:
         """Transitions."""
@@ -259,7 +279,7 @@ def _write_columns(part: Path, info: DatasetInfo, episodes: Iterable[Episode]) -
     if not columns:
         raise UserError(f"{info.source} holds no episodes: expected at least one.")
     np.save(part / "starts.npy", np.array(starts, np.int64))
-    hashes = {name: _hash(part / f"{name}.npy") for name in (*columns, "starts")}
+    hashes = {name: sha256(part / f"{name}.npy") for name in (*columns, "starts")}
     sizes = {f"{name}_dim": columns[name].width[0] for name in ("obs", "action")}
     return DatasetInfo(
         info.env, info.source, info.physics, info.obs_is_physics, len(starts) - 1, starts[-1], **sizes, sha256=hashes
@@ -327,15 +347,12 @@ def _read_info(folder: Path) -> DatasetInfo:
         raise UserError(
             f"{folder} is not a dataset: it has no dataset.json; make one with `urlrl data convert {folder} --out DIR`."
         )
+    default = asdict(DatasetInfo("", ""))
+    data = read_json(path, SHAPE, **{name: default[name] for name in default.keys() - {"env", "source", "format"}})
     with reading(path):
-        data: dict[str, Any] = json.loads(path.read_text())
-        if data["format"] != FORMAT:
-            raise ValueError(f"it says format {data['format']!r}, not {FORMAT!r}")
-        data["physics"] = tuple((str(name), int(size)) for name, size in data["physics"])
+        data["physics"] = tuple((str(name), size) for name, size in data["physics"])
+        check_shape(dict(data["physics"]), {str: int}, "physics")
         info = DatasetInfo(**data)
-        for name, default in asdict(DatasetInfo("", "")).items():
-            if type(found := getattr(info, name)) is not type(default):
-                raise ValueError(f"'{name}' is {found!r}, not a {type(default).__name__}")
         for name in ("episodes", "rows", "obs_dim", "action_dim"):
             if getattr(info, name) < 1:
                 raise ValueError(f"'{name}' is {getattr(info, name)}, not a number of at least 1")
@@ -354,8 +371,3 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
             f"dataset.json says."
         )
     return np.asarray(column)  # A view of the map: memmap's own indexing costs more.
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,8 +23,12 @@ def read_dataset(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
     if spec is not None and spec.physics and layout:
         layout = physics_layout(sum(size for _, size in layout), spec, path)
     info = replace(dataset.info, env=env, physics=layout, source=f"{path} ({dataset.info.source})")
-    episodes = (checked(one, path, NAMES, int(first)) for one, first in zip(dataset.episodes(), dataset.starts))
+    episodes = (checked(one, path, NAMES, int(first)) for one, first in zip(_verified(dataset), dataset.starts))
     return Source(info, episodes, len(dataset))
+
+
+def _verified(dataset: Dataset) -> Iterator[Episode]:
+    yield from dataset.verify().episodes()
 
 
 Reader = Callable[[Path, str, EnvSpec | None], Source]

@@ -11,10 +11,18 @@ from typing import Any
 
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
-from urlrl.files import write_atomically
+from urlrl.files import read_json, write_atomically
 from urlrl.training.checkpoint import Checkpoints
 
 FORMAT = "urlrl-run-1"
+START = {"versions": {str: str}, "command": str}
+# What config.json holds; the agent's own settings are read by `run_config_from_json`.
+SHAPE = {
+    "format": FORMAT,
+    "config": {"agent": dict, "agent_name": str, "env": str, "seed": int, "steps": int},
+    **START,
+    "continued": [{"from_step": int, **START}],
+}
 
 
 class RunFolder:
@@ -29,16 +37,14 @@ class RunFolder:
         return self.path / "config.json"
 
     def manifest(self) -> dict[str, Any]:
-        """The content of config.json: {"format", "config", "versions", "command", "continued"}."""
-        try:
-            manifest = json.loads(self.config_file.read_text())
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise ValueError(f"it does not say format {FORMAT}")
-            return manifest
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path} is not a run: it has no config.json.") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config_file} cannot be read: {error}.") from error
+        """The content of config.json: {"format", "config", "versions", "command", "continued"}.
+
+        Raises:
+            UserError: not a run, or its config.json is damaged; the message names the key.
+        """
+        if not self.config_file.exists():
+            raise UserError(f"{self.path} is not a run: it has no config.json.")
+        return read_json(self.config_file, SHAPE)
 
     def check(self, config: RunConfig) -> None:
         """Raises UserError if the folder holds a run of another config, or something that is not a run. An option that

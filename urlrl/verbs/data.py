@@ -18,6 +18,7 @@ from urlrl.data.exorl import write_exorl
 from urlrl.data.minari import write_minari
 from urlrl.data.reading import Source
 from urlrl.data.recorded import read_run
+from urlrl.data.shards import Shard
 from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import ENVS, make_env
@@ -173,7 +174,7 @@ def relabel(dataset: Path | str, task: str, out: Path | str | None = None, *, qu
     Raises:
         UserError: not a dataset, no such task, one that does not fit the dataset, or the file is there already.
     """
-    data, found = Dataset(dataset), find_task(task)
+    data, found = Dataset(dataset).verify(), find_task(task)
     check_task(data, found)
     file = data.folder / "rewards" / f"{task.replace(':', '.')}.npy" if out is None else Path(out)
     if file.suffix != ".npy":
@@ -307,7 +308,8 @@ def _open_run(path: Path, env: str | None) -> Source:
         ) from error
     with closing(make_env(name, 1, episode_steps=episode_steps, root_position=root)) as made:
         spec = made.env_spec
-    hashes = {shard["file"]: shard["sha256"] for saved in folder.checkpoints.infos() for shard in saved["shards"]}
+    shards = [Shard.from_json(shard) for info in folder.checkpoints.infos() for shard in info["shards"]]
+    hashes = {shard.file: shard.sha256 for shard in shards}
     source = read_run(path, name if env is None else env, spec, len(spec.position) if root else 0, hashes)
     return source if env is None else sources.fitted(source, _spec(env, given=True)[0])
 

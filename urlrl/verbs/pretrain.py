@@ -66,7 +66,7 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         loop: Loop
         record: Record
         if isinstance(config, OfflineConfig):
-            dataset = Dataset(config.data)
+            dataset = Dataset(config.data).verify()
             config = with_data(config, dataset)
             run.check(config)
             stack.enter_context(fitting(config, run_spec(config)))

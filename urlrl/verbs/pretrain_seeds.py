@@ -69,7 +69,7 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
     enable_compilation_cache()
     begin: Callable[..., tuple[Lanes, list[Saver]]]
     if isinstance(config, OfflineConfig):
-        dataset = Dataset(config.data)
+        dataset = Dataset(config.data).verify()
         config, begin = with_data(config, dataset), partial(_begin_offline, dataset)
         spec = run_spec(config)
     else:
