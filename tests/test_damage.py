@@ -133,11 +133,11 @@ BAD_CONFIGS = {
     "command as a list": (edited(command=[]), r"command is \[\], not a text"),
     "versions as a text": (edited(versions="1.0"), "versions is '1.0', not an object"),
     "a version as a number": (edited(versions={"jax": 1}), "versions.jax is 1, not a text"),
-    "steps as NaN": (config_edited(steps=float("nan")), "the number 'NaN', which is not finite"),
+    "steps as NaN": (config_edited(steps=float("nan")), "the number NaN, which is not finite"),
     "steps beyond 64 bits": (config_edited(steps=10**30), "beyond 64 bits"),
     "an agent of other types": (config_edited(agent={"width": "x"}), "config.agent.width is 'x'"),
     "a batch as a number": (config_edited(agent={"batch": 3}), "config.agent.batch is 3"),
-    "steps_per_update near zero": (config_edited(steps_per_update=5e-324), "config cannot be used"),
+    "steps_per_update near zero": (config_edited(steps_per_update=5e-324), "steps_per_update is 5e-324"),
 }  # fmt: skip
 
 

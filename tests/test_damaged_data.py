@@ -24,6 +24,7 @@ from urlrl.data.dataset import Dataset, Episode
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import checked_demo, read_demo
+from urlrl.files import sha256
 from urlrl.verbs.data import convert, export_data, open_source
 
 h5py = pytest.importorskip("h5py")
@@ -346,14 +347,19 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.mark.parametrize(
-    ("kind", "file"), [("urlrl", "dataset.json"), ("minari", "data/metadata.json"), ("minari", "action_space")]
+    ("kind", "file", "said"),
+    [
+        ("urlrl", "dataset.json", "nested more than 50 deep"),
+        ("minari", "data/metadata.json", "maximum recursion depth"),
+        ("minari", "action_space", "maximum recursion depth"),
+    ],
 )
-def test_json_that_is_nested_too_deeply_is_one_sentence(tmp_path, kind, file):
+def test_json_that_is_nested_too_deeply_is_one_sentence(tmp_path, kind, file, said):
     source = make_source(kind, tmp_path)
     path = source / (file if file.endswith(".json") else "data/metadata.json")
     space = json.loads(path.read_text()) | {"action_space": DEEP}
     path.write_text(DEEP if file.endswith(".json") else json.dumps(space))
-    assert "maximum recursion depth" in refusal(lambda: episodes_of(source), path)
+    assert said in refusal(lambda: episodes_of(source), path)
 
 
 @pytest.mark.parametrize(("kind", "key"), [("ogbench", "observations"), ("ogbench", "actions"),
@@ -392,6 +398,9 @@ def test_a_dataset_with_numbers_that_are_not_finite_is_not_a_source(tmp_path):
     obs = np.load(data.folder / "obs.npy")
     obs[7, 1] = np.nan
     np.save(data.folder / "obs.npy", obs)
+    about = json.loads((data.folder / "dataset.json").read_text())
+    about["sha256"]["obs"] = sha256(data.folder / "obs.npy")  # It was written so.
+    (data.folder / "dataset.json").write_text(json.dumps(about))
     assert "'obs' has nan in row 7" in refusal(lambda: episodes_of(data.folder), data.folder)
 
 
