@@ -112,7 +112,7 @@ def test_pretraining_does_not_import_what_a_dataset_names(downloaded, capsys, mo
     make_dataset("data")
     said = refused(capsys, downloaded, [*PRETRAIN, *more])
     assert f"data/dataset.json names code that you have not used before: 'loader:make' (from {downloaded}/" in said
-    assert "expected --env loader:make or --trust" in said and not (downloaded / "out").exists()
+    assert "expected --env 'loader:make' or --trust" in said and not (downloaded / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["os:abort", "gym:loader:X-v0", "ogbench:loader:X", "urlrl.cli:main", "sys:exit"])
@@ -155,7 +155,7 @@ VERBS = {
 def test_no_verb_imports_the_environment_that_a_run_names(whole_run, downloaded, capsys, verb):
     edited(whole_run, downloaded, env="loader:make")
     said = refused(capsys, downloaded, VERBS[verb])
-    assert "run/config.json names code" in said and "expected --env loader:make or --trust" in said
+    assert "run/config.json names code" in said and "expected --env 'loader:make' or --trust" in said
 
 
 def test_validating_a_run_says_that_its_environment_was_not_imported(whole_run, downloaded):
@@ -173,12 +173,12 @@ def test_a_table_of_several_runs_imports_nothing(whole_run, downloaded, capsys):
 
 FRE = {"agent_name": "fre", "agent": {**to_json(FREConfig()), "rewards": ["goal", "loader:prior"]}}
 FIELDS = {
-    "agent_name": ({"agent_name": "loader:Agent"}, "loader:Agent", "--agent loader:Agent or --trust"),
+    "agent_name": ({"agent_name": "loader:Agent"}, "loader:Agent", "--agent 'loader:Agent' or --trust"),
     "eval_env": ({"eval_env": "loader:make"}, "loader:make", "expected --trust"),
     "reward prior of FRE": (FRE, "loader:prior", "expected --trust"),
     "field of an agent": ({"agent": {"nested": [{"a": ["loader:make"]}]}}, "loader:make", "expected --trust"),
-    "any function": ({"env": "os:abort"}, "os:abort", "--env os:abort or --trust"),
-    "gymnasium's import": ({"env": "gym:loader:X-v0"}, "gym:loader:X-v0", "--env gym:loader:X-v0 or --trust"),
+    "any function": ({"env": "os:abort"}, "os:abort", "--env 'os:abort' or --trust"),
+    "gymnasium's import": ({"env": "gym:loader:X-v0"}, "gym:loader:X-v0", "--env 'gym:loader:X-v0' or --trust"),
 }
 
 
@@ -197,7 +197,7 @@ def test_all_names_are_shown_at_once(whole_run, downloaded, capsys):
     edited(whole_run, downloaded, env="loader:make", agent_name="loader:Agent")
     with pytest.raises(SystemExit):
         main(["evaluate", "run"])
-    assert "expected --env loader:make --agent loader:Agent or --trust" in capsys.readouterr().err
+    assert "expected --env 'loader:make' --agent 'loader:Agent' or --trust" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_to_be_continued_imports_nothing(whole_run, downloaded):
@@ -253,7 +253,7 @@ def test_data_verbs_take_the_users_word(whole_run, downloaded, new_process):
     assert data_verbs.info("data")["notes"] == []  # It is known by now.
 
 
-def test_python_has_a_word_too(downloaded, new_process):
+def test_urlrl_trust_is_remembered_and_refuses_what_names_no_code(downloaded, new_process):
     make_dataset("data")
     config = OfflineConfig(agent=urlrl.preset("fb", "fb").agent, data="data")
     with pytest.raises(UserError, match=r"urlrl\.trust\('loader:make'\)"):
@@ -440,7 +440,7 @@ CALLERS = {
 }
 
 
-def test_whoever_turns_names_into_code_is_known():
+def test_all_callers_that_turn_names_into_code_are_listed():
     root, found = Path(urlrl.__file__).parent.parent, {name: set() for name in CALLERS}
     for path in (path for place in ("agents", "envs", "urlrl") for path in (root / place).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -108,8 +108,8 @@ def check_names(data: Any, where: Path | str) -> None:
     names = sorted(names_in(data), key=lambda pair: pair[0] in OPTIONS)  # Of two fields, the one with an option counts.
     refused = {name: field for field, name in names if not is_trusted(name)}
     if refused:
-        code = " and ".join(f"'{name}' (from {file_of(name) or 'no file that is found'})" for name in refused)
-        options = [f"{OPTIONS[field]} {name}" for name, field in refused.items() if field in OPTIONS]
+        code = " and ".join(f"{name!r} (from {file_of(name) or 'no file that is found'})" for name in refused)
+        options = [f"{OPTIONS[field]} {name!r}" for name, field in refused.items() if field in OPTIONS]
         same = f"{' '.join(options)} or " if len(options) == len(refused) else ""
         raise UserError(
             f"{where} names code that you have not used before: {code}. Nothing was imported: expected {same}--trust, "
