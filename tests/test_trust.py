@@ -284,9 +284,12 @@ def test_a_name_is_remembered_with_its_file(downloaded, tmp_path, monkeypatch, n
     other.mkdir()
     shutil.copy("loader.py", other)
     monkeypatch.chdir(other)
-    with pytest.raises(UserError, match=f"'loader:make' \\(from {other}/loader.py\\)"):
+    elsewhere = f"; what you used was in {downloaded}/loader.py\\)"
+    with pytest.raises(UserError, match=f"'loader:make' \\(from {other}/loader.py{elsewhere}"):
         check_names(OWN, "file")
     Path("loader.py").unlink()
+    with pytest.raises(UserError, match=f"'loader:make' \\(from no file that is found here{elsewhere}"):
+        check_names(OWN, "file")
     Path("loader.py").symlink_to(downloaded / "loader.py")
     with pytest.raises(UserError):
         check_names(OWN, "file")

@@ -108,13 +108,20 @@ def check_names(data: Any, where: Path | str) -> None:
     names = sorted(names_in(data), key=lambda pair: pair[0] in OPTIONS)  # Of two fields, the one with an option counts.
     refused = {name: field for field, name in names if not is_trusted(name)}
     if refused:
-        code = " and ".join(f"{name!r} (from {file_of(name) or 'no file that is found'})" for name in refused)
+        code = " and ".join(f"{name!r} ({_whence(name)})" for name in refused)
         options = [f"{OPTIONS[field]} {name!r}" for name, field in refused.items() if field in OPTIONS]
         same = f"{' '.join(options)} or " if len(options) == len(refused) else ""
         raise UserError(
             f"{where} names code that you have not used before: {code}. Nothing was imported: expected {same}--trust, "
             f"if you want it to run (in Python: urlrl.trust({next(iter(refused))!r}))."
         )
+
+
+def _whence(name: str) -> str:
+    """Where the code of a name that is not trusted comes from, in words."""
+    known = _remembered().get(name)
+    before = f"; what you used was in {known[-1]}" if known else ""
+    return f"from {file_of(name) or 'no file that is found here'}{before}"
 
 
 def is_trusted(name: str) -> bool:
