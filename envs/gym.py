@@ -15,6 +15,7 @@ episode's boundary. Observations must have the shape of their space; a reward or
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -22,7 +23,7 @@ import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
 from urlrl.errors import UserError, shown
-from urlrl.loading import load_object
+from urlrl.loading import load_module, load_object
 from urlrl.types import EnvSpec
 
 Maker = Callable[[], gymnasium.Env]
@@ -37,11 +38,24 @@ def find_maker(name: str) -> Maker:
     """
     kind, _, gym_id = name.partition(":")
     if kind == "gym":
-        return lambda: _make_registered(gym_id)
+        if ":" in gym_id:  # gym:module:id; the module registers it.
+            load_module(name, "environment")
+        return partial(_make, name, partial(_make_registered, gym_id))
     maker = load_object(name, "environment")
     if not callable(maker):
         raise UserError(f"Environment '{name}' is a {type(maker).__name__}: expected a function that makes one.")
-    return maker
+    return partial(_make, name, maker)
+
+
+def _make(name: str, maker: Maker) -> gymnasium.Env:
+    """What a user's function makes. What it raises is told with the environment's name."""
+    try:
+        return maker()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        raise UserError(f"Environment '{name}' cannot be made: {reason}.") from error
 
 
 def _make_registered(gym_id: str) -> gymnasium.Env:
@@ -66,8 +80,8 @@ class GymEnv(HostVectorEnv):
         self._spare = maker()  # where goals' observations come from
         if not isinstance(self._spare, gymnasium.Env):
             raise UserError(f"Environment '{name}' is a {type(self._spare).__name__}: expected a gymnasium.Env.")
-        obs_space = _flat_box(name, "observation", self._spare.observation_space)
-        self._box = _bounded(name, _flat_box(name, "action", self._spare.action_space))
+        obs_space = _flat_box(name, "observation", getattr(self._spare, "observation_space", None))
+        self._box = _bounded(name, _flat_box(name, "action", getattr(self._spare, "action_space", None)))
         place = self._spare.metadata.get("position")
         position = {"names": (), "obs_index": ()} if place is None else _checked_position(name, place, obs_space)
         own_limit = self._spare.spec.max_episode_steps if self._spare.spec else None
@@ -175,7 +189,7 @@ def _seed(parts: tuple[int, int, int]) -> int:
     return int(np.random.SeedSequence([part & 0xFFFFFFFF for part in parts]).generate_state(1)[0])
 
 
-def _flat_box(name: str, kind: str, space: gymnasium.Space) -> gymnasium.spaces.Box:
+def _flat_box(name: str, kind: str, space: gymnasium.Space | None) -> gymnasium.spaces.Box:
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not space.shape[0]:
         raise UserError(
             f"Environment '{name}' has the {kind} space {shown(space)}: expected a flat Box, of shape (n,) with n at "

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from urlrl.arguments import asks_for_help, check_arguments, number, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, shown, unknown
+from urlrl.loading import OPTIONS, given
 
 USAGE = """\
 urlrl: unsupervised reinforcement learning in JAX
@@ -34,8 +35,12 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
 
+Every verb takes --trust: a run or a dataset may name code of yours, which is then imported. evaluate, prompt, report,
+adapt and export also take --env NAME and --agent NAME, the names that the run must have (docs/security.md).
+
 `urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
 75 stopped by a signal and saved (the same command continues)."""
+READERS = ("evaluate", "prompt", "report", "adapt", "export")  # verbs whose first argument is a run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,7 +68,11 @@ def main(argv: list[str] | None = None) -> None:
         elif argv[0] not in verbs:
             raise unknown("command", argv[0], verbs)
         else:
-            verbs[argv[0]](argv[1:])
+            verb, *options = argv
+            names = OPTIONS if verb in READERS else {}
+            said = {field: name for field, option in names.items() if (name := take(options, option)) is not None}
+            with given(take_flag(options, "--trust"), said):
+                verbs[verb](options)
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -12,6 +12,7 @@ from typing import Any
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
 from urlrl.files import read_json, write_atomically
+from urlrl.loading import names_in
 from urlrl.training.checkpoint import Checkpoints
 
 FORMAT = "urlrl-run-1"
@@ -51,10 +52,11 @@ class RunFolder:
         did not exist when the run began is there with its default."""
         if self.config_file.exists():
             if self.checkpoints.steps():  # Otherwise there is nothing that another config could spoil.
-                there = self.manifest()["config"]
-                with suppress(UserError):  # Of another agent it says other things, which are told below.
-                    there = to_json(run_config_from_json(there, type(config.agent)))
-                self._check_same(there, to_json(config))
+                there, here = self.manifest()["config"], to_json(config)
+                if set(names_in(there)) <= set(names_in(here)):  # A config may import what it names.
+                    with suppress(UserError):  # Of another agent it says other things, which are told below.
+                        there = to_json(run_config_from_json(there, type(config.agent)))
+                self._check_same(there, here)
         elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
 

@@ -17,6 +17,7 @@ from urlrl.data.replay import transition_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.nets import Normalizer
+from urlrl.loading import check_names
 from urlrl.runtime import changed_versions, enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training import normalizer
@@ -154,12 +155,18 @@ def begin_agent(config: PretrainConfig, spec: EnvSpec, fresh: bool, progress: Pr
 
 
 def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
-    """The config with what the dataset says of itself. Raises UserError if they do not fit."""
+    """The config with what the dataset says of itself.
+
+    Raises:
+        UserError: they do not fit, or the dataset names code that the user has not used.
+    """
     if config.agent.batch.skills:
         raise UserError(
             f"Agent '{config.agent_name}' learns from the skills that acted, which a dataset does not hold: expected "
             f"one that draws its own, such as fb."
         )
+    if not config.env:
+        check_names({"env": dataset.info.env}, dataset.folder / "dataset.json")
     config = replace(config, data_id=dataset.id, env=config.env or dataset.info.env)
     spec, info = run_spec(config), dataset.info
     if (spec.obs_dim, spec.action_dim) != (info.obs_dim, info.action_dim):

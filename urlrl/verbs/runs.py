@@ -19,6 +19,7 @@ from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.evaluation.zero_shot import RADII
 from urlrl.files import read_json
+from urlrl.loading import check_names
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import example_transition
 from urlrl.training.memory import check_agent_memory
@@ -62,7 +63,7 @@ def load(run: Path | str, step: int | None = None) -> tuple[Any, RunConfig]:
     """(agent, config) of a run's newest checkpoint that is whole, or of the one at `step`.
 
     Raises:
-        UserError: not a run, no such checkpoint, or it is damaged.
+        UserError: not a run, no such checkpoint, it is damaged, or it names code that the user has not used.
     """
     loaded = load_checkpoint(run, step)
     return loaded.agent, loaded.config
@@ -72,6 +73,7 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
     """`load`, and what else is known of the checkpoint."""
     folder = RunFolder(run)
     data = folder.manifest()["config"]
+    check_names(data, folder.config_file)
     config = run_config_from_json(data, find_agent(data["agent_name"])[1])
     steps = folder.checkpoints.steps()
     if not steps or (step is not None and step not in steps):
