@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from urlrl.errors import UserError
+from urlrl.errors import UserError, not_finite
 from urlrl.types import EnvSpec
 
 
@@ -49,7 +49,7 @@ class HostVectorEnv(VectorEnv, ABC):
         self._reset_lanes(mask)
         self.clock[mask] = options.get("clock", np.zeros(self.num_envs, np.int64))[mask]
         self.ended[mask] = False
-        return self._finite_obs(), {}
+        return self._finite("observation", self._obs()), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """actions (n, act) in [-1, 1]; returns obs (n, obs), reward, terminated, truncated (n,), {}."""
@@ -64,7 +64,8 @@ class HostVectorEnv(VectorEnv, ABC):
         self.clock += 1
         truncated = self._truncated() & ~terminated
         self.ended = terminated | truncated
-        return self._finite_obs(), reward, terminated, truncated, {}
+        obs = self._finite("observation", self._obs())
+        return obs, self._finite("reward", reward), terminated, truncated, {}
 
     def position(self) -> np.ndarray:
         return np.zeros((self.num_envs, 0))
@@ -90,15 +91,13 @@ class HostVectorEnv(VectorEnv, ABC):
         self._set_state(state)
         return self._obs()
 
-    def _finite_obs(self) -> np.ndarray:
-        obs = self._obs()
-        if not np.isfinite(obs).all():
-            lane = int(np.flatnonzero(~np.isfinite(obs).all(axis=1))[0])
-            raise UserError(
-                f"Environment '{self.env_spec.id}' returned a non-finite observation (lane {lane}, step "
-                f"{self.clock[lane]} of its episode): expected finite numbers."
-            )
-        return obs
+    def _finite(self, what: str, values: np.ndarray) -> np.ndarray:
+        """`values` (n, ...), or a UserError that says which lane has some that are not finite."""
+        finite = np.isfinite(values)
+        if not finite.all():
+            lane = int(np.argwhere(~finite)[0, 0])
+            raise UserError(not_finite(self.env_spec.id, what, lane, int(self.clock[lane])))
+        return values
 
     def _truncated(self) -> np.ndarray:
         """Which lanes have reached the time limit, (n,), asked after each step."""

@@ -10,22 +10,24 @@ An environment may say where it is, for coverage and goals, through its `metadat
     }}
 
 Without it position metrics are left out. The state of these environments cannot be saved: a run resumes at an
-episode's boundary.
+episode's boundary. Observations must have the shape of their space; a reward or a flag may be an array of one number.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.errors import UserError
-from urlrl.loading import load_object
+from urlrl.errors import UserError, shown
+from urlrl.loading import load_module, load_object
 from urlrl.types import EnvSpec
 
 Maker = Callable[[], gymnasium.Env]
+_FLOATS, _FLAGS = (float, np.floating), (bool, np.bool_)  # what needs no further look
 
 
 def find_maker(name: str) -> Maker:
@@ -36,11 +38,24 @@ def find_maker(name: str) -> Maker:
     """
     kind, _, gym_id = name.partition(":")
     if kind == "gym":
-        return lambda: _make_registered(gym_id)
+        if ":" in gym_id:  # gym:module:id; the module registers it.
+            load_module(name, "environment")
+        return partial(_make, name, partial(_make_registered, gym_id))
     maker = load_object(name, "environment")
     if not callable(maker):
         raise UserError(f"Environment '{name}' is a {type(maker).__name__}: expected a function that makes one.")
-    return maker
+    return partial(_make, name, maker)
+
+
+def _make(name: str, maker: Maker) -> gymnasium.Env:
+    """What a user's function makes. What it raises is told with the environment's name."""
+    try:
+        return maker()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        raise UserError(f"Environment '{name}' cannot be made: {reason}.") from error
 
 
 def _make_registered(gym_id: str) -> gymnasium.Env:
@@ -65,10 +80,8 @@ class GymEnv(HostVectorEnv):
         self._spare = maker()  # where goals' observations come from
         if not isinstance(self._spare, gymnasium.Env):
             raise UserError(f"Environment '{name}' is a {type(self._spare).__name__}: expected a gymnasium.Env.")
-        obs_space = _flat_box(name, "observation", self._spare.observation_space)
-        self._box = _flat_box(name, "action", self._spare.action_space)
-        if not (np.isfinite([self._box.low, self._box.high]).all() and np.issubdtype(self._box.dtype, np.floating)):
-            raise UserError(f"Environment '{name}' has the action space {self._box}: expected real, finite bounds.")
+        obs_space = _flat_box(name, "observation", getattr(self._spare, "observation_space", None))
+        self._box = _bounded(name, _flat_box(name, "action", getattr(self._spare, "action_space", None)))
         place = self._spare.metadata.get("position")
         position = {"names": (), "obs_index": ()} if place is None else _checked_position(name, place, obs_space)
         own_limit = self._spare.spec.max_episode_steps if self._spare.spec else None
@@ -85,6 +98,7 @@ class GymEnv(HostVectorEnv):
         super().__init__(spec, num_envs)
         self._index = np.array(position["obs_index"], int)
         self._envs = [maker() for _ in range(num_envs)]
+        self._shape = (spec.obs_dim,)  # of an observation
         self._rows = np.zeros((num_envs, spec.obs_dim))
         self._cut = np.zeros(num_envs, bool)  # lanes that the environment itself truncated
 
@@ -97,7 +111,7 @@ class GymEnv(HostVectorEnv):
             return super().goal_obs(position)
         obs = np.empty((len(position), self.env_spec.obs_dim))
         for i in range(len(position)):
-            obs[i] = self._spare.reset(seed=_seed((self.seed, -1 - i, 0)))[0]
+            obs[i] = self._start(self._spare, (self.seed, -1 - i, 0))
         obs[:, self._index] = position
         return obs
 
@@ -106,15 +120,59 @@ class GymEnv(HostVectorEnv):
             env.close()
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
-        self._rows[lane] = self._envs[lane].reset(seed=_seed(seed))[0]
+        self._rows[lane] = self._start(self._envs[lane], seed)
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         low, high = self._box.low.astype(np.float64), self._box.high.astype(np.float64)
         actions = np.clip((high + low) / 2 + (high - low) / 2 * actions, low, high).astype(self._box.dtype)
         reward, terminated = np.empty(self.num_envs), np.empty(self.num_envs, bool)
-        for i, env in enumerate(self._envs):
-            self._rows[i], reward[i], terminated[i], self._cut[i], _ = env.step(actions[i])
+        for i, (env, step) in enumerate(zip(self._envs, (self.clock + 1).tolist())):
+            found, where = env.step(actions[i]), (i, step)
+            if not (isinstance(found, tuple) and len(found) == 5):
+                raise self._refusal(where, "", found, "(observation, reward, terminated, truncated, info)")
+            obs, gained, ends, cuts, _ = found
+            self._rows[i] = self._checked_obs(where, obs)
+            reward[i] = gained if isinstance(gained, _FLOATS) else self._number(where, "reward", gained)
+            terminated[i] = ends if isinstance(ends, _FLAGS) else self._number(where, "termination", ends)
+            self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._number(where, "truncation", cuts)
         return reward, terminated
+
+    def _start(self, env: gymnasium.Env, seed: tuple[int, int, int]) -> np.ndarray:
+        """The first observation (obs,) of an episode."""
+        try:
+            found, where = env.reset(seed=_seed(seed)), (seed[1], 0)
+        except TypeError as error:
+            if "argument 'seed'" not in str(error):
+                raise
+            raise UserError(
+                f"Environment '{self.env_spec.id}' has a reset that takes no seed: expected Gymnasium's, "
+                "reset(*, seed=None, options=None)."
+            ) from error
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise self._refusal(where, "", found, "(observation, info)")
+        return self._checked_obs(where, found[0])
+
+    def _checked_obs(self, where: tuple[int, int], value: Any) -> np.ndarray:
+        """The observation (obs,) that an environment returned at `where`, a lane and a step. It is not broadcast."""
+        array = _numbers(value)
+        if array is None or array.shape != self._shape:
+            raise self._refusal(where, "the observation ", value, f"numbers of shape {self._shape}")
+        return array
+
+    def _number(self, where: tuple[int, int], what: str, value: Any) -> float:
+        """The one number that a reward or a flag is: many environments return it in an array."""
+        array = _numbers(value)
+        if array is None or array.size != 1:
+            raise self._refusal(where, f"the {what} ", value, "one number")
+        return array.item()
+
+    def _refusal(self, where: tuple[int, int], what: str, value: Any, expected: str) -> UserError:
+        array = _numbers(value)
+        kind = f"of shape {array.shape}" if array is not None else f"of type {type(value).__name__}"
+        return UserError(
+            f"Environment '{self.env_spec.id}' returned {what}{shown(value)}, {kind} (lane {where[0]}, step "
+            f"{where[1]} of its episode): expected {expected}."
+        )
 
     def _truncated(self) -> np.ndarray:
         return super()._truncated() | self._cut
@@ -131,10 +189,34 @@ def _seed(parts: tuple[int, int, int]) -> int:
     return int(np.random.SeedSequence([part & 0xFFFFFFFF for part in parts]).generate_state(1)[0])
 
 
-def _flat_box(name: str, kind: str, space: gymnasium.Space) -> gymnasium.spaces.Box:
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-        raise UserError(f"Environment '{name}' has the {kind} space {space}: expected a flat Box, of shape (n,).")
+def _flat_box(name: str, kind: str, space: gymnasium.Space | None) -> gymnasium.spaces.Box:
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not space.shape[0]:
+        raise UserError(
+            f"Environment '{name}' has the {kind} space {shown(space)}: expected a flat Box, of shape (n,) with n at "
+            "least 1."
+        )
     return space
+
+
+def _bounded(name: str, space: gymnasium.spaces.Box) -> gymnasium.spaces.Box:
+    """The action space, if [-1, 1] can be mapped onto each of its entries."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = space.high.astype(np.float64) - space.low.astype(np.float64)
+    if not (np.issubdtype(space.dtype, np.floating) and (width > 0).all() and np.isfinite(width).all()):
+        raise UserError(
+            f"Environment '{name}' has the action space {shown(space)}: expected real, finite bounds, the lower one "
+            "below the upper one in each entry."
+        )
+    return space
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """`value` as an array of real numbers; None if it is something else."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # Of rows of unequal lengths.
+        return None
+    return array if array.dtype.kind in "biuf" else None
 
 
 def _checked_position(name: str, found: Any, obs_space: gymnasium.spaces.Box) -> Mapping[str, Any]:

@@ -57,5 +57,5 @@ def make_single(name: str) -> SingleEnv:
     if name in TASKS:
         return SingleEnv(make_task_env(find_task(name)))
     if name not in ENVS and ":" not in name:
-        raise unknown("task or environment", name, [*TASKS, *ENVS])
+        raise unknown("task or environment", name, [*TASKS, *ENVS], "urlrl tasks")
     return SingleEnv(make_env(name))

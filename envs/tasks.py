@@ -81,10 +81,17 @@ class Task:
         """The reward of one control step, (n,)."""
         assert self.reward is not None, self.name
         reward = np.asarray(self.reward(moment.physics, moment.action))
-        if reward.shape != moment.clock.shape or not np.isfinite(reward).all():
+        if reward.shape != moment.clock.shape or reward.dtype.kind not in "biuf":
             raise UserError(
-                f"Task '{self.name}' gave rewards of shape {reward.shape}, or some that are not finite: expected "
-                f"{moment.clock.shape} finite numbers, one for each row of physics."
+                f"Task '{self.name}' gave rewards of shape {reward.shape}, {reward.dtype}: expected numbers of shape "
+                f"{moment.clock.shape}, one for each row of physics."
+            )
+        finite = np.isfinite(reward)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise UserError(
+                f"Task '{self.name}' gave a non-finite reward in environment '{self.env}' (row {row}, step "
+                f"{moment.clock[row]} of its episode): expected finite numbers."
             )
         return reward
 
@@ -372,7 +379,7 @@ def find_task(name: str) -> Task:
 
         return ogbench_task(name)
     if ":" not in name:
-        raise unknown("task", name, TASKS)
+        raise unknown("task", name, TASKS, "urlrl tasks")
     task = load_object(name, "task")
     if not isinstance(task, Task):
         raise UserError(f"Task '{name}' is a {type(task).__name__}: expected a urlrl.envs.tasks.Task.")

@@ -48,3 +48,38 @@ def assert_same_episodes(found, expected) -> None:
             assert (x is None) == (y is None), name
             if x is not None:
                 np.testing.assert_array_equal(x, y, err_msg=name, strict=True)
+
+
+def compact(episodes, **more) -> dict[str, np.ndarray]:
+    """As on disk: a last action that nobody took, and a terminal in every last row."""
+    last = [np.full((1, 2), 0.125, np.float32)]
+    ends = np.concatenate([np.arange(len(e.obs)) == len(e.obs) - 1 for e in episodes]).astype(np.float32)
+    return {
+        "observations": np.concatenate([episode.obs for episode in episodes]),
+        "actions": np.concatenate([part for episode in episodes for part in (episode.action, *last)]),
+        "terminals": ends,
+        **more,
+    }
+
+
+def save_d4rl(file: Path, arrays: dict[str, np.ndarray]) -> Path:
+    import h5py
+
+    with h5py.File(file, "w") as stored:
+        for key, values in arrays.items():
+            stored.create_dataset(key, data=values)
+    return file
+
+
+def d4rl_arrays(episodes, nexts=True) -> dict[str, np.ndarray]:
+    """One row per transition; every other episode ends in a terminal, the rest in a timeout."""
+    last = np.concatenate([np.arange(len(e.action)) == len(e.action) - 1 for e in episodes])
+    terminals = np.concatenate([episode.terminated for episode in episodes])
+    arrays = {
+        "observations": np.concatenate([episode.obs[:-1] for episode in episodes]),
+        "actions": np.concatenate([episode.action for episode in episodes]),
+        "rewards": np.concatenate([episode.reward for episode in episodes]),
+        "terminals": terminals,
+        "timeouts": last & ~terminals,
+    }
+    return arrays | ({"next_observations": np.concatenate([e.obs[1:] for e in episodes])} if nexts else {})

@@ -529,9 +529,16 @@ def test_a_learner_that_is_not_finite_stops_the_loop(monkeypatch):
 
 
 def test_a_reward_that_is_not_finite_is_no_result():
-    for wrong in (lambda physics, action: physics[:, 0] * np.nan, lambda physics, action: physics[:, :1]):
-        with pytest.raises(UserError, match="gave rewards of shape .* or some that are not finite: expected"):
-            RUN["z_search"](guided(dataclasses.replace(RIGHT, reward=wrong)))
+    wrong = {
+        r"gave a non-finite reward in environment 'point' \(row 0, step 1 of its episode\)": lambda x, _: (
+            x[:, 0] * np.nan
+        ),
+        r"gave rewards of shape \(\d+, 1\), float64: expected numbers of shape": lambda x, _: x[:, :1],
+        r"gave rewards of shape .*, <U1: expected numbers": lambda x, _: np.array(["x"] * len(x)),
+    }
+    for message, reward in wrong.items():
+        with pytest.raises(UserError, match=message):
+            RUN["z_search"](guided(dataclasses.replace(RIGHT, reward=reward)))
 
 
 def test_a_reward_that_never_varied_tells_no_skill(run, start):

@@ -1,9 +1,11 @@
 """The command line: what it prints, one sentence for each mistake, and a user's own agent and environment."""
 
 import json
+import re
 import shlex
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 import urlrl
@@ -212,7 +214,15 @@ MISTAKES = {
     "pretrain --env mine:Walk --agent.width 16": "Environment 'mine:Walk' has no published normalisation constants",
     "pretrain --env point --seed 3 --out RUN": "RUN holds another run",
     "pretrain --out .": ". is not empty and holds no run",
+    "pretrain --out= --dry-run": "Option '--out' has no value: expected one after it.",
+    f"pretrain --loop device --episode-steps {10**30}": "expected a number of at least 1 and at most 2147483647.",
+    "pretrain --steps-per-update 1e-300": "steps_per_update is 1e-300: expected 0, or one that makes at most",
+    "pretrain --steps-per-update 5e-324": "steps_per_update is 5e-324: expected 0, or one that makes at most",
     "evaluate": "Argument RUN is missing: expected a path.",
+    "evaluate RUN --json no/where.json": "Cannot write no/where.json: there is no folder no.",
+    "report RUN RUN": "RUN and RUN both have seed 0: expected each seed once.",
+    "report RUN RUN --json no/where.json": "Cannot write no/where.json: there is no folder no.",
+    "adapt RUN --task fly": " more, as `urlrl tasks` lists them.",
     "evaluate nowhere": "nowhere is not a run: it has no config.json.",
     "evaluate RUN --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",
     "evaluate RUN more": "Unexpected argument 'more'",
@@ -241,22 +251,44 @@ def test_a_mistake_gets_one_sentence(typed, mine, run, capsys):
     assert MISTAKES[typed] in said.replace(str(run), "RUN")
 
 
+def broken_config(**changes) -> str:
+    config = {"agent": {}, "agent_name": "metra", "env": "point", "seed": 0, "steps": 1, **changes}
+    return json.dumps({"format": "urlrl-run-1", "config": config, "versions": {}, "command": "", "continued": []})
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["pretrain", "--seed", "9" * 5000],
+        ["pretrain", "--agent.lr", "x" * 5000],
+        ["pretrain", "--agent.z.kind", "x" * 5000],
+        ["pretrain", "x" * 5000],
+        ["pretrain", "--env", "x" * 5000, "--agent.width", "16"],
+        ["pretrain", "metra", "--" + "x" * 5000, "3"],
+        ["pretrain", "metra", "--env", "point", "--out", "x" * 5000],
+        ["adapt", "RUN", "--task", "fly"],
+        ["adapt", "RUN", "--task", "point_goal", "--seeds", "x" * 5000],
+        ["adapt", "RUN", "--task", "point_goal", "--seeds", "9" * 5000],
+        ["adapt", "RUN", "--task", "point_goal", "--step", "9" * 5000],
+    ],
+)
+def test_a_sentence_is_short_whatever_was_typed(argv, run, capsys):
+    assert len(refusal([word.replace("RUN", str(run)) for word in argv], capsys)) < 600
+
+
+@pytest.mark.parametrize(("out", "said"), [("", "Option '--out' has no value"), ("a\0b", "embedded null byte")])
+def test_a_folder_that_cannot_be_is_refused(out, said, mine, capsys):
+    assert said in refusal(["pretrain", "metra", "--env", "point", *TINY, "--out", out], capsys)
+    assert [path.name for path in mine.iterdir()] == ["mine.py"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "config.json cannot be read"),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metro"}}',
-            "Unknown agent 'metro': did you mean 'metra'?",
-        ),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "stepz": 1}}',
-            "Unknown key in config 'stepz': did you mean 'steps'?",
-        ),
-        (
-            '{"format": "urlrl-run-1", "config": {"agent_name": "metra", "agent": {"lr": "x"}}}',
-            "config.agent.lr is 'x': expected float",
-        ),
+        (broken_config(agent_name="metro"), "Unknown agent 'metro': did you mean 'metra'?"),
+        (broken_config(stepz=1), "config.json: Unknown key in config 'stepz': did you mean 'steps'?"),
+        (broken_config(agent={"lr": "x"}), "config.json: config.agent.lr is 'x': expected float"),
     ],
 )
 def test_a_run_with_a_broken_config_is_refused(content, message, tmp_path, capsys):
@@ -272,7 +304,67 @@ def test_a_replay_that_memory_cannot_hold(tmp_path, capsys):
         main(["pretrain", "metra", "--env", "point", *TINY, *big, str(tmp_path / "big")])
     said = capsys.readouterr().err.splitlines()[-1]  # after what a run says of itself
     assert stop.value.code == 2 and said.startswith("urlrl: Not enough memory: Unable to allocate")
-    assert said.endswith("; try a smaller replay_capacity.")
+    assert said.endswith(" MiB are free); try a smaller agent.z.dim or replay_capacity.")
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("--agent.width 1000000000", "agent.width"),  # XLA would end the process.
+        ("--agent.width 200000 --loop device", "agent.width"),
+        ("--agent.batch.size 10000000000", "agent.batch.size or rollout_steps"),
+        ("--agent.z.dim 1000000000", "agent.z.dim or agent.width"),
+    ],
+)
+def test_what_memory_cannot_hold_is_refused_by_the_option_that_matters(option, advice, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", "--env", "point", *TINY, *option.split(), "--out", str(tmp_path / "big")])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and re.search(r"needs at least [\d,]{7,} MiB .* expected at most the [\d,]+ MiB", said)
+    assert said.endswith(f"; try a smaller {advice}.") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 160000000000 bytes."),
+            "152,588 MiB were asked for",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 64.00GiB.\nmore"), "64.00GiB"),
+        (MemoryError(), "Not enough memory ("),
+        (MemoryError("Unable to allocate 3 TiB for an array"), "Not enough memory: Unable to allocate 3 TiB"),
+    ],
+)
+def test_memory_that_runs_out_is_a_sentence_in_every_verb(error, sentence, monkeypatch, capsys):
+    def fail(run, **options):
+        raise error
+
+    monkeypatch.setattr("urlrl.verbs.evaluate.evaluate", fail)
+    assert sentence in refusal(["evaluate", "run"], capsys)
+
+
+def test_memory_that_runs_out_in_training_is_explained_by_the_option_that_matters(tmp_path, monkeypatch, capsys):
+    def fail(*rest):
+        jnp.zeros(2**50, jnp.float32)  # 4 PiB
+
+    monkeypatch.setattr("urlrl.verbs.pretrain.drive", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "metra", "--env", "point", *TINY, "--out", str(tmp_path / "x")])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and said.startswith(
+        "urlrl: Not enough memory: 4,294,967,296 MiB were asked for at once"
+    )
+    assert said.endswith(" MiB are free); try a smaller agent.width.")
+
+
+def test_another_error_while_running_is_not_taken_for_a_lack_of_memory(monkeypatch):
+    def fail(run, **options):
+        raise RuntimeError("a mistake in the program")
+
+    monkeypatch.setattr("urlrl.verbs.evaluate.evaluate", fail)
+    with pytest.raises(RuntimeError, match="a mistake in the program"):
+        main(["evaluate", "run"])
 
 
 def test_a_finished_run_is_evaluated_and_reported(run, tmp_path, capsys):

@@ -23,13 +23,14 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.data.device_replay import rings
 from urlrl.data.replay import Replay, transition_fields, z_field
-from urlrl.envs import make_device_env
+from urlrl.envs import make_device_env, point
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
+from urlrl.training.device import FLOWS, _broken
 from urlrl.training.log import read_metrics
 from urlrl.training.seeds import Seeds
-from urlrl.types import BatchSpec, EnvSpec, Goals
+from urlrl.types import BatchSpec, DeviceEnv, EnvSpec, Goals
 from urlrl.verbs import pretrain_seeds as verb
 from urlrl.verbs.pretrain import coverage_metric
 from urlrl.verbs.pretrain_seeds import pretrain_seeds
@@ -395,3 +396,43 @@ def test_an_agent_that_learns_nothing_runs_too(tmp_path):
     config = replace(SHORT, agent=UniformConfig(), agent_name="uniform", env="maze:rooms", steps=80, steps_per_update=0)
     (run,) = pretrain_seeds(config, [3], tmp_path, quiet=True)
     assert len(transitions(run)[1]["obs"]) == 80 and run_spec(config).obs_dim == 2
+
+
+def test_a_reward_on_the_device_that_is_not_finite_stops_its_seed():
+    env, zero = point.device_env(20), jnp.zeros((), jnp.int32)
+
+    def begin(key):
+        state = env.reset(key)
+        return state._replace(sim=(state.sim, zero))
+
+    def step(state, action):
+        xy, clock = state.sim
+        after = env.step(state._replace(sim=xy), action)
+        return after._replace(sim=(after.sim, clock + 1), reward=jnp.where(clock == 2, jnp.nan, after.reward))
+
+    config = replace(SHORT, rollout_steps=5, loop="device")
+    seeds = Seeds(config, {0: create_agent(config, env.env_spec)}, DeviceEnv(env.env_spec, begin, step), jax.devices())
+    (outcome,) = seeds.epoch()
+    assert isinstance(outcome, TrainingDiverged)
+    assert str(outcome).startswith("Environment 'point' returned a non-finite reward (lane 0, step 3 of its episode)")
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "lane", "expected"),
+    [
+        ("obs", 2, 1, (True, "obs", 1, 2)),  # The third row begins where two steps have led.
+        ("action", 2, 1, (True, "action", 1, 3)),
+        ("next_obs", 0, 2, (True, "next_obs", 2, 1)),
+        ("reward", 3, 0, (True, "reward", 0, 4)),
+        ("clock", 0, 0, (False, "obs", 0, 0)),
+    ],
+)
+def test_the_first_number_on_the_device_that_is_not_finite_is_found(name, step, lane, expected):
+    widths = {"obs": (2,), "action": (3,), "next_obs": (2,), "reward": ()}
+    rows = {name: np.zeros((4, 3, *width), np.float32) for name, width in widths.items()}
+    rows["clock"] = np.repeat(np.arange(1, 5, dtype=np.int32)[:, None], 3, axis=1)
+    if name != "clock":
+        rows[name][step, lane] = np.inf
+        rows["reward"][3, 2] = np.nan  # later
+    found = _broken(jax.tree.map(jnp.asarray, rows))
+    assert (bool(found.any), list(FLOWS)[found.flow], int(found.lane), int(found.step)) == expected

@@ -1,5 +1,6 @@
 """Environments: equal to Gymnasium's and dm_control's bit for bit, resumable, and clear about bad input."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -457,6 +458,12 @@ BAD = {
     "user value": (lambda: make_env("urlrl.envs:ENVS"), "is a dict: expected a function"),
     "user result": (lambda: make_env("builtins:dict"), "is a dict: expected a gymnasium.Env"),
     "user half": (lambda: make_env(":make"), "environment ':make': expected 'module:name'"),
+    "gym no width": (
+        toy(action_space=gymnasium.spaces.Box(1, 1, (2,))),
+        "action space .* the lower one below the upper",
+    ),
+    "gym too wide": (toy(action_space=gymnasium.spaces.Box(-1.7e308, 1.7e308, (2,), np.float64)), "finite bounds"),
+    "gym no action": (toy(action_space=gymnasium.spaces.Box(-1, 1, (0,))), "action space .* with n at least 1"),
     "position kind": (toy(metadata={"position": [1]}), "expected a mapping with 'names' and 'obs_index'"),
     "position missing": (toy(metadata={"position": {"names": ["x"]}}), "expected a mapping with 'names'"),
     "position key": (place(goal=1), "not 'goal'"),
@@ -476,6 +483,84 @@ def test_bad_input_gets_one_sentence(case):
     with pytest.raises(UserError, match=message) as caught:
         run()
     assert "\n" not in str(caught.value)
+
+
+class Says(Toy):
+    """Returns `found` of its second step, or of its reset."""
+
+    def __init__(self, found, at):
+        super().__init__()
+        self.found, self.at = found, at
+
+    def reset(self, *, seed=None, options=None):
+        whole = super().reset(seed=seed)
+        return self.found if self.at == 0 else whole
+
+    def step(self, action):
+        whole = super().step(action)
+        return self.found if self.t == self.at else whole
+
+
+def says(found, at=2):
+    """What two copies of an environment made of two steps, the second of which returned `found`."""
+    if isinstance(found, dict):
+        parts = {"obs": 0, "reward": 1, "terminated": 2, "truncated": 3}
+        (name, value), whole = *found.items(), [np.zeros(3), 0.0, False, False, {}]
+        whole[parts[name]] = value
+        found = tuple(whole)
+    env = GymEnv("toy", lambda: Says(found, at), 2)
+    env.reset(seed=0)
+    for _ in range(2):
+        result = env.step(np.zeros((2, 2)))
+    return result
+
+
+FOUR = "\\(observation, reward, terminated, truncated, info\\)"
+WRONG = {
+    "one number": ({"obs": np.ones(1)}, r"the observation .* of shape \(1,\) .*: expected numbers of shape \(3,\)"),
+    "scalar": ({"obs": 5.0}, r"the observation 5\.0, of shape \(\) "),
+    "too many": ({"obs": np.ones(5)}, r"the observation .* of shape \(5,\) "),
+    "column": ({"obs": np.ones((3, 1))}, r"the observation .* of shape \(3, 1\) "),
+    "text": ({"obs": "east"}, "the observation east, of type str "),
+    "texts": ({"obs": np.array(["1", "2", "3"])}, "the observation .* of type ndarray "),
+    "ragged": ({"obs": [1, [2, 3]]}, "the observation .* of type list "),
+    "reward text": ({"reward": "x"}, "the reward x, of type str .*: expected one number"),
+    "reward None": ({"reward": None}, "the reward None, of type NoneType .*: expected one number"),
+    "rewards": ({"reward": np.zeros(2)}, r"the reward .* of shape \(2,\) "),
+    "reward nan": ({"reward": np.nan}, "a non-finite reward "),
+    "reward inf": ({"reward": np.array([np.inf], np.float32)}, "a non-finite reward "),
+    "flag": ({"terminated": "no"}, "the termination no, of type str "),
+    "flags": ({"truncated": np.zeros(2, bool)}, r"the truncation .* of shape \(2,\) "),
+    "four": ((np.zeros(3), 0.0, False, {}), f": expected {FOUR}"),
+    "nothing": (None, f"None, of type NoneType .*: expected {FOUR}"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_step_that_returns_something_else_is_refused(case):
+    found, message = WRONG[case]
+    where = r"\(lane 0, step 2 of its episode\): expected "
+    with pytest.raises(UserError, match=f"^Environment 'toy' returned .*{message}") as caught:
+        says(found)
+    assert re.search(where, str(caught.value)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("found", [np.zeros(3), (np.zeros(2), {}), (np.zeros(3), 0.0, {})])
+def test_a_reset_that_returns_something_else_is_refused(found):
+    with pytest.raises(UserError, match=r"^Environment 'toy' returned .* \(lane 0, step 0 of its episode\): expected "):
+        says(found, at=0)
+
+
+def test_a_reset_that_takes_no_seed_is_refused(monkeypatch):
+    monkeypatch.setattr(Toy, "reset", lambda self: np.zeros(3))
+    with pytest.raises(UserError, match="^Environment 'toy' has a reset that takes no seed: expected Gymnasium's"):
+        toy()()
+
+
+@pytest.mark.parametrize(("part", "place"), [("reward", 1), ("terminated", 2), ("truncated", 3)])
+def test_a_reward_or_flag_may_be_an_array_of_one(part, place):
+    for value in (np.ones(1), np.ones((1, 1), np.float32), np.float32(1), np.array(1), np.bool_(True), 1):
+        assert says({part: value})[place].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("actions", [np.zeros((2, 1)), np.zeros(8), np.full((2, 8), np.nan)])

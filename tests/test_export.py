@@ -361,7 +361,10 @@ def test_an_environment_without_positions(tmp_path):
 def test_export_writes_a_bundle_with_a_card(whole_run, tmp_path, capsys):
     evaluation = {
         "step": 320, "seed": 0, "env": "point", "goals": None, "notes": [],
-        "coverage": {"protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4},
+        "coverage": {
+            "protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4,
+            "min": [-3.0, -3.0], "max": [3.0, 3.0],
+        },
     }  # fmt: skip
     (whole_run / "evaluation.json").write_text(json.dumps(evaluation))
     cli.main(["export", str(whole_run), "--out", str(tmp_path / "bundle")])

@@ -12,15 +12,20 @@ from urlrl import cli
 from urlrl.envs import point
 from urlrl.evaluation.gap import beside, columns
 from urlrl.verbs.report_seeds import report_seeds, show
-from urlrl.verbs.runs import load_checkpoint, saved_evaluation
+from urlrl.verbs.runs import GOAL_SCORES, load_checkpoint, saved_evaluation
 
-GOALS = {"final_distance": 2.0, "hit_3": 0.5}
+GOALS = dict.fromkeys(GOAL_SCORES, 0.5) | {"final_distance": 2.0}
+COVERAGE = {
+    "protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4,
+    "min": [-3.0, -3.0], "max": [3.0, 3.0],
+}  # fmt: skip
+PROTOCOL = {"protocol": "zero-shot-goals-v1", "num_goals": 50, "goal_box": [3.0, 3.0]}
 EVALUATION = {
     "step": 320, "seed": 0, "env": "mjx:ant", "notes": [],
-    "coverage": {"unit": "1 m cells", "agent": 77, "random": 4}, "goals": {"agent": GOALS, "random": GOALS},
+    "coverage": COVERAGE, "goals": {**PROTOCOL, "agent": GOALS, "random": GOALS},
     "twin": {
-        "env": "ant", "coverage": {"unit": "1 m cells", "agent": 70, "random": 5},
-        "goals": {"agent": {"final_distance": 2.25, "hit_3": 0.75}, "random": GOALS},
+        "env": "ant", "coverage": {**COVERAGE, "agent": 70, "random": 5},
+        "goals": {**PROTOCOL, "agent": {**GOALS, "final_distance": 2.25, "hit_3": 0.75}, "random": GOALS},
     },
 }  # fmt: skip
 
@@ -63,7 +68,7 @@ def test_the_page_and_the_table_of_seeds_show_it(run, tmp_path, capsys):
     assert "Agent in point" in page and "Gap" in page and "the same environment in C MuJoCo" in page
     other = urlrl.pretrain(replace(TINY, seed=TINY.seed + 1), tmp_path / "other", quiet=True)
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
-    twin = {**EVALUATION["twin"], "coverage": {"unit": "1 m cells", "agent": 75, "random": 4}}
+    twin = {**EVALUATION["twin"], "coverage": {**COVERAGE, "agent": 75}}
     (other / "evaluation.json").write_text(json.dumps({**EVALUATION, "twin": twin}))
     metrics = report_seeds([run, other])["metrics"]
     assert metrics["coverage, 1 m cells, in ant"]["agent"]["values"] == [70, 75]

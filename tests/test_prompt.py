@@ -286,7 +286,7 @@ BAD_FILES = {
         (["--demo", "nan.npy"], "nan.npy is not finite in row 1"),
         (["--demo", "short.npy"], "of shape (1, 2): expected numbers of shape (T, 2), T at least 2"),
         (["--demo", "words.npy"], "expected numbers"),
-        (["--demo", "pickled.npy"], "allow_pickle=False"),
+        (["--demo", "pickled.npy"], "holds Python objects"),
         (["--demo", "torn.npy"], "torn.npy cannot be read"),
         (["--demo", "ragged.csv"], "ragged.csv cannot be read"),
         (["--demo", "binary.csv"], "binary.csv cannot be read"),

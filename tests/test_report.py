@@ -18,8 +18,10 @@ from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
 from urlrl.evaluation.report import ReportContent, write_report
+from urlrl.evaluation.stats import iqm_interval
 from urlrl.evaluation.video import choose_episodes
 from urlrl.types import EnvSpec, Trajectory, Transition
+from urlrl.verbs.report_seeds import show
 
 T, N = 30, 20
 GOALS = {"hit_3": 0.6, "end_3": 0.5, "at_3": 0.41, "hit_1": 0.2, "end_1": 0.1, "at_1": 0.0, "closest_distance": 3.0,
@@ -125,6 +127,20 @@ def test_what_a_user_wrote_is_escaped(tmp_path):
     path = write_report(tmp_path, content)
     assert "script" not in Page(path).tags
     assert path.read_text().count("&lt;script&gt;") >= 10
+
+
+def test_a_name_that_is_a_broken_formula_is_drawn_as_it_is():
+    content = make_content("sphere", 2, 2)
+    spec = replace(content.spec, position=(r"$\frac{x$", "$y"))
+    assert figures.png(figures.draw_skills(content.trajectory, spec, "sphere", figures.LIGHT), dpi=30)
+
+
+def test_a_name_with_markup_is_printed_as_it_is(capsys):
+    iqm = iqm_interval([np.ones(2)]).to_json()
+    row = {who: {"values": [1.0, 1.0], "iqm": iqm} for who in ("agent", "random")}
+    show({"env": "[/red]", "agent": "[b]", "step": 3, "seeds": [0, 1], "metrics": {"coverage, [/x]": row}})
+    said = capsys.readouterr().out
+    assert "[b] on [/red], step 3" in said and "coverage, [/x]" in said
 
 
 def test_missing_parts_are_left_out_and_said(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +111,27 @@ def test_when_all_is_damaged_nothing_is_lost_and_the_reason_is_given(tmp_path):
 
 def test_a_folder_of_another_run_is_refused(whole_run, tmp_path):
     other = dataclasses.replace(TINY, agent=dataclasses.replace(TINY.agent, lr=3e-4))
-    with pytest.raises(UserError, match=r"agent\.lr is 0\.001 there and 0\.0003 here"):
+    with pytest.raises(UserError, match=r"agent\.lr is 0\.001 there and 0\.0003 here; .* or --agent\.lr 0\.001 to"):
         urlrl.pretrain(other, whole_run, quiet=True)
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds no run"):
         urlrl.pretrain(TINY, tmp_path, quiet=True)
     assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_a_run_that_continues_with_other_versions_says_so(whole_run, tmp_path):
+    import urlrl.verbs.pretrain as verbs
+
+    run = RunFolder(copy_of(whole_run, tmp_path))
+    manifest, longer, notes = run.manifest(), dataclasses.replace(TINY, steps=400), Notes()
+    saver = SimpleNamespace(run=run, loop=SimpleNamespace(step=320), saved_step=320)
+    now = manifest["versions"]["jax"]
+    run.config_file.write_text(json.dumps({**manifest, "versions": {**manifest["versions"], "jax": "0.1.0"}}))
+    verbs.claim(saver, longer, None, notes)
+    assert f"{run.path} was made with other versions: jax 0.1.0 is now {now}. It need not end" in "".join(notes.notes)
+    notes.notes.clear()
+    verbs.claim(saver, longer, None, notes)  # It was continued with these.
+    assert "other versions" not in "".join(notes.notes)
 
 
 def test_two_processes_cannot_share_a_folder(whole_run):
@@ -152,6 +168,8 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(whole_run, tmp_
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Cannot write" in done.stderr and "is whole" in done.stderr
+    assert "Traceback" not in done.stderr and "ERROR" not in done.stderr, done.stderr  # Of the threads that write.
+    assert done.stderr.splitlines()[-1].startswith("urlrl: Cannot write")
     assert RunFolder(run).checkpoints.steps()[-1] == 120
     urlrl.load(run)
     urlrl.pretrain(TINY, run, quiet=True)  # There is room again: it goes on, and nothing of the failed save is left.

@@ -179,6 +179,11 @@ def test_what_is_no_skill_is_refused(kind, action):
     assert not env.unwrapped.commands
 
 
+def test_what_is_no_policy_is_refused():
+    with pytest.raises(SkillError, match="policy is a NoneType: expected a SkillPolicy"):
+        SkillEnv(World(), None)
+
+
 def test_a_step_before_the_first_reset_is_refused():
     with pytest.raises(SkillError, match="expected a reset"):
         SkillEnv(World(), make_policy()).step(np.array([1, 0]))

@@ -47,7 +47,8 @@ def test_snapshots_are_kept_beside_the_last_two_checkpoints(run):
 
 
 def test_forgetting_that_a_checkpoint_is_a_snapshot_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(Checkpoints, "infos", lambda self: [])
+    infos = Checkpoints.infos
+    monkeypatch.setattr(Checkpoints, "infos", lambda self: [{**info, "snapshots": []} for info in infos(self)])
     short = urlrl.pretrain(dataclasses.replace(ASKED, steps=160), tmp_path / "run", quiet=True)
     assert kept(short)[0] == [120, 160]
 

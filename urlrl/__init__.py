@@ -25,6 +25,7 @@ _PUBLIC = {
     "load": "urlrl.verbs.runs",
     "preset": "urlrl.presets",
     "make_env": "urlrl.envs",
+    "trust": "urlrl.loading",
     "SkillPolicy": "urlrl.skills.policy",
     "AdaptConfig": "urlrl.adaptation.config",
     "PretrainConfig": "urlrl.config",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from urlrl.envs import make_env as make_env
     from urlrl.errors import UnsupportedPrompt as UnsupportedPrompt
     from urlrl.errors import UserError as UserError
+    from urlrl.loading import trust as trust
     from urlrl.presets import preset as preset
     from urlrl.skills.policy import SkillPolicy as SkillPolicy
     from urlrl.types import DemoPrompt as DemoPrompt

@@ -10,9 +10,10 @@ from typing import Any
 import tyro
 from tyro.conf import Positional, Suppress
 
-from urlrl.errors import UserError
+from urlrl.errors import UserError, shown
 
 MANY = 1_000  # numbers of a list
+DIGITS = 18  # of a number: Python refuses to read thousands
 # Type of an option -> what a value of it is.
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 
@@ -39,17 +40,19 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
         name = name.replace("_", "-")
         if not name.startswith("--"):
             if not missing:
-                raise UserError(f"Unexpected argument '{token}': `--help` lists the options.")
+                raise UserError(f"Unexpected argument '{shown(token)}': `--help` lists the options.")
             if typing.get_origin(options[missing.pop(0)]) is tuple:  # It takes all that follow.
                 while tokens and not tokens[0].startswith("--"):
                     tokens.pop(0)
         elif name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
-            raise UserError(f"Unknown option '{token}': {hint}")
+            raise UserError(f"Unknown option '{shown(token)}': {hint}")
         elif options[name] is bool:
             if is_whole:
-                raise UserError(f"Option '{name}' has the value '{value}': expected none (and no- for the opposite).")
+                raise UserError(
+                    f"Option '{name}' has the value '{shown(value)}': expected none (and no- for the opposite)."
+                )
         elif not (expected := _in_words(options[name])):
             while tokens and not tokens[0].startswith("--"):
                 tokens.pop(0)
@@ -59,12 +62,12 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
                 values.append(tokens.pop(0))
             for value in values or [""]:
                 if not _fits(value, typing.get_args(options[name])[0]):
-                    raise UserError(f"Option '{name}' is '{value}': expected {expected}.")
+                    raise UserError(f"Option '{name}' is '{shown(value)}': expected {expected}.")
         else:
             if not is_whole:
                 value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else ""
             if not value or not _fits(value, options[name]):
-                found = f"is '{value}'" if value else "has no value"
+                found = f"is '{shown(value)}'" if value else "has no value"
                 raise UserError(f"Option '{name}' {found}: expected {expected}.")
     if missing:
         raise UserError(f"Argument {missing[0]} is missing: expected {_in_words(options[missing[0]])}.")
@@ -73,13 +76,13 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
 def take(options: list[str], name: str) -> str | None:
     """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
     for i, token in enumerate(options):
-        if token == name:
-            if i + 1 == len(options) or options[i + 1].startswith("--"):
+        if token == name or token.startswith(f"{name}="):
+            _, is_whole, value = options.pop(i).partition("=")
+            if not is_whole and i < len(options) and not options[i].startswith("--"):
+                value = options.pop(i)
+            if not value:
                 raise UserError(f"Option '{name}' has no value: expected one after it.")
-            options.pop(i)
-            return options.pop(i)
-        if token.startswith(f"{name}="):
-            return options.pop(i).split("=", 1)[1]
+            return value
     return None
 
 
@@ -140,9 +143,13 @@ def _options(options_class: Any, default: Any = None, prefix: str = "--") -> dic
 
 def number(option: str, text: str) -> int:
     """A whole number. Raises UserError for anything else."""
-    if not text.isdecimal():
-        raise UserError(f"Option '{option}' is '{text}': expected a whole number.")
+    if not _is_number(text):
+        raise UserError(f"Option '{option}' is '{shown(text)}': expected a whole number.")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= DIGITS
 
 
 def number_list(option: str, text: str) -> list[int]:
@@ -150,9 +157,9 @@ def number_list(option: str, text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
-            raise UserError(f"Option '{option}' is '{text}': expected whole numbers, as in 0..4 or 0,3.")
+        if not _is_number(first) or (dots and not _is_number(last)) or (dots and int(last) < int(first)):
+            raise UserError(f"Option '{option}' is '{shown(text)}': expected whole numbers, as in 0..4 or 0,3.")
         if dots and int(last) - int(first) >= MANY:
-            raise UserError(f"Option '{option}' is '{text}': expected at most {MANY} numbers.")
+            raise UserError(f"Option '{option}' is '{shown(text)}': expected at most {MANY} numbers.")
         numbers += range(int(first), int(last if dots else first) + 1)
     return numbers

@@ -13,7 +13,8 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from urlrl.arguments import asks_for_help, check_arguments, number, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
-from urlrl.errors import UserError, check, unknown
+from urlrl.errors import UserError, check, shown, unknown
+from urlrl.loading import OPTIONS, given
 
 USAGE = """\
 urlrl: unsupervised reinforcement learning in JAX
@@ -35,8 +36,12 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl presets              named settings, where they come from and what they cost
   urlrl doctor               versions, backend, graphics, known-bad pairs
 
+Every verb takes --trust: a run or a dataset may name code of yours, which is then imported. evaluate, prompt, report,
+adapt and export also take --env NAME and --agent NAME, the names that the run must have (docs/security.md).
+
 `urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
 75 stopped by a signal and saved (the same command continues)."""
+READERS = ("evaluate", "prompt", "report", "adapt", "export")  # verbs whose first argument is a run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,15 +70,26 @@ def main(argv: list[str] | None = None) -> None:
         elif argv[0] not in verbs:
             raise unknown("command", argv[0], verbs)
         else:
-            verbs[argv[0]](argv[1:])
+            verb, *options = argv
+            names = OPTIONS if verb in READERS else {}
+            said = {field: name for field, option in names.items() if (name := take(options, option)) is not None}
+            with given(take_flag(options, "--trust"), said):
+                verbs[verb](options)
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # The reader, `head` for one, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Flushing at exit has somewhere to go.
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        from urlrl.training.memory import out_of_memory
+
+        if (said := out_of_memory(error)) is None:
+            raise
+        print(f"urlrl: {said}.", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except OSError as error:  # A disk that is full, a file that may not be read.
-        print(f"urlrl: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        print(f"urlrl: {shown(error.filename or 'a file')}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(UserError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -144,14 +160,10 @@ def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, comm
     from urlrl.verbs.pretrain_seeds import pretrain_seeds
 
     first, made = folder, str(folder)
-    try:
-        if seeds is not None:
-            first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
-        else:
-            pretrain(config, folder, quiet=quiet, command=command)
-    except MemoryError as error:
-        detail = f"Not enough memory: {error}".rstrip(": ")  # Python's own says nothing.
-        raise UserError(f"{detail}; try a smaller replay_capacity.") from error
+    if seeds is not None:
+        first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
+    else:
+        pretrain(config, folder, quiet=quiet, command=command)
     suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
     print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
 
@@ -342,16 +354,16 @@ def _agents(argv: list[str]) -> None:
 
 def _tasks(argv: list[str]) -> None:
     parse(NoOptions, argv, "tasks")
-    from rich.console import Console
     from rich.table import Table
 
+    from urlrl.console import make_console
     from urlrl.envs.tasks import TASKS
 
     table = Table("task", "acted out in", "for agents pretrained on", box=None, pad_edge=False)
     for name, make in TASKS.items():
         task = make()
         table.add_row(name, task.env, ", ".join(task.runs_on))
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = make_console()
     console.print(table)
     from urlrl.adaptation.suite import URLB
     from urlrl.verbs.zero_shot_suite import SUITES
@@ -365,12 +377,12 @@ def _tasks(argv: list[str]) -> None:
 
 
 def _print_ladder(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from urlrl.adaptation.ladder import LABELS, estimate
+    from urlrl.console import make_console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = make_console(160)
     console.print(
         f"{result['task']}: pretrained for {result['pretrain_steps']:,} steps without reward on {result['env']}, then "
         f"{result['steps']:,} steps in the task"
@@ -396,12 +408,12 @@ def _print_ladder(result: dict[str, Any]) -> None:
 
 
 def _print_suite(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from urlrl.adaptation.ladder import LABELS, estimate
+    from urlrl.console import make_console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = make_console(160)
     tasks = list(result["experts"])
     console.print(f"{result['suite']}, pretrained on {result['env']}: share of the expert's return")
     table = Table("pretraining steps", "", *tasks, "all", box=None, pad_edge=False)
@@ -424,9 +436,9 @@ def _print_suite(result: dict[str, Any]) -> None:
 
 def _presets(argv: list[str]) -> None:
     parse(NoOptions, argv, "presets")
-    from rich.console import Console
     from rich.table import Table
 
+    from urlrl.console import make_console
     from urlrl.presets import PRESETS
 
     table = Table("agent", "preset", "environment", "steps", "settings from", "takes", box=None, pad_edge=False)
@@ -434,7 +446,7 @@ def _presets(argv: list[str]) -> None:
         for name, entry in presets.items():
             where = entry.config.env or "a dataset"
             table.add_row(agent, name, where, f"{entry.config.steps:,}", entry.source, entry.cost)
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    make_console(240).print(table)
 
 
 def _doctor(argv: list[str]) -> None:
@@ -451,12 +463,12 @@ class NoOptions:
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from urlrl.console import make_console
     from urlrl.evaluation.gap import beside, columns
 
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"{result['env']}, step {result['step']:,}, evaluation seed {result['seed']}")
     table = Table("", *columns(result), box=None, pad_edge=False)
     if result["coverage"]:

@@ -8,13 +8,15 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
 
-from urlrl.errors import UserError, check, check_choice, unknown
+from urlrl.errors import UserError, check, check_choice, shown, unknown
+from urlrl.files import check_shape
 from urlrl.types import BatchSpec
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
+MAX_STEPS = 2**31 - 1  # clocks, and the updates of an epoch, are int32 on the device
 
 AgentConfig = TypeVar("AgentConfig")
 
@@ -51,19 +53,28 @@ class PretrainConfig(Generic[AgentConfig]):
             check(field, getattr(self, field), 1)
         check("seed", self.seed, 0, MAX_SEED)
         if self.episode_steps is not None:
-            check("episode_steps", self.episode_steps, 1)
+            check("episode_steps", self.episode_steps, 1, MAX_STEPS)
         for field in ("steps_per_update", "min_replay", "eval_every", "checkpoint_minutes"):
             check(field, getattr(self, field), 0)
         for snapshot in self.snapshots:
             check("snapshots", snapshot, 1)
+        self._check_replay()
         if self.learns_from_rollouts:
             self._check_rollouts()
-        elif self.steps_per_update and not self.updates:
+        elif self.steps_per_update:
+            self._check_updates()
+
+    def _check_updates(self) -> None:
+        if self.epoch_steps > MAX_STEPS * self.steps_per_update:
+            raise UserError(
+                f"steps_per_update is {self.steps_per_update}: expected 0, or one that makes at most {MAX_STEPS:,} "
+                f"updates of the {self.epoch_steps} steps (num_envs * rollout_steps) between two learning phases."
+            )
+        if not self.updates:
             raise UserError(
                 f"steps_per_update is {self.steps_per_update}: expected at most the {self.epoch_steps} steps "
                 "(num_envs * rollout_steps) that are made between two learning phases."
             )
-        self._check_replay()
 
     def _check_rollouts(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -170,7 +181,7 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         nested = next((part for part in parts if dataclasses.is_dataclass(part)), None)
         if nested is not None and not (value is None and type(None) in parts):
             if not isinstance(value, dict):
-                raise UserError(f"{where}.{name} is {value!r}: expected an object with its fields.")
+                raise UserError(f"{where}.{name} is {shown(repr(value))}: expected an object with its fields.")
             value = from_json(typing.cast(type, nested), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
@@ -178,19 +189,28 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         values[name] = value
     try:
         return cls(**values)
-    except TypeError as error:
-        raise UserError(f"{where} is incomplete: {error}.") from error
+    except (TypeError, ValueError, ArithmeticError) as error:  # Fields are missing, or lists of the wrong things.
+        raise UserError(f"{where} cannot be used: {error}.") from error
 
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
-    agent = from_json(agent_config, _renamed(data.get("agent", {})), "config.agent")
-    if "data" in data:
-        return from_json(OfflineConfig, {**data, "agent": agent})
-    if "updates" in data:  # Written by 0.1.0 until it knew steps_per_update.
-        data = dict(data)
-        updates = data.pop("updates")
-        data["steps_per_update"] = data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0
-    return from_json(PretrainConfig, {**data, "agent": agent})
+    """The config of a run, from "config" in its config.json. Raises UserError where it is not one of this version's."""
+    try:
+        agent = from_json(agent_config, _renamed(data.get("agent", {})), "config.agent")
+        kind = OfflineConfig if "data" in data else PretrainConfig
+        return from_json(kind, {**_renewed(data), "agent": agent})
+    except (UserError, ValueError) as error:
+        raise UserError(f"config.json: {error}") from error
+
+
+def _renewed(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings as this version has them. Raises ValueError where old ones are damaged."""
+    if "data" in data or "updates" not in data:
+        return data
+    check_shape(data, {"updates": int, "num_envs": int, "rollout_steps": int}, "config")
+    data = dict(data)  # Written by 0.1.0 until it knew steps_per_update.
+    updates = data.pop("updates")
+    return data | {"steps_per_update": data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0}
 
 
 def _renamed(agent: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +237,7 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
         return
     allowed = (*plain, int) if float in plain else plain
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain):
-        raise UserError(f"{where} is {value!r}: expected {' or '.join(t.__name__ for t in plain)}.")
+        raise UserError(f"{where} is {shown(repr(value))}: expected {' or '.join(t.__name__ for t in plain)}.")
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from math import inf
 
+LISTED = 12  # names that a sentence lists
+
 
 class UserError(Exception):
     """Bad input: the message names the thing, the value that was found and what was expected."""
@@ -12,13 +14,29 @@ class UserError(Exception):
 
 
 class TrainingDiverged(UserError):
-    """A learner's state or metric is not finite; nothing was saved after the last good checkpoint."""
+    """A learner's state or metric, or what an environment on the device returned, is not finite; nothing was saved
+    after the last good checkpoint."""
 
     exit_code = 3
 
 
 class UnsupportedPrompt(UserError):
     """The agent cannot be asked this; the message names both."""
+
+
+def shown(value: object, most: int = 100) -> str:
+    """A value as a sentence shows it: on one line, without control characters, and of a long text the beginning and how
+    long it is."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def not_finite(env: str, what: str, lane: int, step: int) -> str:
+    """The sentence for an environment that returned a NaN or an infinity."""
+    return (
+        f"Environment '{env}' returned a non-finite {what} (lane {lane}, step {step} of its episode): expected finite "
+        "numbers."
+    )
 
 
 def check(name: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
@@ -28,18 +46,28 @@ def check(name: str, value: float, low: float, high: float = inf, *, open_low: b
         number = "a finite number" if value == inf else "a number"
         limits = f"above {low}" if open_low else f"of at least {low}"
         limits += "" if high == inf else f" and at most {high}"
-        raise UserError(f"{name} is {value}: expected {number} {limits}.")
+        raise UserError(f"{name} is {shown(value)}: expected {number} {limits}.")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse what is none of the choices."""
     if value not in choices:
-        raise UserError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}.")
+        raise UserError(f"{name} is {shown(repr(value))}: expected one of {', '.join(map(repr, choices))}.")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is in no table: offers the nearest one, else lists them all."""
-    known = sorted(known)
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, to be put into a sentence."""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    lines = str(strerror or error).splitlines()
+    return shown(lines[0].rstrip("."), 200) if lines and lines[0] else type(error).__name__
+
+
+def unknown(kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UserError:
+    """The error for a name that is in no table: offers the nearest one, else lists them, a dozen at most; `listed_by`
+    is the command that lists all."""
+    known, name = sorted(known), shown(name)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known)}."
+    rest = len(known) - LISTED
+    more = f" and {rest:,} more" + (f", as `{listed_by}` lists them" if listed_by else "") if rest > 0 else ""
+    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known[:LISTED])}{more}."
     return UserError(f"Unknown {kind} '{name}': {hint}")

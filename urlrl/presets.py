@@ -300,5 +300,5 @@ def preset(agent: str, name: str) -> RunConfig:
     """The config of a preset. Raises UserError that offers the nearest name."""
     presets = PRESETS.get(agent, {})
     if name not in presets:
-        raise unknown(f"preset of agent '{agent}'", name, presets)
+        raise unknown(f"preset of agent '{agent}'", name, presets, "urlrl presets")
     return presets[name].config

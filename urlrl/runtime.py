@@ -24,10 +24,20 @@ def versions() -> dict[str, str]:
     return found | {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"} | flags
 
 
+def changed_versions(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Which packages have another version now, as "jax 0.10.1 is now 0.10.2"."""
+    both = [(name, before[name], now[name]) for name in VERSIONED if name in before]
+    return [f"{name} {old} is now {new}" for name, old, new in both if old != new]
+
+
+def cache_folder() -> Path:
+    """This user's own folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urlrl"
+
+
 def compilation_cache() -> Path:
     """The folder in which JAX keeps compiled programs between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(cache) / "urlrl" / "jax")
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
 
 
 def enable_compilation_cache() -> None:

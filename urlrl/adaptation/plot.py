@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from urlrl.adaptation.ladder import LABELS, Cell
+from urlrl.evaluation.figures import png
+from urlrl.files import write_atomically
 
 COLORS = {
     "zero_shot": "#7b4ab8",
@@ -45,7 +47,7 @@ def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, p
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, title="mean over (n) seeds")
-    figure.savefig(path, dpi=150)
+    write_atomically(path, png(figure, dpi=150))
 
 
 def _together(floors: dict[str, float], near: float) -> list[tuple[str, float]]:

@@ -8,12 +8,13 @@ successor belongs to the next episode.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from urlrl.data.claims import BLOCK, PER_ROW, claim, reading
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, reading
+from urlrl.data.hdf5 import array, file_size, open_hdf5, row_bytes
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -21,23 +22,9 @@ NAMES = Names("observations", "actions", "rewards", "infos/qpos")
 KEYS = (
     "observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "infos/qpos", "infos/qvel",
 )  # fmt: skip
-BLOCK = 65536  # rows that are read at once
+BLOCK_BYTES = 2**24  # that are read at once, of rows that are large
 SAME_STATE = 1e-5  # the next observation is that of the row after, up to this
 PROBE = 1000  # rows in which physics is compared with the observation
-
-
-def open_hdf5(path: Path) -> Any:
-    """An open h5py.File.
-
-    Raises:
-        UserError: it cannot be read, or h5py is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError(f"Reading {path} needs the package h5py: pip install 'urlrl[data]'.") from error
-    with reading(path):
-        return h5py.File(path, "r")
 
 
 def is_antmaze(name: str) -> bool:
@@ -53,10 +40,10 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     del spec
     table = _Table(path)
     for key in ("observations", "actions", "terminals"):
-        if key not in table.keys:
-            raise missing(path, key, table.keys)
-    nexts, notes = "next_observations" in table.keys, []
-    if not nexts and "timeouts" not in table.keys:
+        if key not in table.arrays:
+            raise missing(path, key, table.found)
+    nexts, notes = "next_observations" in table.arrays, []
+    if not nexts and "timeouts" not in table.arrays:
         raise UserError(
             f"{path} has neither 'timeouts' nor 'next_observations': expected one of them, to know where episodes end."
         )
@@ -65,7 +52,7 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     if antmaze:
         terminated[:] = False
         notes.append(f"{path}: antmaze's terminals are contacts with the goal: they end no episode and no future.")
-    ends = terminated | (table.flags("timeouts") if "timeouts" in table.keys else False)
+    ends = terminated | (table.flags("timeouts") if "timeouts" in table.arrays else False)
     ends[-1] = True
     if nexts:
         _add_jumps(table, ends)
@@ -82,34 +69,36 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
 
 def _add_jumps(table: "_Table", ends: np.ndarray) -> None:
     """Mark the rows whose next observation is not that of the row after."""
-    for begin in range(0, table.rows - 1, BLOCK):
-        end = min(begin + BLOCK, table.rows - 1)
-        after = numeric(table.path, "next_observations", table.read("next_observations", begin, end), 2)
-        there = numeric(table.path, "observations", table.read("observations", begin + 1, end + 1), 2)
-        ends[begin:end] |= ~(np.abs(after - there) <= SAME_STATE).all(axis=1)
+    block = table.block("observations")
+    for begin in range(0, table.rows - 1, block):
+        end = min(begin + block, table.rows - 1)
+        after = table.numbers("next_observations", begin, end)
+        there = table.numbers("observations", begin + 1, end + 1)
+        with np.errstate(invalid="ignore"):  # Infinities are refused later, with their row.
+            ends[begin:end] |= ~(np.abs(after - there) <= SAME_STATE).all(axis=1)
 
 
 def _physics(table: "_Table", nexts: bool) -> tuple[tuple[tuple[str, int], ...], str]:
     """The layout of infos/qpos and infos/qvel, and a sentence if they are left out."""
-    if not {"infos/qpos", "infos/qvel"} <= table.keys:
+    if not {"infos/qpos", "infos/qvel"} <= table.arrays.keys():
         return (), ""
     if nexts:
         return (), f"{table.path}: infos/qpos and infos/qvel are left out, as they lack each episode's last state."
-    qvel = numeric(table.path, "infos/qvel", table.read("infos/qvel", 0, PROBE), 2)
-    qpos = numeric(table.path, "infos/qpos", table.read("infos/qpos", 0, PROBE), 2)
-    obs = numeric(table.path, "observations", table.read("observations", 0, PROBE), 2)
+    qvel, qpos, obs = (table.numbers(key, 0, PROBE) for key in ("infos/qvel", "infos/qpos", "observations"))
     shown = obs[:, -qvel.shape[1] :]  # Observations of these environments end with the velocities, clipped in some.
-    if shown.shape != qvel.shape or not np.allclose(shown, np.clip(qvel, shown.min(), shown.max()), atol=1e-4):
+    comparable = qpos.size and qvel.size and shown.shape == qvel.shape
+    if not comparable or not np.allclose(shown, np.clip(qvel, shown.min(), shown.max()), atol=1e-4):
         return (), f"{table.path}: infos/qpos and infos/qvel are left out, as they are not the states of their rows."
     return (("qpos", qpos.shape[1]), ("qvel", qvel.shape[1])), ""
 
 
 def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics: list[str]) -> Iterator[Episode]:
-    nexts = "next_observations" in table.keys
-    optional = [key for key in ("rewards", "next_observations") if key in table.keys]
+    nexts = "next_observations" in table.arrays
+    optional = [key for key in ("rewards", "next_observations") if key in table.arrays]
     columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
-    begin = 0
-    for end in map(int, np.flatnonzero(ends) + 1):
+    size, row, begin = file_size(table.file), sum(row_bytes(table.arrays[key]) for key in columns), 0
+    for end in stops(ends):
+        claim(f"{table.path}: an episode of {end - begin:,} rows", (end - begin) * row, size)
         rows = {key: values.take(end - begin) for key, values in columns.items()}
         obs = numeric(table.path, "observations", rows["observations"], 2)
         after = numeric(table.path, "next_observations", rows["next_observations"], 2) if nexts else obs[:0]
@@ -135,32 +124,42 @@ class _Table:
         self.path = path
         self.file = open_hdf5(path)
         with reading(path):
-            self.keys: set[str] = set(self.file) | {key for key in KEYS if key in self.file}
-        self.rows = len(self.flags("terminals")) if "terminals" in self.keys else 0
-        for key in sorted(self.keys & set(KEYS)):
-            with reading(f"{path}: '{key}'"):
-                shape = self.file[key].shape
+            self.found: set[str] = set(self.file)
+        # name -> h5py.Dataset
+        self.arrays = {key: found for key in KEYS if (found := array(self.file, key, path)) is not None}
+        shapes = {key: found.shape for key, found in self.arrays.items()}
+        self.rows = shapes["terminals"][0] if shapes.get("terminals") else 0
+        for key, shape in shapes.items():
             if not shape or shape[0] != self.rows:
                 raise UserError(f"{path}: '{key}' has shape {shape}: expected {self.rows:,} rows, as 'terminals' has.")
-        if {"observations", "next_observations"} <= self.keys:
-            with reading(path):
-                obs, after = (self.file[key].shape for key in ("observations", "next_observations"))
-            if obs != after:
-                raise UserError(
-                    f"{path}: 'next_observations' has shape {after}: expected {obs}, as 'observations' has."
-                )
+        if "terminals" in shapes and not self.rows:
+            raise UserError(f"{path}: 'terminals' is empty: expected at least one row.")
+        obs, after = (shapes.get(key) for key in ("observations", "next_observations"))
+        if obs and after and obs != after:
+            raise UserError(f"{path}: 'next_observations' has shape {after}: expected {obs}, as 'observations' has.")
 
     def flags(self, key: str) -> np.ndarray:
-        with reading(f"{self.path}: '{key}'"):
-            values = np.asarray(self.file[key][()])
-        if not values.size:
-            raise UserError(f"{self.path}: '{key}' is empty: expected at least one row.")
-        return column(self.path, key, values) != 0
+        """(rows,), bool."""
+        claim(f"{self.path}: '{key}'", PER_ROW * self.rows, file_size(self.file))
+        flags = np.empty(self.rows, bool)
+        for begin in range(0, self.rows, self.block(key)):
+            block = slice(begin, begin + self.block(key))
+            flags[block] = column(self.path, key, self.read(key, block.start, block.stop)) != 0
+        return flags
+
+    def block(self, key: str) -> int:
+        """How many rows are read at once."""
+        return min(BLOCK, max(BLOCK_BYTES // max(row_bytes(self.arrays[key]), 1), 1))
+
+    def numbers(self, key: str, begin: int, end: int) -> np.ndarray:
+        """Rows [begin, end), (n, k) float64."""
+        return numeric(self.path, key, self.read(key, begin, end), 2).astype(np.float64)
 
     def read(self, key: str, begin: int, end: int) -> np.ndarray:
-        with reading(f"{self.path}: '{key}'"):
-            values = np.asarray(self.file[key][begin:end])
-        return values
+        what, end = f"{self.path}: '{key}'", min(end, self.rows)
+        claim(what, (end - begin) * row_bytes(self.arrays[key]), file_size(self.file))
+        with reading(what):
+            return np.asarray(self.arrays[key][begin:end])
 
 
 class _Column:
@@ -173,7 +172,8 @@ class _Column:
     def take(self, rows: int) -> np.ndarray:
         """The next rows."""
         while self.held is None or len(self.held) < rows:
-            block = self.table.read(self.key, self.row, min(self.row + BLOCK, self.table.rows))
+            end = min(self.row + self.table.block(self.key), self.table.rows)
+            block = self.table.read(self.key, self.row, end)
             if not len(block):
                 raise UserError(
                     f"{self.table.path}: '{self.key}' ends in row {self.row:,}: expected {self.table.rows:,}."

@@ -9,7 +9,6 @@ state of the row's own observation; it is there where the source had one.
 import hashlib
 import json
 import shutil
-import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.data.claims import map_npy, reading
 from urlrl.data.draw import draw, gather
 from urlrl.data.replay import Rows
-from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.errors import UserError, shown
+from urlrl.files import check_shape, read_json, remembered_sha256, sha256, write_atomically
+from urlrl.runtime import cache_folder
 from urlrl.types import Array, BatchSpec, Transition
 
 FORMAT = "urlrl-dataset-1"
@@ -55,6 +56,12 @@ class DatasetInfo:
     action_dim: int = 0
     sha256: dict[str, str] = field(default_factory=dict)  # column -> hash of its file
     format: str = FORMAT
+
+
+SHAPE = {
+    "format": FORMAT, "env": str, "source": str, "physics": [list], "obs_is_physics": bool,
+    "episodes": int, "rows": int, "obs_dim": int, "action_dim": int, "sha256": {str: str},
+}  # fmt: skip
 
 
 class Episodes(NamedTuple):
@@ -135,6 +142,19 @@ class Dataset:
             )
         some = {name: self.columns[name] for name in Columns._fields if name in self.columns}
         self.to_draw = Columns(**some, starts=self.starts.astype(np.int32))
+
+    def verify(self) -> "Dataset":
+        """Compare the files with their hashes in dataset.json, once: see `remembered_sha256`. Whoever learns or prompts
+        from a dataset does this first.
+
+        Raises:
+            UserError: a file is not the one that was written.
+        """
+        for name in (*self.columns, "starts"):
+            path = self.folder / f"{name}.npy"
+            if remembered_sha256(path, cache_folder() / "hashes.json") != self.info.sha256.get(name):
+                raise UserError(f"{path} is not the file that was written: its SHA-256 is not the one in dataset.json.")
+        return self
 
     def __len__(self) -> int:
         """Transitions."""
@@ -240,7 +260,7 @@ def _write_columns(part: Path, info: DatasetInfo, episodes: Iterable[Episode]) -
     if not columns:
         raise UserError(f"{info.source} holds no episodes: expected at least one.")
     np.save(part / "starts.npy", np.array(starts, np.int64))
-    hashes = {name: _hash(part / f"{name}.npy") for name in (*columns, "starts")}
+    hashes = {name: sha256(part / f"{name}.npy") for name in (*columns, "starts")}
     sizes = {f"{name}_dim": columns[name].width[0] for name in ("obs", "action")}
     return DatasetInfo(
         info.env, info.source, info.physics, info.obs_is_physics, len(starts) - 1, starts[-1], **sizes, sha256=hashes
@@ -308,35 +328,27 @@ def _read_info(folder: Path) -> DatasetInfo:
         raise UserError(
             f"{folder} is not a dataset: it has no dataset.json; make one with `urlrl data convert {folder} --out DIR`."
         )
-    try:
-        data: dict[str, Any] = json.loads(path.read_text())
-        if data["format"] != FORMAT:
-            raise ValueError(f"it says format {data['format']!r}, not {FORMAT!r}")
-        data["physics"] = tuple((str(name), int(size)) for name, size in data["physics"])
+    default = asdict(DatasetInfo("", ""))
+    data = read_json(path, SHAPE, **{name: default[name] for name in default.keys() - {"env", "source", "format"}})
+    with reading(path):
+        data["physics"] = tuple((str(name), size) for name, size in data["physics"])
+        check_shape(dict(data["physics"]), {str: int}, "physics")
         info = DatasetInfo(**data)
-        for name, default in asdict(DatasetInfo("", "")).items():
-            if type(found := getattr(info, name)) is not type(default):
-                raise ValueError(f"'{name}' is {found!r}, not a {type(default).__name__}")
+        for name in ("episodes", "rows", "obs_dim", "action_dim"):
+            if getattr(info, name) < 1:
+                raise ValueError(f"'{name}' is {getattr(info, name)}, not a number of at least 1")
+        if any(size < 1 for _, size in info.physics):
+            raise ValueError(f"'physics' is {info.physics}, not names with sizes of at least 1")
         return info
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    try:
-        column = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the dataset is not whole.") from error
-    except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
+    if not path.exists():
+        raise UserError(f"{path} is missing: the dataset is not whole.")
+    column = map_npy(path)
     if column.shape != shape or column.dtype != dtype:
         raise UserError(
-            f"{path} holds {column.dtype} of shape {column.shape}: expected {dtype} of shape {shape}, as dataset.json "
-            f"says."
+            f"{path} holds {shown(column.dtype)} of shape {column.shape}: expected {dtype} of shape {shape}, as "
+            f"dataset.json says."
         )
     return np.asarray(column)  # A view of the map: memmap's own indexing costs more.
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from urlrl.data.claims import Archive
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout, reading
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -74,11 +75,12 @@ def _episodes(files: list[Path], spec: EnvSpec | None, physics: bool) -> Iterato
 
 def _load(file: Path, spec: EnvSpec | None) -> tuple[Episode, int]:
     """An episode, and how many rewards it has per transition."""
-    with reading(file), np.load(file, allow_pickle=False) as stored:
-        for key in KEYS:
-            if key not in stored.files:
-                raise missing(file, key, stored.files)
-        arrays = {key: np.asarray(stored[key]) for key in (*KEYS, "physics") if key in stored.files}
+    archive = Archive(file)
+    for key in KEYS:
+        if key not in archive.keys:
+            raise missing(file, key, archive.keys)
+    arrays = archive.load([key for key in (*KEYS, "physics") if key in archive.keys])
+    archive.file.close()
     rows, length = len(np.atleast_1d(arrays["observation"])), _numbers(file)[1]
     if rows != length + 1:
         raise UserError(f"{file} has {rows:,} observations: expected {length + 1:,}, one more than its name says.")

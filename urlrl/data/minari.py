@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from urlrl.data.d4rl import open_hdf5
+from urlrl.data.claims import claim, reading
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout, reading
-from urlrl.errors import UserError
+from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
+from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 NAMES = Names("observations", "actions", "rewards", "infos/physics")
@@ -62,14 +63,14 @@ def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sourc
     metadata = _metadata(data)
     if not (data / "main_data.hdf5").is_file():
         kind = metadata.get("data_format", "unknown")
-        raise UserError(f"{data} is stored as '{kind}': expected HDF5, the file main_data.hdf5.")
+        raise UserError(f"{data} is stored as '{shown(kind)}': expected HDF5, the file main_data.hdf5.")
     file = open_hdf5(data / "main_data.hdf5")
     with reading(data / "main_data.hdf5"):
-        names = [name for name in file if re.fullmatch(r"episode_\d+", name)]
+        names = [name for name in file if re.fullmatch(r"episode_[0-9]{1,12}", name)]
     names.sort(key=lambda name: int(name.removeprefix("episode_")))
     expected = metadata.get("total_episodes")
     if not names or len(names) != expected:
-        raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {expected}.")
+        raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {shown(expected)}.")
     store = _Store(data, file, *_affine(data, metadata), _part(data, metadata), spec)
     first = store.episode(names[0])
     layout = _layout(metadata, 0 if first.physics is None else first.physics.shape[1], spec, data)
@@ -88,19 +89,18 @@ class _Store:
 
     def episode(self, name: str) -> Episode:
         where = f"{self.where}: {name}"
+        group = find(self.file, name, self.where)
+        keys = {key: key for key in ("observations", "actions", "rewards", "terminations", "infos/physics")}
+        keys["observations"] += f"/{self.part}" if self.part else ""
+        found = {what: values for what, key in keys.items() if (values := array(group, key, where)) is not None}
         with reading(where):
-            group = self.file[name]
-            for key in ("observations", "actions", "rewards", "terminations"):
-                if key not in group:
-                    raise missing(where, key, set(group))
-            obs = group["observations"]
-            if self.part or not hasattr(obs, "dtype"):
-                if self.part not in obs or not self.part:
-                    raise missing(where, f"observations/{self.part or 'observation'}", set(obs))
-                obs = obs[self.part]
-            arrays = {key: np.asarray(group[key][()]) for key in ("actions", "rewards", "terminations")}
-            arrays["observations"] = np.asarray(obs[()])
-            physics = np.asarray(group["infos/physics"][()]) if "infos/physics" in group else None
+            held = () if hasattr(group, "dtype") else set(group)
+        for what, key in keys.items():
+            if what not in found and what != "infos/physics":
+                raise missing(where, key, held)
+        claim(where, sum(map(all_bytes, found.values())), file_size(self.file))
+        with reading(where):
+            arrays = {what: np.asarray(values[()]) for what, values in found.items()}
         action = numeric(where, "actions", arrays["actions"], 2)
         if action.shape[1] != len(self.middle):
             raise UserError(
@@ -110,7 +110,8 @@ class _Store:
         action = ((action - self.middle) / self.half).astype(np.float32)
         reward = column(where, "rewards", arrays["rewards"])
         terminated = column(where, "terminations", arrays["terminations"]) != 0
-        return checked(Episode(arrays["observations"], action, reward, terminated, physics), where, NAMES)
+        episode = Episode(arrays["observations"], action, reward, terminated, arrays.get("infos/physics"))
+        return checked(episode, where, NAMES)
 
 
 def _metadata(data: Path) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _space(data: Path, metadata: dict[str, Any], key: str) -> dict[str, Any]:
     with reading(f"{path}: '{key}'"):
         space = json.loads(metadata[key])
     if not isinstance(space, dict):
-        raise UserError(f"{path}: '{key}' is {space!r}: expected the description of a space.")
+        raise UserError(f"{path}: '{key}' is {shown(repr(space))}: expected the description of a space.")
     return space
 
 
@@ -138,19 +139,23 @@ def _is_flat(space: dict[str, Any]) -> bool:
     return space.get("type") == "Box" and isinstance(shape, list) and len(shape) == 1
 
 
+def _kind(space: Any) -> str:
+    return shown(f"{space.get('type')} of shape {space.get('shape')}" if isinstance(space, dict) else repr(space))
+
+
 def _affine(data: Path, metadata: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(middle, half) of the action space, (act,) each; 0 and 1 where it has no bounds."""
     space = _space(data, metadata, "action_space")
     where = f"{data / 'metadata.json'}: 'action_space'"
     if not _is_flat(space):
-        raise UserError(f"{where} is {space.get('type')} of shape {space.get('shape')}: expected a flat Box.")
+        raise UserError(f"{where} is {_kind(space)}: expected a flat Box.")
     with reading(where):
         low, high = (np.array(space[bound], np.float64) for bound in ("low", "high"))
-    if low.shape != high.shape or low.ndim != 1 or (low >= high).any():
+    if low.shape != high.shape or low.ndim != 1 or not (low < high).all():  # Never so for NaN.
         raise UserError(f"{where} has bounds that are no bounds: expected low below high.")
     bounded = np.isfinite(low) & np.isfinite(high)
     with np.errstate(invalid="ignore"):
-        return np.where(bounded, (high + low) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+        return np.where(bounded, high / 2 + low / 2, 0.0), np.where(bounded, high / 2 - low / 2, 1.0)
 
 
 def _part(data: Path, metadata: dict[str, Any]) -> str:
@@ -161,13 +166,12 @@ def _part(data: Path, metadata: dict[str, Any]) -> str:
     if kind == "Dict" and isinstance(parts, dict):
         if "observation" not in parts:
             raise UserError(
-                f"{data / 'metadata.json'}: observations are a Dict of {', '.join(sorted(map(str, parts)))}: expected "
+                f"{data / 'metadata.json'}: observations are a Dict of {shown(', '.join(sorted(parts)))}: expected "
                 f"a flat Box, or a Dict with the key 'observation'."
             )
         space = parts["observation"]
     if not isinstance(space, dict) or not _is_flat(space):
-        found = f"{space.get('type')} of shape {space.get('shape')}" if isinstance(space, dict) else repr(space)
-        raise UserError(f"{data / 'metadata.json'}: observations are {found}: expected a flat Box.")
+        raise UserError(f"{data / 'metadata.json'}: observations are {_kind(space)}: expected a flat Box.")
     return "observation" if kind == "Dict" else ""
 
 
@@ -178,7 +182,8 @@ def _layout(metadata: dict[str, Any], width: int, spec: EnvSpec | None, data: Pa
         return physics_layout(width, spec, data)
     with reading(f"{data}/metadata.json: 'urlrl_physics'"):
         layout = tuple((str(name), int(size)) for name, size in metadata.get("urlrl_physics", ()))
-    return layout if sum(size for _, size in layout) == width else (("physics", width),)
+    fits = all(size > 0 for _, size in layout) and sum(size for _, size in layout) == width
+    return layout if fits else (("physics", width),)
 
 
 def write_minari(folder: Path, target: Path, info: DatasetInfo, episodes: Iterable[Episode]) -> None:

@@ -6,15 +6,16 @@ package's `load_dataset` returns may have been saved too: compact, with `valids`
 ends, for whatever reason; only `masks` = 0, where there are masks, says that the future counts nothing.
 """
 
+import math
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from urlrl.data.claims import BLOCK, PER_ROW, Archive, Stream, claim
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, reading
+from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -35,62 +36,82 @@ def read_ogbench(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
         UserError: a key is missing, arrays are of unequal lengths; or later, at rows that are wrong.
     """
     del spec
-    archive = _Archive(path)
+    archive = Archive(path)
     for key in ("observations", "actions", "terminals"):
         if key not in archive.keys:
             raise missing(path, key, archive.keys)
     regular = "next_observations" in archive.keys
-    ends = archive.flags("valids") == 0 if "valids" in archive.keys and not regular else archive.flags("terminals") != 0
+    ends = ~_flags(archive, "valids") if "valids" in archive.keys and not regular else _flags(archive, "terminals")
+    _close(path, ends, 1 if regular else 2)
     parts = [key for key in PHYSICS if key in archive.keys]
     notes = []
     if parts and regular:  # Of the last state of a trajectory only the observation is there.
         notes.append(f"{path}: {', '.join(parts)} are left out, as they say nothing of a trajectory's last state.")
         parts = []
-    layout = tuple((key, archive.width(key)) for key in parts)
+    layout = tuple((key, math.prod(Stream(archive, key).shape[1:])) for key in parts)
     info = DatasetInfo(env, f"{path} (OGBench)", layout)
     episodes = _regular(archive, ends) if regular else _compact(archive, ends, parts)
-    bounds = _bounds(path, ends, 1 if regular else 2)
-    return Source(
-        info, episodes, int(np.sum(bounds[:, 1] - bounds[:, 0]) - (0 if regular else len(bounds))), tuple(notes)
-    )
+    return Source(info, episodes, len(ends) - (0 if regular else int(np.count_nonzero(ends))), tuple(notes))
 
 
-def _bounds(path: Path, ends: np.ndarray, least: int) -> np.ndarray:
-    """(trajectories, 2): the rows [begin, end) of each. What follows the last end is a trajectory cut short."""
+def _flags(archive: Archive, key: str) -> np.ndarray:
+    """(rows,), bool, read in blocks: zeros are stored in a thousandth of their size."""
+    stream = Stream(archive, key)
+    rows = stream.shape[0] if stream.shape else 0
+    claim(stream.where, max(PER_ROW * rows, min(rows, BLOCK) * stream.row), archive.size)
+    flags = np.empty(rows, bool)
+    for begin in range(0, rows, BLOCK):
+        block = flags[begin : begin + BLOCK]
+        block[:] = column(archive.path, key, stream.take(len(block))) != 0
+    stream.finish()
+    return flags
+
+
+def _close(path: Path, ends: np.ndarray, least: int) -> None:
+    """End the last trajectory, which may be cut short; refuse one that has fewer than `least` (1 or 2) rows."""
     if not len(ends):
         raise UserError(f"{path}: 'terminals' is empty: expected at least one trajectory.")
-    stops = np.flatnonzero(ends) + 1
-    stops = stops if len(stops) and stops[-1] == len(ends) else np.append(stops, len(ends))
-    bounds = np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1)
-    short = bounds[:, 1] - bounds[:, 0] < least
-    if short.any():
-        row = bounds[short][0, 0]
+    ends[-1] = True
+    short = ends & np.concatenate([[True], ends[:-1]])
+    if least > 1 and short.any():
         raise UserError(
-            f"{path}: 'terminals' ends a trajectory in row {row:,} that has no transition: expected 1 in the last row "
-            f"of each trajectory, and nowhere else."
+            f"{path}: 'terminals' ends a trajectory in row {int(np.argmax(short)):,} that has no transition: expected "
+            f"1 in the last row of each trajectory, and nowhere else."
         )
-    return bounds
 
 
-def _compact(archive: "_Archive", ends: np.ndarray, parts: list[str]) -> Iterator[Episode]:
-    keys = ["observations", "actions", *parts, *(key for key in ("rewards", "masks") if key in archive.keys)]
-    streams = {key: archive.stream(key, len(ends)) for key in keys}
-    for begin, end in _bounds(archive.path, ends, 2):
-        rows = {key: stream.take(end - begin) for key, stream in streams.items()}
-        action = numeric(archive.path, "actions", rows["actions"], 2)[:-1]
-        physics = np.concatenate([_flat(archive.path, key, rows[key]) for key in parts], axis=1) if parts else None
-        reward, terminated = _labels(archive.path, rows, len(action))
-        episode = Episode(rows["observations"], action, reward, terminated, physics)
-        yield checked(episode, archive.path, NAMES, int(begin))
+def _trajectories(
+    archive: Archive, ends: np.ndarray, keys: Sequence[str]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The first row of each, and its rows of these arrays, which are read to their end."""
+    streams = {key: Stream(archive, key) for key in keys}
+    for key, stream in streams.items():
+        if not stream.shape or stream.shape[0] != len(ends):
+            raise UserError(
+                f"{archive.path}: '{key}' has shape {stream.shape}: expected {len(ends):,} rows, as 'terminals' has."
+            )
+    begin, row = 0, sum(stream.row for stream in streams.values())
+    for end in stops(ends):
+        claim(f"{archive.path}: a trajectory of {end - begin:,} rows", (end - begin) * row, archive.size)
+        yield begin, {key: stream.take(end - begin) for key, stream in streams.items()}
+        begin = end
     for stream in streams.values():
         stream.finish()
 
 
-def _regular(archive: "_Archive", ends: np.ndarray) -> Iterator[Episode]:
+def _compact(archive: Archive, ends: np.ndarray, parts: list[str]) -> Iterator[Episode]:
+    keys = ["observations", "actions", *parts, *(key for key in ("rewards", "masks") if key in archive.keys)]
+    for begin, rows in _trajectories(archive, ends, keys):
+        action = numeric(archive.path, "actions", rows["actions"], 2)[:-1]
+        physics = np.concatenate([_flat(archive.path, key, rows[key]) for key in parts], axis=1) if parts else None
+        reward, terminated = _labels(archive.path, rows, len(action))
+        episode = Episode(rows["observations"], action, reward, terminated, physics)
+        yield checked(episode, archive.path, NAMES, begin)
+
+
+def _regular(archive: Archive, ends: np.ndarray) -> Iterator[Episode]:
     keys = ["observations", "actions", "next_observations", *(k for k in ("rewards", "masks") if k in archive.keys)]
-    streams = {key: archive.stream(key, len(ends)) for key in keys}
-    for begin, end in _bounds(archive.path, ends, 1):
-        rows = {key: stream.take(end - begin) for key, stream in streams.items()}
+    for begin, rows in _trajectories(archive, ends, keys):
         obs, after = (numeric(archive.path, key, rows[key], 2) for key in ("observations", "next_observations"))
         if obs.shape != after.shape:
             raise UserError(
@@ -99,16 +120,14 @@ def _regular(archive: "_Archive", ends: np.ndarray) -> Iterator[Episode]:
             )
         differ = (obs[1:] != after[:-1]).any(axis=1)
         if differ.any():
-            row = int(begin) + int(np.argmax(differ))
+            row = begin + int(np.argmax(differ))
             raise UserError(
                 f"{archive.path}: 'next_observations' in row {row:,} is not the observation of row {row + 1:,}: "
                 f"expected the same, as 'terminals' does not end a trajectory there."
             )
         reward, terminated = _labels(archive.path, rows, len(obs))
         episode = Episode(np.concatenate([obs, after[-1:]]), rows["actions"], reward, terminated)
-        yield checked(episode, archive.path, NAMES, int(begin))
-    for stream in streams.values():
-        stream.finish()
+        yield checked(episode, archive.path, NAMES, begin)
 
 
 def _labels(path: Path, rows: dict[str, np.ndarray], steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,64 +139,3 @@ def _labels(path: Path, rows: dict[str, np.ndarray], steps: int) -> tuple[np.nda
 
 def _flat(path: Path, key: str, values: np.ndarray) -> np.ndarray:
     return numeric(path, key, values[:, None] if values.ndim == 1 else values, 2).astype(np.float64)
-
-
-class _Archive:
-    """The arrays of an .npz file, to be read from the front without loading them."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        with reading(path):
-            self.file = zipfile.ZipFile(path)
-        self.keys = [name.removesuffix(".npy") for name in self.file.namelist() if name.endswith(".npy")]
-
-    def stream(self, key: str, rows: int) -> "_Stream":
-        stream = _Stream(self, key)
-        if not stream.shape or stream.shape[0] != rows:
-            raise UserError(
-                f"{self.path}: '{key}' has shape {stream.shape}: expected {rows:,} rows, as 'terminals' has."
-            )
-        return stream
-
-    def flags(self, key: str) -> np.ndarray:
-        stream = _Stream(self, key)
-        values = stream.take(stream.shape[0] if stream.shape else 0)
-        stream.finish()
-        return column(self.path, key, values)
-
-    def width(self, key: str) -> int:
-        shape = _Stream(self, key).shape
-        return int(np.prod(shape[1:], dtype=np.int64))
-
-
-class _Stream:
-    """One array of an archive."""
-
-    def __init__(self, archive: _Archive, key: str):
-        self.where, self.key = archive.path, key
-        with reading(f"{self.where}: '{key}'"):
-            self.file = archive.file.open(f"{key}.npy")
-            version = np.lib.format.read_magic(self.file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"its format is {version}, not (1, 0) or (2, 0)")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, fortran, self.dtype = read(self.file)
-            if self.dtype.hasobject:
-                raise ValueError("it holds Python objects, which could run code")
-            if fortran and len(self.shape) > 1:
-                raise ValueError("its columns are stored one after the other; save it again from a C-contiguous array")
-            self.row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    def take(self, rows: int) -> np.ndarray:
-        """The next rows."""
-        with reading(f"{self.where}: '{self.key}'"):
-            content = self.file.read(int(rows) * self.row) if self.row else b""
-            if len(content) != int(rows) * self.row:
-                raise ValueError("it ends too early")
-            return np.frombuffer(content, self.dtype).reshape(int(rows), *self.shape[1:])
-
-    def finish(self) -> None:
-        """Read past the last row, which compares the checksum."""
-        with reading(f"{self.where}: '{self.key}'"):
-            if self.file.read(1):
-                raise ValueError("it is longer than its shape says")

@@ -1,28 +1,18 @@
 """What the readers of foreign formats share: nothing that is read runs code, and whatever is wrong with a file is one
-sentence that names the file, the key and the row."""
+sentence that names the file, the key and the row. How much memory a file may ask for is said in `urlrl.data.claims`."""
 
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from urlrl.data.claims import BLOCK
 from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
-from urlrl.errors import UserError
+from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
-
-# What NumPy, zipfile and h5py raise at damaged files; a damaged shape asks for any amount of memory.
-UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError, MemoryError,
-    OverflowError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 class Source(NamedTuple):
@@ -43,26 +33,11 @@ class Names(NamedTuple):
     physics: str = "physics"
 
 
-@contextmanager
-def reading(file: Path | str) -> Iterator[None]:
-    """Whatever goes wrong inside is a UserError that names the file."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise UserError(f"{file} cannot be read: {reason(error)}.") from error
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what an error says, to be put into a sentence."""
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines and lines[0] else type(error).__name__
-
-
-def numeric(file: Path | str, key: str, values: np.ndarray, ndim: int) -> np.ndarray:
-    """`values`, if they are real numbers in an array of this many dimensions."""
+def numeric(file: Path | str, key: str, values: Any, ndim: int) -> Any:
+    """`values`, an array in memory or in a file, if they are real numbers in an array of this many dimensions."""
     if values.dtype.kind not in "biuf" or values.ndim != ndim:
         raise UserError(
-            f"{file}: '{key}' is {values.dtype} of shape {values.shape}: expected numbers in an array of {ndim} "
+            f"{file}: '{key}' is {shown(values.dtype)} of shape {values.shape}: expected numbers in an array of {ndim} "
             f"dimension{'s' if ndim > 1 else ''}."
         )
     return values
@@ -75,6 +50,12 @@ def column(file: Path | str, key: str, values: np.ndarray) -> np.ndarray:
     return numeric(file, key, values, 1)
 
 
+def stops(ends: np.ndarray) -> Iterator[int]:
+    """Where `ends` (n,) is true, the row after; found in blocks, as there may be as many as rows."""
+    for begin in range(0, len(ends), BLOCK):
+        yield from (np.flatnonzero(ends[begin : begin + BLOCK]) + begin + 1).tolist()
+
+
 def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) -> Episode:
     """The episode in the dtypes of a dataset.
 
@@ -82,8 +63,8 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
         first: row of the file in which the episode begins.
 
     Raises:
-        UserError: arrays that are no numbers or of unequal lengths, numbers that are not finite, actions beyond
-            [-1, 1].
+        UserError: arrays that are no numbers or of unequal lengths, rows without numbers, numbers that are not finite,
+            actions beyond [-1, 1].
     """
     steps = len(episode.action)
     cast: dict[str, Any] = {}
@@ -95,6 +76,8 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
         expected = steps + (name in ("obs", "physics"))
         if len(values) != expected:
             raise UserError(f"{file}: '{key}' has {len(values):,} rows in an episode: expected {expected:,}.")
+        if not all(values.shape[1:]):
+            raise UserError(f"{file}: '{key}' has no numbers in its rows: expected at least one in each.")
         with np.errstate(over="ignore", invalid="ignore"):  # What is too large for a column's dtype is infinite there.
             cast[name] = values.astype(COLUMNS[name], copy=False)
         if name != "terminated":
@@ -127,4 +110,4 @@ def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[
 
 def missing(file: Path | str, key: str, found: Iterable[str]) -> UserError:
     """The error for a key that is not there; `found` are those that are."""
-    return UserError(f"{file} has no '{key}': found {', '.join(sorted(found)[:12]) or 'nothing'}.")
+    return UserError(f"{file} has no '{key}': found {shown(', '.join(sorted(found)[:12])) or 'nothing'}.")

@@ -6,6 +6,7 @@ where rows are missing (`keep_data="window"`) and where the data ends.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from urlrl.data.claims import reading
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, reading
+from urlrl.data.reading import Names, Source, checked
 from urlrl.data.replay import F32, OWN, STORABLE, Fields, Rows, transition_fields
 from urlrl.data.shards import FORMAT, Shard, ShardFolder
 from urlrl.errors import UserError
@@ -86,7 +88,7 @@ def _range(file: Path) -> tuple[int, int]:
 def _episodes(
     folder: ShardFolder, files: list[Path], lanes: int, root: int, hashes: Mapping[str, str]
 ) -> Iterator[Episode]:
-    held: list[list[Rows]] = [[] for _ in range(lanes)]  # of each lane's episode, the rows so far
+    held: dict[int, list[Rows]] = defaultdict(list)  # of each lane's episode, the rows so far
     reached = _range(files[0])[0]
     for file in files:
         begin, end = _range(file)
@@ -95,14 +97,12 @@ def _episodes(
         if begin > reached:
             yield from _ended(held, root, file)
         rows = folder.read(Shard(file.name, begin, end, hashes.get(file.name, "")))
-        if len(rows["obs"]) != end - begin:
-            raise UserError(f"{file} holds {len(rows['obs']):,} rows: expected {end - begin:,}, as its name says.")
         yield from _complete(rows, held, lanes, root, file)
         reached = end
     yield from _ended(held, root, files[-1])
 
 
-def _complete(rows: Rows, held: list[list[Rows]], lanes: int, root: int, file: Path) -> Iterator[Episode]:
+def _complete(rows: Rows, held: dict[int, list[Rows]], lanes: int, root: int, file: Path) -> Iterator[Episode]:
     """The episodes that end in these rows; what follows them is held."""
     found: list[tuple[int, list[Rows]]] = []
     for lane in range(lanes):
@@ -122,12 +122,12 @@ def _cut(rows: Rows, begin: int, end: int) -> Rows:
     return {name: values[begin:end] for name, values in rows.items()}
 
 
-def _ended(held: list[list[Rows]], root: int, file: Path) -> Iterator[Episode]:
+def _ended(held: dict[int, list[Rows]], root: int, file: Path) -> Iterator[Episode]:
     """The episodes that the data does not see the end of."""
-    for lane, parts in enumerate(held):
+    for _, parts in sorted(held.items()):
         if parts:
             yield _episode(parts, root, file)
-        held[lane] = []
+    held.clear()
 
 
 def _episode(parts: list[Rows], root: int, file: Path) -> Episode:

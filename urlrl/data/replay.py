@@ -87,8 +87,9 @@ def as_transitions(rows: dict[str, Any]) -> Transition:
 
 
 def blank(fields: Fields, spec: BatchSpec, n: int) -> Transition:
-    """`n` transitions of zeros, as a ring of these fields draws them."""
-    batch = as_transitions({name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in fields.items()})
+    """`n` transitions of zeros, which take no memory, as a ring of these fields draws them."""
+    zeros = {name: np.broadcast_to(np.zeros((), dtype), (n, *shape)) for name, (shape, dtype) in fields.items()}
+    batch = as_transitions(zeros)
     if spec.goals is not None:
         batch = batch._replace(goal=batch.obs, goal_steps=np.zeros(n, np.int32))
     return batch._replace(future=np.zeros((n, spec.futures, batch.obs.shape[1]), F32)) if spec.futures else batch

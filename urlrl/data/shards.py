@@ -8,16 +8,17 @@ all, and a checkpoint remembers the hash of each.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from urlrl.data.replay import Fields, Rows
-from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.errors import UserError, reason, shown
+from urlrl.files import check_shape, write_atomically
 
 FORMAT = "urlrl-shard-1"
 NAME = re.compile(r"\d{12}-\d{12}\.safetensors|\.\d{12}-\d{12}\.safetensors\.part")  # a shard | one being written
@@ -32,8 +33,22 @@ class Shard:
     end: int
     sha256: str
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Shard":
+        """Raises UserError at what `to_json` does not give."""
+        try:
+            check_shape(data, {"file": str, "begin": int, "end": int, "sha256": str}, "shard")
+            shard = cls(*(data[field.name] for field in fields(cls)))
+            if shard.file != _name(shard.begin, shard.end):
+                raise ValueError(f"shard.file is {shown(shard.file)}, not {_name(shard.begin, shard.end)!r}")
+            if shard.begin >= shard.end:
+                raise ValueError(f"shard.end is {shard.end}, not above {shard.begin}")
+        except ValueError as error:
+            raise UserError(f"A checkpoint refers to a shard in a way that cannot be read: {error}.") from error
+        return shard
 
 
 class ShardFolder:
@@ -48,15 +63,35 @@ class ShardFolder:
         """Write rows that start at global index `begin`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         end = begin + len(rows["obs"])
-        name = f"{begin:012d}-{end:012d}.safetensors"
+        name = _name(begin, end)
         # One key: safetensors writes several in random order, and equal rows should make equal files.
         content = save(rows, {"urlrl": json.dumps({"format": FORMAT, "num_envs": self.num_envs})})
         write_atomically(self.folder / name, content)
         return Shard(name, begin, end, hashlib.sha256(content).hexdigest())
 
     def read(self, shard: Shard) -> Rows:
-        """The rows of a shard. Raises UserError that names the file if it is not what was written."""
-        return self._load(self.folder / shard.file, shard.sha256)
+        """The rows of a shard. Raises UserError that names the file if it is not what was written; where the shard says
+        no hash, that is judged by its rows."""
+        path = self.folder / shard.file
+        try:
+            content = path.read_bytes()
+            if shard.sha256 and hashlib.sha256(content).hexdigest() != shard.sha256:
+                raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
+            rows = load(content)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Shard {path} cannot be read: {reason(error)}.") from error
+        except (KeyError, AttributeError) as error:  # A type of numbers that NumPy lacks, as the float8s.
+            raise UserError(f"Shard {path} holds numbers of type {error}: expected those of this run.") from error
+        found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
+        if found != self.fields:
+            held, fields = shown(sorted(found)), sorted(self.fields)
+            raise UserError(f"Shard {path} holds {held}: expected {fields} of this run's sizes.")
+        for name, column in rows.items():
+            if column.shape[:1] != (shard.end - shard.begin,):
+                raise UserError(
+                    f"Shard {path} holds {name} of shape {column.shape}: expected {shard.end - shard.begin:,} rows."
+                )
+        return rows
 
     def read_last(self, shards: list[Shard], count: int) -> Rows:
         """The last `count` rows of consecutive shards."""
@@ -74,36 +109,22 @@ class ShardFolder:
         """The shards that are here, in order of their rows."""
         return sorted(path for path in self._ours() if not path.name.endswith(".part"))
 
-    def sample(self, count: int, until: int, rng: np.random.Generator) -> Rows | None:
-        """`count` distinct rows (or all, if there are fewer) of the shards that are here, uniform and in order, none of
-        global index `until` or later; None if there are none.
+    def sample(self, count: int, shards: list[Shard], rng: np.random.Generator) -> Rows | None:
+        """`count` distinct rows (or all, if there are fewer) of these shards, uniform and in order; None if none of the
+        shards is here.
 
         Raises:
-            UserError: a shard cannot be read, or holds other fields.
+            UserError: a shard is missing or is not what was written.
         """
-        files = [path for path in self.files() if int(path.stem.split("-")[1]) <= until]
-        ends = np.cumsum([0, *(int(end) - int(begin) for begin, end in (path.stem.split("-") for path in files))])
-        if not ends[-1]:
+        if not any((self.folder / shard.file).exists() for shard in shards):
             return None
+        ends = np.cumsum([0, *(shard.end - shard.begin for shard in shards)])
         picks = np.sort(rng.choice(ends[-1], min(count, int(ends[-1])), replace=False))
         parts = []
-        for path, begin, end in zip(files, ends, ends[1:]):
-            rows, mine = self._load(path), picks[(begin <= picks) & (picks < end)] - begin
+        for shard, begin, end in zip(shards, ends, ends[1:]):
+            rows, mine = self.read(shard), picks[(begin <= picks) & (picks < end)] - begin
             parts.append({name: column[mine] for name, column in rows.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in self.fields}
-
-    def _load(self, path: Path, sha256: str | None = None) -> Rows:
-        try:
-            content = path.read_bytes()
-            if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-                raise UserError(f"Shard {path} is corrupted: its SHA-256 is not the one the checkpoint recorded.")
-            rows = load(content)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"Shard {path} cannot be read: {error}.") from error
-        found = {name: (column.shape[1:], column.dtype) for name, column in rows.items()}
-        if found != self.fields:
-            raise UserError(f"Shard {path} holds {sorted(found)}: expected {sorted(self.fields)} of this run's sizes.")
-        return rows
 
     def keep_only(self, shards: list[Shard]) -> None:
         """Delete every other shard: those of an abandoned future, of evicted rows, and parts of interrupted writes."""
@@ -116,3 +137,7 @@ class ShardFolder:
         if not self.folder.is_dir():
             return []
         return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+
+
+def _name(begin: int, end: int) -> str:
+    return f"{begin:012d}-{end:012d}.safetensors"

@@ -8,10 +8,11 @@ import numpy as np
 
 from urlrl.data import d4rl, exorl, minari, ogbench
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode
-from urlrl.data.reading import Source, physics_layout
+from urlrl.data.reading import Names, Source, checked, physics_layout
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
+NAMES = Names("obs", "action", "reward")
 SAME_STATE = 1e-5  # relative and absolute: an observation that is physics was rounded once
 
 
@@ -22,7 +23,12 @@ def read_dataset(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
     if spec is not None and spec.physics and layout:
         layout = physics_layout(sum(size for _, size in layout), spec, path)
     info = replace(dataset.info, env=env, physics=layout, source=f"{path} ({dataset.info.source})")
-    return Source(info, dataset.episodes(), len(dataset))
+    episodes = (checked(one, path, NAMES, int(first)) for one, first in zip(_verified(dataset), dataset.starts))
+    return Source(info, episodes, len(dataset))
+
+
+def _verified(dataset: Dataset) -> Iterator[Episode]:
+    yield from dataset.verify().episodes()
 
 
 Reader = Callable[[Path, str, EnvSpec | None], Source]

@@ -3,7 +3,6 @@
 What takes a simulator to know comes in as functions of physics and actions.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from urlrl.data.dataset import Dataset, Episode
 from urlrl.data.reading import ACTION_TOLERANCE, Source
 from urlrl.data.replay import Rows
 from urlrl.errors import UserError
+from urlrl.files import sha256
 
 CHUNK = 65536  # rows that are looked at together
 SAMPLE = 256  # transitions that are compared with a simulator
@@ -50,9 +50,8 @@ def check_files(dataset: Dataset) -> Check:
     for name in (*dataset.columns, "starts"):
         path = dataset.folder / f"{name}.npy"
         size += path.stat().st_size
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != dataset.info.sha256.get(name):
-                return Check("hashes", False, f"{path.name} is not the file that was written: its SHA-256 differs")
+        if sha256(path) != dataset.info.sha256.get(name):
+            return Check("hashes", False, f"{path.name} is not the file that was written: its SHA-256 differs")
     return Check("hashes", True, f"{len(dataset.columns) + 1} files, {size / 1e6:,.1f} MB")
 
 

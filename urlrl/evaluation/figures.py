@@ -1,5 +1,6 @@
 """The figures of a report: pure functions of data and a theme, drawn without a display."""
 
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +14,19 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from urlrl.types import EnvSpec, Trajectory
+
+
+def png(figure: Figure, **options: Any) -> bytes:
+    """The figure as an image. Dollar signs in names are no formulas: matplotlib would refuse what it cannot parse."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **options)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from urlrl.errors import UserError
+from urlrl.data.claims import map_npy, reading
+from urlrl.errors import UserError, shown
 from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
 from urlrl.evaluation.stats import mean_interval
@@ -18,6 +19,7 @@ from urlrl.types import All, Each, PlayEnv, RewardPrompt, Trajectory, Transition
 
 LARGEST = float(np.finfo(np.float32).max)
 DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
+DEMO_DTYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8")  # of a safetensors file
 EPISODES = 16  # what the command line watches
 HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown, at least
 LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what judges its reading is not
@@ -202,13 +204,18 @@ def read_demo(path: Path) -> np.ndarray:
     """The numbers in a file: of .safetensors its tensor `obs` or its only one, of .csv with or without a header."""
     if path.suffix not in DEMO_SUFFIXES:
         raise UserError(f"Demonstration {path} has the suffix '{path.suffix}': expected {', '.join(DEMO_SUFFIXES)}.")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+    if path.suffix == ".npy":
+        return np.array(map_npy(path))
+    with reading(f"Demonstration {path}"):
         if path.suffix == ".csv":
             lines = path.read_text().splitlines()
             header = bool(lines) and not _is_number(lines[0].split(",")[0])
             return np.loadtxt(lines[header:], delimiter=",", ndmin=2)
+        return _demo_tensor(path)
+
+
+def _demo_tensor(path: Path) -> np.ndarray:
+    try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             if "next_obs" in names:
@@ -216,13 +223,14 @@ def read_demo(path: Path) -> np.ndarray:
                     f"Demonstration {path} holds transitions, of many episodes: expected one episode's obs."
                 )
             if "obs" not in names and len(names) != 1:
-                raise UserError(f"Demonstration {path} holds {', '.join(names) or 'nothing'}: expected a tensor 'obs'.")
-            return file.get_tensor("obs" if "obs" in names else names[0])
-    except OSError as error:
-        raise UserError(f"Demonstration {path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, SafetensorError, EOFError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"Demonstration {path} cannot be read: {reason}.") from error
+                held = shown(", ".join(names)) or "nothing"
+                raise UserError(f"Demonstration {path} holds {held}: expected a tensor 'obs'.")
+            name = "obs" if "obs" in names else names[0]
+            if (dtype := file.get_slice(name).get_dtype()) not in DEMO_DTYPES:
+                raise UserError(f"Demonstration {path} holds {dtype}: expected one of {', '.join(DEMO_DTYPES)}.")
+            return file.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_number(text: str) -> bool:
@@ -236,10 +244,8 @@ def _is_number(text: str) -> bool:
 def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
     """(T, obs) float32."""
     if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
-        raise UserError(
-            f"{sentence(name)} holds {obs.dtype} of shape {obs.shape}: expected numbers of shape (T, {obs_dim}), T at "
-            f"least 2."
-        )
+        held = f"{shown(obs.dtype)} of shape {obs.shape}"
+        raise UserError(f"{sentence(name)} holds {held}: expected numbers of shape (T, {obs_dim}), T at least 2.")
     bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
     if len(bad):
         raise UserError(f"{sentence(name)} is not finite in row {bad[0]}: expected finite numbers.")

@@ -246,11 +246,7 @@ def _figure(image: str, caption: str) -> str:
 
 def _picture(path: Path, draw: Callable[[figures.Theme], Figure], alt: str, caption: str) -> str:
     """Draw a figure for both themes, write the light one to `path`, and return the HTML that embeds both."""
-    drawn = []
-    for theme in (figures.LIGHT, figures.DARK):
-        buffer = io.BytesIO()
-        draw(theme).savefig(buffer, format="png")
-        drawn.append(buffer.getvalue())
+    drawn = [figures.png(draw(theme)) for theme in (figures.LIGHT, figures.DARK)]
     write_atomically(path, drawn[0])
     light, dark = (_uri(image, "png") for image in drawn)
     return _figure(

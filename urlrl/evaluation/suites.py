@@ -44,5 +44,5 @@ def make_suites(
 def find_suite(name: str, suites: dict[str, ZeroShotSuite]) -> ZeroShotSuite:
     """Raises UserError that offers the nearest name."""
     if name not in suites:
-        raise unknown("suite", name, suites)
+        raise unknown("suite", name, suites, "urlrl tasks")
     return suites[name]

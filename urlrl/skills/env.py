@@ -39,6 +39,8 @@ class SkillEnv(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, policy: SkillPolicy, k: int = 25, discrete: bool | None = None):
         super().__init__(env)
+        if not isinstance(policy, SkillPolicy):
+            raise SkillError(f"policy is a {type(policy).__name__}: expected a SkillPolicy.")
         self.policy, self.k, self._kind = policy, k, policy.config["skill"]["kind"]
         self.obs_dim, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
         _check(k, env.observation_space, self.obs_dim)

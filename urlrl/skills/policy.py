@@ -168,10 +168,14 @@ class SkillPolicy:
 
     def scale(self, action: Any) -> np.ndarray:
         """An action in [-1, 1], (*B, act), in actuator units: mapped affinely onto the action's bounds; float64."""
-        action = np.asarray(action)
-        if action.shape[-1:] != self._half.shape or not (np.abs(action) <= 1).all():
-            raise SkillError(f"action is {action}: expected {self._half.size} numbers in [-1, 1].")
-        return self._middle + self._half * action
+        try:
+            numbers = np.asarray(action)
+        except ValueError:  # Rows of unequal lengths.
+            numbers = np.empty(0, object)
+        fits = numbers.dtype.kind in "biuf" and numbers.shape[-1:] == self._half.shape
+        if not fits or not (np.abs(numbers) <= 1).all():  # Never so for NaN.
+            raise SkillError(f"action is {_short(action)}: expected {self._half.size} numbers in [-1, 1].")
+        return self._middle + self._half * numbers
 
     def aim(self, goal: Any, obs: Any) -> np.ndarray:
         """The skill that leads from obs toward goal, project(phi(goal) - phi(obs)): (d,), or (n, d) where either has n
@@ -277,7 +281,10 @@ def write_folder(folder: str | os.PathLike, files: dict[str, bytes], names: tupl
     Raises:
         SkillError: the folder holds something else, or cannot be written.
     """
-    target = Path(folder).resolve()
+    try:
+        target = Path(folder).resolve()
+    except ValueError as error:  # A NUL byte.
+        raise SkillError(f"Cannot write {_short(folder)}: {error}.") from error
     try:
         found = {path.name for path in target.iterdir()} if target.exists() else set()
         if found and (names[0] not in found or not found <= set(names)):

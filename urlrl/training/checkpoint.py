@@ -5,12 +5,14 @@ absent; a damaged one is detected by its manifest, named, and the one before it 
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from functools import cache
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ import jax
 import numpy as np
 
 from urlrl.errors import UserError
+from urlrl.files import read_json, sha256
 
 KEEP = 2  # checkpoints kept, so that one damaged on disk is not the end of a run
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")
+INFO, MANIFEST = "info.json", "manifest.json"
 
 
 class Checkpoints:
@@ -35,26 +40,29 @@ class Checkpoints:
         """Steps of the complete checkpoints, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in self.folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir())
 
     def infos(self) -> list[dict[str, Any]]:
-        """The JSON of each checkpoint, as far as it can be read, ascending by step."""
+        """The info of each checkpoint whose info is whole, ascending by step."""
         infos = []
         for step in self.steps():
-            with contextlib.suppress(OSError, ValueError):  # A damaged one refers to nothing.
-                infos.append(json.loads((self.folder / str(step) / "info.json").read_text()))
+            folder = self.folder / str(step)
+            with contextlib.suppress(OSError, UserError):  # A damaged one refers to nothing.
+                _check_hash(folder, INFO, _manifest(folder).get(INFO))
+                infos.append(_info(folder))
         return infos
 
     def snapshots(self) -> dict[int, int]:
         """Requested snapshot -> step of the checkpoint that it is."""
-        return {asked: info["step"] for info in self.infos() for asked in info.get("snapshots", [])}
+        return {asked: info["step"] for info in self.infos() for asked in info["snapshots"]}
 
     def save(self, step: int, parts: dict[str, Any], info: dict[str, Any]) -> None:
         """Write a checkpoint, and drop those older than the last `KEEP` that are no snapshots.
 
         Args:
             parts: pytrees of arrays, by name.
-            info: JSON that `restore` gives back; what lists "snapshots" is kept.
+            info: JSON that `restore` gives back: {"step", "shards": those it refers to, "snapshots": the requested
+                ones that it is}; a checkpoint that is a snapshot is kept.
 
         Raises:
             UserError: the disk is full or cannot be written; checkpoints already there stay whole.
@@ -65,8 +73,8 @@ class Checkpoints:
             self.clear_partial()
             for name, state in parts.items():
                 _checkpointer().save(partial / name, args=_save_args(jax.device_get(state)))
-            (partial / "info.json").write_text(json.dumps(info))
-            (partial / "manifest.json").write_text(json.dumps(_hashes(partial), indent=1))
+            (partial / INFO).write_text(json.dumps(info))
+            (partial / MANIFEST).write_text(json.dumps(_hashes(partial), indent=1))
             _sync(partial)
             os.replace(partial, final)
             _sync_one(self.folder)
@@ -74,10 +82,10 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)  # Orbax's threads may still write; the next save clears it.
             last = self.steps()
             kept = f"the checkpoint of step {last[-1]} is whole" if last else "there is no earlier checkpoint"
-            raise UserError(f"Cannot write checkpoint {final}: {_first_line(error)}; {kept}.") from error
-        snapshots = set(self.snapshots().values())
+            raise UserError(f"Cannot write checkpoint {final}: {_reason(error)}; {kept}.") from error
+        passing = {info["step"] for info in self.infos() if not info["snapshots"]}
         for old in self.steps()[:-KEEP]:
-            if old not in snapshots:
+            if old in passing:  # One whose info is damaged may be a snapshot.
                 self._delete(old)
 
     def drop_after(self, step: int) -> None:
@@ -109,21 +117,46 @@ class Checkpoints:
             UserError: a file is missing, damaged or of another run; the message names it.
         """
         folder = self.folder / str(step)
-        self._verify(folder)
-        info = json.loads((folder / "info.json").read_text())
-        return {name: _restore_part(folder / name, part) for name, part in like.items()}, info
-
-    def _verify(self, folder: Path) -> None:
         try:
-            manifest = dict(json.loads((folder / "manifest.json").read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"Checkpoint {folder} is damaged: manifest.json cannot be read.") from error
-        for name, digest in manifest.items():
-            path = folder / name
-            if not path.is_file():
-                raise UserError(f"Checkpoint {folder} is damaged: {name} is missing.")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise UserError(f"Checkpoint {folder} is damaged: {name} is not what was written.")
+            _verify(folder, like)
+            info = _info(folder)
+            return {name: _restore_part(folder / name, part) for name, part in like.items()}, info
+        except OSError as error:  # As where a run in progress deletes it meanwhile.
+            raise UserError(f"Checkpoint {folder} cannot be read: {_reason(error)}.") from error
+
+
+def _verify(folder: Path, parts: Iterable[str]) -> None:
+    """Raises UserError unless the files of a checkpoint are those that were written, all of them and no others in the
+    parts that will be read."""
+    manifest = _manifest(folder)
+    read = [path for name in parts for path in (folder / name).rglob("*") if path.is_file()]
+    for name in (str(path.relative_to(folder)) for path in read):
+        if name not in manifest:
+            raise UserError(f"Checkpoint {folder} is damaged: {name} is not in its {MANIFEST}.")
+    for name in (INFO, *parts):
+        if not any(file == name or file.startswith(f"{name}/") for file in manifest):
+            raise UserError(f"Checkpoint {folder} is damaged: its {MANIFEST} has no {name}.")
+    for name, digest in manifest.items():
+        _check_hash(folder, name, digest)
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    """Hash by file."""
+    return read_json(folder / MANIFEST, {str: str})
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    info = read_json(folder / INFO, {"step": int, "shards": [dict], "snapshots": [int]}, shards=[], snapshots=[])
+    if str(info["step"]) != folder.name:
+        raise UserError(f"{folder / INFO} says step {info['step']}: expected {folder.name}.")
+    return info
+
+
+def _check_hash(folder: Path, name: str, digest: str | None) -> None:
+    if not (folder / name).is_file():
+        raise UserError(f"Checkpoint {folder} is damaged: {name} is missing.")
+    if sha256(folder / name) != digest:
+        raise UserError(f"Checkpoint {folder} is damaged: {name} is not what was written.")
 
 
 def _restore_part(folder: Path, like: Any) -> Any:
@@ -131,8 +164,10 @@ def _restore_part(folder: Path, like: Any) -> Any:
     stored = _storable(like)
     try:
         state = _checkpointer().restore(folder, args=_restore_args(stored))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"Checkpoint {folder} does not fit this run's config: {_first_line(error)}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # Orbax raises anything at arrays that are damaged or of another run.
+        raise UserError(f"Checkpoint {folder} does not fit this run's config: {_reason(error)}.") from error
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(stored), jax.tree.leaves(state)):
         if np.shape(want) != np.shape(got):
             where = jax.tree_util.keystr(path)
@@ -144,7 +179,10 @@ def _restore_part(folder: Path, like: Any) -> Any:
 def _checkpointer():
     import orbax.checkpoint as ocp  # Takes a third of a second to import.
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save.
+    absl = logging.getLogger("absl")
+    absl.setLevel(logging.ERROR)  # Orbax logs every save.
+    absl.addFilter(lambda record: "orbax" not in record.pathname)  # What its threads log, it also raises.
+    sys.unraisablehook = partial(_but_late_callbacks, sys.unraisablehook)
     return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
@@ -167,7 +205,7 @@ def _storable(state: Any) -> Any:
 
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def _sync(folder: Path) -> None:
@@ -184,5 +222,20 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _but_late_callbacks(hook: Callable[[Any], None], unraisable: Any) -> None:
+    """A `sys.unraisablehook` that shows all but one thing. Where a save or a load failed, other arrays are still being
+    written or read; when they are done, each finds Orbax's event loop closed, and Python would show that."""
+    trace = unraisable.exc_traceback
+    late = trace is not None and "asyncio" in trace.tb_frame.f_code.co_filename
+    if not (late and str(unraisable.exc_value) == "Event loop is closed"):
+        hook(unraisable)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or what the system says where that is the reason."""
+    code = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):  # As tensorstore has it.
+        code = int(found[1])
+    if code is not None:
+        return os.strerror(code)
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")

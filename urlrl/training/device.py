@@ -58,6 +58,20 @@ class Made(NamedTuple):
     position: jax.Array  # (rows, p): what was reached, steps in order, environments interleaved
     metrics: dict[str, jax.Array]  # means over the updates; none where nothing was learned
     finite: jax.Array  # (): no parameter of the agent is NaN or infinite
+    broken: "Broken"
+
+
+# What is looked at in an epoch's rows, in the order in which it comes about, and the words for it.
+FLOWS = {"obs": "observation", "action": "action", "next_obs": "observation", "reward": "reward"}
+
+
+class Broken(NamedTuple):
+    """The first number of an epoch's rows that is not finite; all () arrays."""
+
+    any: jax.Array  # bool: there is one
+    flow: jax.Array  # int32: place in FLOWS
+    lane: jax.Array  # int32
+    step: jax.Array  # int32: of its episode
 
 
 @partial(jax.jit, static_argnums=(0, 2))
@@ -81,18 +95,19 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
         lanes = _begin_episodes(env, agent, lanes, first, state.keys.resets, jax.random.fold_in(begin_key, t), plan)
         return _step(env, agent, lanes, jax.random.fold_in(act_key, t))
 
-    lanes, (rows, given, position) = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
-    rows = {name: rows[name] for name in replay.data}
+    lanes, made = jax.lax.scan(step, state.lanes, jnp.arange(config.rollout_steps, dtype=jnp.int32))
+    rows = {name: made.row[name] for name in replay.data}
     replay = replay.add(rows)
     metrics, finite = {}, jnp.ones((), bool)
     if learning:
         if config.learns_from_rollouts:
-            batches = as_batch(rows, given)
+            batches = as_batch(rows, made.given)
         else:
             batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)
-    made = Made(position.reshape(config.epoch_steps, position.shape[-1]), metrics, finite)
-    return RunState(agent, lanes, epochs + 1, state.keys, replay), made
+    position = made.position.reshape(config.epoch_steps, made.position.shape[-1])
+    state = RunState(agent, lanes, epochs + 1, state.keys, replay)
+    return state, Made(position, metrics, finite, _broken(rows, made.clock))
 
 
 def _begin_episodes(
@@ -122,6 +137,7 @@ class Step(NamedTuple):
     row: dict[str, jax.Array]  # by field
     given: Any  # `Carry.given`
     position: jax.Array  # that was reached
+    clock: jax.Array  # of its episode, after it
 
 
 def _step(env: DeviceEnv, agent: Any, lanes: Lanes, key: jax.Array) -> tuple[Lanes, Step]:
@@ -136,7 +152,16 @@ def _step(env: DeviceEnv, agent: Any, lanes: Lanes, key: jax.Array) -> tuple[Lan
         **carry.stored,
     }  # fmt: skip
     lanes = Lanes(carry, after, clock, lanes.episode, after.terminated | truncated)
-    return lanes, Step(row, carry.given, after.position)
+    return lanes, Step(row, carry.given, after.position, clock)
+
+
+def _broken(rows: dict[str, jax.Array], clock: jax.Array) -> Broken:
+    """Of an epoch's rows, (steps, n, ...)."""
+    steps, lanes = clock.shape
+    bad = jnp.stack([~jnp.isfinite(rows[name]).reshape(steps, lanes, -1).all(-1) for name in FLOWS], axis=-1)
+    first = jnp.argmax(bad).astype(jnp.int32)
+    row, flow = first // len(FLOWS), first % len(FLOWS)
+    return Broken(bad.any(), flow, row % lanes, clock.reshape(-1)[row] - (flow == 0))
 
 
 def _reset_keys(key: jax.Array, episode: jax.Array) -> jax.Array:

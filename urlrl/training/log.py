@@ -5,9 +5,12 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -16,33 +19,63 @@ from rich.live import Live
 from rich.text import Text
 
 from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.files import check_shape, parse_json, write_atomically
 
 logger = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl, in order; a last line that was cut short is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+def read_metrics(path: Path, until: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, in order. A last line that a kill cut short is left out. A warning names other lines
+    that are no rows; the good rows are used.
+
+    Args:
+        until: only rows up to this step, which was logged; a warning says so if they end before it.
+    """
+    rows, damage = _read(path, until)
+    if damage:
+        logger.warning("%s; the other rows are used.", damage)
     return rows
+
+
+def _read(path: Path, until: int | None) -> tuple[list[dict[str, Any]], str]:
+    """The good rows, and a sentence that says which lines are damaged or missing; "" where none is."""
+    rows, bad, reason = [], [], ""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    for number, line in enumerate(lines, 1):
+        try:
+            row = parse_json(line)
+            check_shape(row, {"step": int})
+            check_shape(row, {str: float})
+            rows.append(row)
+        except ValueError as error:
+            cut = number == len(lines) and (not line or line.startswith(b"{"))  # What a kill leaves of a row.
+            if not cut:
+                bad.append(number)
+                reason = reason or str(error)
+    if until is not None:
+        rows = [row for row in rows if row["step"] <= until]
+    if bad:
+        some = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        return rows, f"{path} is damaged in line{'s' * (len(bad) > 1)} {some} ({reason})"
+    last = rows[-1]["step"] if rows else -1
+    if until is not None and last < until:
+        return rows, f"{path} ends at step {max(last, 0):,}: expected rows up to step {until:,}"
+    return rows, ""
 
 
 class MetricsLog:
     """Appends rows `{"step": n, name: number, ...}` to metrics.jsonl and shows them in TensorBoard.
 
-    Opening cuts the record back to `step`, which is where the run continues (-1 is before its beginning).
+    Opening cuts the record back to `step`, which is where the run continues (-1 is before its beginning). A record that
+    has damaged lines is kept beside it as it was found, and a warning says so.
     """
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "metrics.jsonl"
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        rows, damage = _read(self.path, step)
+        if damage:
+            logger.warning("%s; the run goes on with the other rows%s.", damage, _keep_aside(self.path))
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         # Unbuffered: a full disk is an error of the write that hit it, and a kill loses no whole row.
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - kept open for the length of the run
@@ -72,6 +105,16 @@ class MetricsLog:
             raise UserError(f"Cannot write {self.path}: {error.strerror}; the last checkpoint is whole.") from error
 
 
+def _keep_aside(path: Path) -> str:
+    """Copy a damaged record under a new name beside it; returns what says so."""
+    if not path.exists():
+        return ""
+    names = (path.with_name(f"metrics.damaged-{number}.jsonl") for number in count(1))
+    aside = next(name for name in names if not name.exists())
+    shutil.copyfile(path, aside)
+    return f", and {aside} is the file as it was"
+
+
 class Events:
     """TensorBoard's view of the record, begun anew from its rows. What goes wrong here is said once, and the run goes
     on without it."""
@@ -81,6 +124,7 @@ class Events:
         with self._forgiving():
             from tensorboard.summary import Writer
 
+            _hide_writing_threads()
             shutil.rmtree(folder, ignore_errors=True)
             self.writer = Writer(str(folder))
         for row in rows:
@@ -105,6 +149,18 @@ class Events:
         except Exception as error:  # noqa: BLE001 - a display is never worth a run
             logger.warning("TensorBoard events are not written: %s", error)
             self.writer = None
+
+
+@cache
+def _hide_writing_threads() -> None:
+    """Let Python print nothing where TensorBoard's writing thread ends with an error: the next event raises it."""
+    show = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            show(failed)
+
+    threading.excepthook = hook
 
 
 class Progress(Protocol):

@@ -1,6 +1,6 @@
 """The shards that a run writes of its transitions, in step with its checkpoints."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Fields, Rows
@@ -103,11 +103,11 @@ class Recorder:
 
     def read(self, shards: list[dict]) -> Rows:
         """The last rows of these shards, as many as the ring holds."""
-        return self.folder.read_last([Shard(**shard) for shard in shards], self.config.replay_capacity)
+        return self.folder.read_last(list(map(Shard.from_json, shards)), self.config.replay_capacity)
 
     def adopt(self, shards: list[dict]) -> None:
         """Go on from the checkpoint that refers to these."""
-        self.shards = [Shard(**shard) for shard in shards]
+        self.shards = list(map(Shard.from_json, shards))
 
     def check_new(self) -> None:
         """Raises UserError if a run that has no checkpoint would begin on top of another's data."""
@@ -120,8 +120,8 @@ class Recorder:
     def prune(self, *, all_unreferenced: bool) -> None:
         """Remove shards that no checkpoint refers to: evicted ones, or all (those of an abandoned future too)."""
         if all_unreferenced or self.config.keep_data == "window":
-            infos: list[dict[str, Any]] = self.run.checkpoints.infos()
-            self.folder.keep_only([Shard(**shard) for info in infos for shard in info["shards"]])
+            infos = self.run.checkpoints.infos()
+            self.folder.keep_only([Shard.from_json(shard) for info in infos for shard in info["shards"]])
 
     def _new_rows(self) -> Rows:
         """What is not on disk yet. A resumed run of an environment that cannot save its state begins new episodes, so

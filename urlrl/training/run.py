@@ -3,17 +3,27 @@
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
-from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.errors import UserError, shown
+from urlrl.files import read_json, write_atomically
+from urlrl.loading import names_in
 from urlrl.training.checkpoint import Checkpoints
 
 FORMAT = "urlrl-run-1"
+START = {"versions": {str: str}, "command": str}
+# What config.json holds; the agent's own settings are read by `run_config_from_json`.
+SHAPE = {
+    "format": FORMAT,
+    "config": {"agent": dict, "agent_name": str, "env": str, "seed": int, "steps": int},
+    **START,
+    "continued": [{"from_step": int, **START}],
+}
 
 
 class RunFolder:
@@ -28,26 +38,25 @@ class RunFolder:
         return self.path / "config.json"
 
     def manifest(self) -> dict[str, Any]:
-        """The content of config.json: {"format", "config", "versions", "command", "continued"}."""
-        try:
-            manifest = json.loads(self.config_file.read_text())
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise ValueError(f"it does not say format {FORMAT}")
-            return manifest
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path} is not a run: it has no config.json.") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config_file} cannot be read: {error}.") from error
+        """The content of config.json: {"format", "config", "versions", "command", "continued"}.
+
+        Raises:
+            UserError: not a run, or its config.json is damaged; the message names the key.
+        """
+        if not self.config_file.exists():
+            raise UserError(f"{self.path} is not a run: it has no config.json.")
+        return read_json(self.config_file, SHAPE)
 
     def check(self, config: RunConfig) -> None:
         """Raises UserError if the folder holds a run of another config, or something that is not a run. An option that
         did not exist when the run began is there with its default."""
         if self.config_file.exists():
             if self.checkpoints.steps():  # Otherwise there is nothing that another config could spoil.
-                there = self.manifest()["config"]
-                with suppress(UserError):  # Of another agent it says other things, which are told below.
-                    there = to_json(run_config_from_json(there, type(config.agent)))
-                self._check_same(there, to_json(config))
+                there, here = self.manifest()["config"], to_json(config)
+                if set(names_in(there)) <= set(names_in(here)):  # A config may import what it names.
+                    with suppress(UserError):  # Of another agent it says other things, which are told below.
+                        there = to_json(run_config_from_json(there, type(config.agent)))
+                self._check_same(there, here)
         elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
 
@@ -64,13 +73,19 @@ class RunFolder:
             manifest = {**before, "config": config, "continued": continued}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
+    def versions(self) -> dict[str, str]:
+        """Of the packages, when the run was begun or last continued."""
+        manifest = self.manifest()
+        return [manifest, *manifest["continued"]][-1]["versions"]
+
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
         old, new = flatten(there), flatten(here)
         for name in sorted(old.keys() | new.keys()):
             if name not in RESUMABLE_FIELDS and _plain(old.get(name)) != _plain(new.get(name)):
+                was, now = (shown(repr(values.get(name))) for values in (old, new))
                 raise UserError(
-                    f"{self.path} holds another run: {name} is {old.get(name)!r} there and {new.get(name)!r} here; "
-                    f"choose another --out, or the same options to continue that run."
+                    f"{self.path} holds another run: {name} is {was} there and {now} here; choose another --out, or "
+                    f"{_option(name, old.get(name))} to continue that run."
                 )
 
     @contextmanager
@@ -81,8 +96,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self.path / ".lock"
             file = open(lock, "w")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name.
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"Cannot write to {shown(self.path)}: {reason}.") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -96,6 +112,13 @@ class RunFolder:
                     self.path.rmdir()
         finally:
             file.close()
+
+
+def _option(name: str, value: Any) -> str:
+    """How an option is given this value; where nothing can be typed, that it must be the same."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or name in ("agent_name", "data_id"):
+        return "the same options"
+    return f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
 
 
 def _plain(value: Any) -> Any:

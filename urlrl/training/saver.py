@@ -103,8 +103,10 @@ def _check_in_step(savers: Sequence[Saver]) -> None:
     newest = {saver.run.path: max(saver.run.checkpoints.steps(), default=-1) for saver in savers}
     ahead = max(newest, key=lambda path: newest[path])
     for path, step in newest.items():
+        if step == newest[ahead]:
+            continue
         logged = read_metrics(path / "metrics.jsonl")
-        if step < newest[ahead] and (not logged or logged[-1]["step"] < newest[ahead]):
+        if not logged or logged[-1]["step"] < newest[ahead]:
             raise UserError(
                 f"{ahead} is at step {newest[ahead]:,} and {path} at {max(step, 0):,}: expected seeds that "
                 f"were trained together; bring those that are behind there first, by --seeds of their own."

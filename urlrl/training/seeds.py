@@ -13,9 +13,9 @@ import numpy as np
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import in_order, rings
 from urlrl.data.replay import Rows, agent_fields, blank
-from urlrl.errors import TrainingDiverged
+from urlrl.errors import TrainingDiverged, not_finite
 from urlrl.streams import env_seed, stream
-from urlrl.training.device import Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
+from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
 from urlrl.training.loop import pick_agent, rollout_coverage, seed_axes, seed_metrics, stack_agents
 from urlrl.types import DeviceEnv
 
@@ -55,10 +55,12 @@ class Seeds:
         self.epochs += 1
         self.updates += self.config.updates * learning
         done = time.perf_counter()
-        outcomes = [
-            metrics if isinstance(metrics, TrainingDiverged) else rollout_coverage(position) | metrics
-            for metrics, position in zip(seed_metrics(made.metrics, made.finite, self.step), made.position)
-        ]
+        outcomes = seed_metrics(made.metrics, made.finite, self.step)
+        for lane, metrics in enumerate(outcomes):
+            if made.broken.any[lane]:
+                outcomes[lane] = self._error(Broken(*(values[lane] for values in made.broken)))
+            elif not isinstance(metrics, TrainingDiverged):
+                outcomes[lane] = rollout_coverage(made.position[lane]) | metrics
         self.seconds["device"] += done - placed
         self.seconds["host"] += placed - start + time.perf_counter() - done
         return outcomes
@@ -67,6 +69,15 @@ class Seeds:
         """Seconds spent in compiled epochs, and on the rest, since the last call."""
         spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return spent
+
+    def _error(self, broken: Broken) -> TrainingDiverged:
+        what, lane, step = list(FLOWS.values())[broken.flow], int(broken.lane), int(broken.step)
+        if what == "action":
+            return TrainingDiverged(
+                f"Training diverged at step {self.step}: an action is not finite (lane {lane}, step {step} of its "
+                "episode); expected finite numbers."
+            )
+        return TrainingDiverged(not_finite(self.config.env, what, lane, step))
 
     def _place(self) -> RunState:
         """The runs as they are now, stacked, each seed on its devices."""

@@ -18,12 +18,14 @@ from urlrl.data.exorl import write_exorl
 from urlrl.data.minari import write_minari
 from urlrl.data.reading import Source
 from urlrl.data.recorded import read_run
+from urlrl.data.shards import Shard
 from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
-from urlrl.envs import ENVS, make_env
+from urlrl.envs import make_env
 from urlrl.envs.tasks import TASKS, Moment, Task, find_task, runs_on
 from urlrl.errors import UserError, check, check_choice
 from urlrl.files import write_atomically
+from urlrl.loading import check_names, is_trusted
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
 from urlrl.verbs.meter import metered
@@ -31,8 +33,6 @@ from urlrl.verbs.meter import metered
 AUTO = "auto"
 EXPORTS = ("exorl", "minari")
 CHUNK = 65536  # rows that are labelled together
-# What stands before the colon of an environment that a file may name.
-OURS = ("dmc", "jaco", "maze", "mjx", "gym", "ogbench")
 
 
 def open_source(path: Path | str, *, env: str | None = None, format: str = AUTO) -> Source:
@@ -173,7 +173,7 @@ def relabel(dataset: Path | str, task: str, out: Path | str | None = None, *, qu
     Raises:
         UserError: not a dataset, no such task, one that does not fit the dataset, or the file is there already.
     """
-    data, found = Dataset(dataset), find_task(task)
+    data, found = Dataset(dataset).verify(), find_task(task)
     check_task(data, found)
     file = data.folder / "rewards" / f"{task.replace(':', '.')}.npy" if out is None else Path(out)
     if file.suffix != ".npy":
@@ -217,6 +217,7 @@ def check_task(dataset: Dataset, task: Task) -> None:
         raise UserError(f"Task '{task.name}' draws a goal in each episode: expected one whose reward says all.")
     if not about.physics:
         raise UserError(f"{dataset.folder} has no physics: expected it, to compute rewards of task '{task.name}' from.")
+    check_names({"env": about.env}, dataset.folder / "dataset.json")
     spec, _ = _spec(about.env, given=True)
     width = sum(size for _, size in about.physics)
     if spec is None or width != spec.physics_dim:
@@ -305,24 +306,25 @@ def _open_run(path: Path, env: str | None) -> Source:
         raise UserError(
             f"{path / 'config.json'} has no {error} in its config: expected a pretraining run's."
         ) from error
+    if name != env:
+        check_names({"env": name}, folder.config_file)
     with closing(make_env(name, 1, episode_steps=episode_steps, root_position=root)) as made:
         spec = made.env_spec
-    hashes = {shard["file"]: shard["sha256"] for saved in folder.checkpoints.infos() for shard in saved["shards"]}
+    shards = [Shard.from_json(shard) for info in folder.checkpoints.infos() for shard in info["shards"]]
+    hashes = {shard.file: shard.sha256 for shard in shards}
     source = read_run(path, name if env is None else env, spec, len(spec.position) if root else 0, hashes)
     return source if env is None else sources.fitted(source, _spec(env, given=True)[0])
 
 
 def _spec(name: str, *, given: bool) -> tuple[EnvSpec | None, str]:
-    """What an environment says of itself, or a sentence that says why that is not known. A file's word for it is not
-    enough to import a module and call what is in it.
+    """What an environment says of itself, or a sentence that says why that is not known.
 
     Raises:
         UserError: it was `given` by the user, and cannot be made.
     """
     if not name:
         return None, ""
-    kind, _, rest = name.partition(":")
-    if not given and name not in ENVS and (kind not in OURS or ":" in rest):
+    if not given and not is_trusted(name):
         return None, f"Environment '{name}' is made only if --env {name} says so: sizes were not compared with it."
     try:
         return _make_spec(name), ""

@@ -1,18 +1,17 @@
 """`urlrl data`: options, and what is printed."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
 from urlrl.arguments import asks_for_help, parse
 from urlrl.config import MAX_SEED
+from urlrl.console import make_console
 from urlrl.errors import UserError, check, unknown
 
 Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari"]
@@ -126,7 +125,7 @@ def _validate(argv: list[str]) -> None:
     options = parse(ValidateOptions, argv, "data validate")
     from urlrl.verbs.data import running_checks
 
-    console, failed, count = _console(), 0, 0
+    console, failed, count = make_console(), 0, 0
     for one in running_checks(options.path, env=options.env, format=options.format, seed=options.seed):
         word = {True: "ok", False: "FAILED", None: "-"}[one.ok]
         console.print(f"{word:<8}{one.name:<14}{one.detail}", soft_wrap=True)
@@ -216,7 +215,7 @@ def show_info(found: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    console = _console()
+    console = make_console()
     console.print(table)
     for note in found["notes"]:
         console.print(note, soft_wrap=True)
@@ -242,7 +241,3 @@ def _required(option: str, value: Any, what: str) -> Any:
     if value is None:  # A field without a default would be refused in tyro's box.
         raise UserError(f"Option '{option}' is missing: expected {what}.")
     return value
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)

@@ -12,7 +12,7 @@ import numpy as np
 from urlrl.config import MAX_SEED, RunConfig
 from urlrl.errors import UnsupportedPrompt, check
 from urlrl.evaluation import coverage, zero_shot
-from urlrl.files import write_atomically
+from urlrl.files import check_folder_of, write_atomically
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
@@ -33,6 +33,7 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
         run in another simulator. What an environment or an agent does not allow is None, and a note says why.
     """
     check("seed", seed, 0, MAX_SEED)
+    check_folder_of(json_file)
     enable_compilation_cache()
     agent, config, spec, step, note = load_checkpoint(run, step)
     scores, notes = _measure(agent, config, spec, seed)

@@ -21,7 +21,7 @@ class Meter:
         self.bar: Progress | None = None
         if not quiet and sys.stdout.isatty():
             self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
+                TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[state]}"),
                 TimeRemainingColumn(), console=Console(), transient=True,
             )  # fmt: skip
             self.task = self.bar.add_task(what, total=total, state="")

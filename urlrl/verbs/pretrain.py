@@ -1,7 +1,7 @@
 """Pretraining without reward."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ from urlrl.data.replay import Fields, agent_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.nets import Normalizer
-from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.loading import check_names
+from urlrl.runtime import changed_versions, enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training import normalizer
 from urlrl.training.driver import drive
 from urlrl.training.host import Host
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.loop import Loop
+from urlrl.training.memory import check_host_memory, explained, needs
 from urlrl.training.offline import Offline
 from urlrl.training.recorder import NoRecord, Record, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, restore
 from urlrl.types import EnvSpec, HostEnv, need
-from urlrl.verbs.runs import create_agent, make_run_env, run_spec
+from urlrl.verbs.runs import agent_shapes, create_agent, make_run_env, run_spec
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
 FIT_LANES = 100  # environments that play at random while the normaliser is fitted
@@ -66,13 +68,15 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         loop: Loop
         record: Record
         if isinstance(config, OfflineConfig):
-            dataset = Dataset(config.data)
+            dataset = Dataset(config.data).verify()
             config = with_data(config, dataset)
             run.check(config)
+            stack.enter_context(fitting(config, run_spec(config)))
             loop, record = _offline(config, dataset, run, progress)
         else:
             run.check(config)
             env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
+            stack.enter_context(fitting(config, env.env_spec))
             loop, record = _online(config, env, run, progress)
         saver = Saver(run, config, loop, record)
         restore([saver], progress)
@@ -87,6 +91,16 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
 def products(config: RunConfig) -> AbstractContextManager:
     """In it, networks multiply by the precision that the config asks for."""
     return jax.default_matmul_precision(PRECISIONS[config.precision])
+
+
+@contextmanager
+def fitting(config: RunConfig, spec: EnvSpec) -> Iterator[None]:
+    """In it, a run on the host is made and trained. Raises UserError where memory cannot hold it: at once, or when it
+    runs out."""
+    needed = needs(config, spec, agent_shapes(config, spec))
+    check_host_memory(config, needed, jax.local_devices()[0])
+    with explained(needed):
+        yield
 
 
 def make_eval_env(config: RunConfig) -> HostEnv:
@@ -119,6 +133,11 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
         run.claim(to_json(config), versions(), command or "", from_step=None)
     elif step < config.steps:
         progress.say(f"Continuing {run.path} from step {step:,}.")
+        if changed := changed_versions(run.versions(), versions()):
+            progress.note(
+                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as one that was never "
+                f"stopped."
+            )
         run.claim(to_json(config), versions(), command or "", from_step=step)
 
 
@@ -135,8 +154,14 @@ def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Prog
 
 
 def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
-    """The config with what the dataset says of itself. Raises UserError if they do not fit."""
+    """The config with what the dataset says of itself.
+
+    Raises:
+        UserError: they do not fit, or the dataset names code that the user has not used.
+    """
     need(find_agent(config.agent_name)[0], "offline")
+    if not config.env:
+        check_names({"env": dataset.info.env}, dataset.folder / "dataset.json")
     config = replace(config, data_id=dataset.id, env=config.env or dataset.info.env)
     spec, info = run_spec(config), dataset.info
     if (spec.obs_dim, spec.action_dim) != (info.obs_dim, info.action_dim):

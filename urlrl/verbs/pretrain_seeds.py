@@ -17,14 +17,14 @@ from urlrl.envs import make_device_env
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import Progress, make_progress
-from urlrl.training.memory import check_data_memory, check_memory
+from urlrl.training.memory import Needs, check_data_memory, check_memory, explained, needs
 from urlrl.training.offline_seeds import OfflineSeeds
 from urlrl.training.recorder import NoRecord, Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, common_steps, restore
 from urlrl.training.seeds import Seeds
 from urlrl.training.together import Lanes, Member, drive_together, is_frozen
-from urlrl.types import DeviceEnv
+from urlrl.types import DeviceEnv, EnvSpec
 from urlrl.verbs.pretrain import (
     announce,
     announce_data,
@@ -37,7 +37,7 @@ from urlrl.verbs.pretrain import (
     products,
     with_data,
 )
-from urlrl.verbs.runs import create_agent, run_spec
+from urlrl.verbs.runs import agent_shapes, create_agent, run_spec
 
 
 def pretrain_seeds(
@@ -70,8 +70,9 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
     enable_compilation_cache()
     begin: Callable[..., tuple[Lanes, list[Saver]]]
     if isinstance(config, OfflineConfig):
-        dataset = Dataset(config.data)
+        dataset = Dataset(config.data).verify()
         config, begin = with_data(config, dataset), partial(_begin_offline, dataset)
+        spec = run_spec(config)
     else:
         spec = run_spec(config)  # Of a name that there is not, this tells the nearest.
         env = make_device_env(config.env, episode_steps=config.episode_steps, root_position=config.root_position)
@@ -86,7 +87,9 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
             run.check(configs[seed])
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        seeds, savers = begin(configs, runs, progress)
+        needed = needs(config, spec, agent_shapes(config, spec))
+        stack.enter_context(explained(needed))
+        seeds, savers = begin(spec, needed, configs, runs, progress)
         live = [pair for pair in zip(seeds.runs, savers) if not is_frozen(pair[1].run)]
         if live:
             restore([saver for _, saver in live], progress)
@@ -104,10 +107,15 @@ def train_together(config: RunConfig, folders: dict[int, Path], *, quiet: bool, 
 
 
 def _begin_online(
-    env: DeviceEnv, configs: dict[int, PretrainConfig], runs: dict[int, RunFolder], progress: Progress
+    env: DeviceEnv,
+    spec: EnvSpec,
+    needed: Needs,
+    configs: dict[int, PretrainConfig],
+    runs: dict[int, RunFolder],
+    progress: Progress,
 ) -> tuple[Lanes, list[Saver]]:
     """The runs where they begin. Raises UserError if they need more memory than there is."""
-    spec, config = env.env_spec, next(iter(configs.values()))
+    config = next(iter(configs.values()))
     agents = {seed: create_agent(configs[seed], spec) for seed in runs}
     announce(config, spec, agent_fields(next(iter(agents.values())), spec), _which(runs), progress)
     if _are_fresh(runs):
@@ -117,25 +125,29 @@ def _begin_online(
         }
     seeds = Seeds(config, agents, env, jax.devices())
     used = _devices(seeds.mesh, len(runs), progress)
-    check_memory(config, seeds.fields, seeds.capacity, list(agents.values()), used)
+    check_memory(config, needed, seeds.fields, seeds.capacity, len(agents), used)
     pairs = zip(runs.values(), seeds.runs)
     return seeds, [Saver(run, loop.config, loop, Recorder(run, loop.config, loop)) for run, loop in pairs]
 
 
 def _begin_offline(
-    dataset: Dataset, configs: dict[int, OfflineConfig], runs: dict[int, RunFolder], progress: Progress
+    dataset: Dataset,
+    spec: EnvSpec,
+    needed: Needs,
+    configs: dict[int, OfflineConfig],
+    runs: dict[int, RunFolder],
+    progress: Progress,
 ) -> tuple[Lanes, list[Saver]]:
     """As `_begin_online`, on a dataset."""
     config = next(iter(configs.values()))
     announce_data(config, dataset, _which(runs), progress)
-    spec = run_spec(config)
     agents = {seed: create_agent(configs[seed], spec) for seed in runs}
     if _are_fresh(runs):
         normalizer = data_normalizer(config, dataset)  # One pass over the data for all seeds.
         agents = {seed: agent.replace(normalizer=normalizer) for seed, agent in agents.items()}
     seeds = OfflineSeeds(config, agents, dataset, jax.devices())
     used = _devices(seeds.mesh, len(runs), progress)
-    check_data_memory(config, *seeds.sizes(), list(agents.values()), used)
+    check_data_memory(config, needed, *seeds.sizes(), len(agents), used)
     return seeds, [Saver(run, loop.config, loop, NoRecord()) for run, loop in zip(runs.values(), seeds.runs)]
 
 

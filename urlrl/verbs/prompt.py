@@ -1,10 +1,8 @@
 """Prompting a pretrained agent: with a reward, a goal or a demonstration of one's own."""
 
 import hashlib
-import io
 import json
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from urlrl.config import MAX_SEED
+from urlrl.console import make_console
 from urlrl.data.replay import relabelled
 from urlrl.envs.features import Feature, evaluate, features
 from urlrl.errors import UserError, check
@@ -24,7 +23,7 @@ from urlrl.evaluation.expressions import parse
 from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
 from urlrl.evaluation.zero_shot import RADII, goal_metrics
-from urlrl.files import write_atomically
+from urlrl.files import check_folder_of, write_atomically
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.training.run import RunFolder
@@ -203,8 +202,7 @@ def _check_outputs(video: Path | None, json_file: Path | None) -> None:
         from urlrl.evaluation.video import check_video
 
         check_video(video)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"Cannot write {json_file}: there is no folder {json_file.parent}.")
+    check_folder_of(json_file)
 
 
 def _slug(words: str) -> str:
@@ -250,12 +248,11 @@ def _write(
 
 
 def _picture(outcome: Outcome, loaded: Loaded) -> bytes:
-    buffer = io.BytesIO()
     agent, random = outcome.episodes
-    figures.draw_prompt(
+    figure = figures.draw_prompt(
         agent, random, loaded.spec, outcome.over_time, figures.LIGHT, goal=outcome.goal, demo=outcome.demo
-    ).savefig(buffer, format="png")
-    return buffer.getvalue()
+    )
+    return figures.png(figure)
 
 
 def _render(model: Any, outcome: Outcome, loaded: Loaded, path: Path) -> str | None:
@@ -277,11 +274,11 @@ def show_features(found: Mapping[str, Feature]) -> None:
     table = Table("name", "unit", "", box=None, pad_edge=False)
     for name, feature in found.items():
         table.add_row(name, feature.unit, feature.about)
-    _console().print(table)
+    make_console().print(table)
 
 
 def show(result: dict[str, Any]) -> None:
-    console, z = _console(), np.array(result["z"])
+    console, z = make_console(), np.array(result["z"])
     skill = f"skill {z.argmax()} of {len(z)}" if result["z_kind"] == "onehot" else f"z = {np.round(z, 3).tolist()}"
     console.print(f"{result['prompt']}: {result['env']}, step {result['step']:,}, seed {result['seed']}; {skill}")
     table = Table("", "agent", "random policy", box=None, pad_edge=False)
@@ -328,7 +325,3 @@ _WHO = ("agent", "random")
 
 def _interval(found: dict[str, float]) -> str:
     return f"{found['mean']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)

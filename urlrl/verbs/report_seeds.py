@@ -1,7 +1,6 @@
 """What runs that differ in their seed have in common: interquartile means with intervals."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from urlrl.config import RESUMABLE_FIELDS, flatten
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import Estimate, iqm_interval
-from urlrl.files import write_atomically
+from urlrl.files import check_folder_of, write_atomically
 from urlrl.training.run import RunFolder
 from urlrl.verbs.evaluate import evaluate
 from urlrl.verbs.runs import load_checkpoint, saved_evaluation
@@ -36,6 +35,7 @@ def report_seeds(
     Raises:
         UserError: a folder holds no run, the runs differ in more than their seed, or in their step.
     """
+    check_folder_of(json_file)
     configs = [RunFolder(run).manifest()["config"] for run in runs]
     _check_alike(runs, configs)
     evaluations = []
@@ -71,8 +71,9 @@ def _check_alike(runs: Sequence[Path | str], configs: Sequence[dict[str, Any]]) 
                     f"{name} is {first.get(name)!r} in {runs[0]} and {other.get(name)!r} in {run}: expected runs that "
                     f"differ in their seed alone."
                 )
-        if (twin := seen.setdefault(config["seed"], run)) != run:
-            raise UserError(f"{twin} and {run} both have seed {config['seed']}: expected each seed once.")
+        if (seed := config["seed"]) in seen:
+            raise UserError(f"{seen[seed]} and {run} both have seed {seed}: expected each seed once.")
+        seen[seed] = run
 
 
 def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -103,10 +104,11 @@ def _summary(values: list[float]) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the table; under five seeds, every seed's value too."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    from urlrl.console import make_console
+
+    console = make_console(160)
     seeds = ", ".join(map(str, result["seeds"]))
     console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
     few = len(result["seeds"]) < MIN_SEEDS

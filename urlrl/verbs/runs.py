@@ -1,6 +1,6 @@
 """What every verb starts from: a run's checkpoint, its agent and its environment."""
 
-import json
+import logging
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,38 @@ from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig, RunConfig, run_config_from_json
 from urlrl.data.dataset import Dataset
 from urlrl.data.replay import Rows, agent_fields, example_transition
-from urlrl.data.shards import ShardFolder
+from urlrl.data.shards import Shard, ShardFolder
 from urlrl.envs import make_env
 from urlrl.errors import UserError
+from urlrl.evaluation.zero_shot import RADII
+from urlrl.files import read_json
+from urlrl.loading import check_names
 from urlrl.streams import env_seed, stream
+from urlrl.training.memory import check_agent_memory
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, HostEnv, Transition
+
+logger = logging.getLogger(__name__)
+
+# What `evaluate` writes.
+GOAL_SCORES = dict.fromkeys(
+    [*(f"{kind}_{radius}" for kind in ("hit", "end", "at") for radius in RADII), "final_distance", "closest_distance"],
+    float,
+)
+SCORES = {
+    "coverage": (
+        {
+            "protocol": str, "episodes": int, "unit": str, "agent": float, "random": float,
+            "min": [float], "max": [float],
+        },
+    ),
+    "goals": (
+        {"protocol": str, "num_goals": int, "goal_box": [float], "agent": GOAL_SCORES, "random": GOAL_SCORES},
+    ),
+}  # fmt: skip
+EVALUATION = {
+    "step": int, "seed": int, "env": str, **SCORES, "twin": ({"env": str, **SCORES},), "notes": [str],
+}  # fmt: skip
 
 
 class Loaded(NamedTuple):
@@ -36,7 +62,7 @@ def load(run: Path | str, step: int | None = None) -> tuple[Any, RunConfig]:
     """(agent, config) of a run's newest checkpoint that is whole, or of the one at `step`.
 
     Raises:
-        UserError: not a run, no such checkpoint, or it is damaged.
+        UserError: not a run, no such checkpoint, it is damaged, or it names code that the user has not used.
     """
     loaded = load_checkpoint(run, step)
     return loaded.agent, loaded.config
@@ -46,29 +72,44 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
     """`load`, and what else is known of the checkpoint."""
     folder = RunFolder(run)
     data = folder.manifest()["config"]
+    check_names(data, folder.config_file)
     config = run_config_from_json(data, find_agent(data["agent_name"])[1])
     steps = folder.checkpoints.steps()
     if not steps or (step is not None and step not in steps):
         found = f"those at {', '.join(map(str, steps))}" if steps else "none"
         raise UserError(f"{folder.path} has no checkpoint{'' if step is None else f' at step {step}'}: found {found}.")
     spec = run_spec(config)
-    like, damaged = {"agent": create_agent(config, spec)}, []
-    for candidate in reversed(steps) if step is None else [step]:
+    like = {"agent": create_agent(config, spec)}
+    damaged: dict[int, UserError] = {}
+    while True:  # A run in progress may have replaced its checkpoints since they were listed.
+        steps = folder.checkpoints.steps()
+        left = [one for one in (steps if step is None else [step]) if one not in damaged]
+        if not left:
+            raise next(iter(damaged.values()))
         try:
-            parts, _ = folder.checkpoints.restore(candidate, like)
+            parts, _ = folder.checkpoints.restore(left[-1], like)
         except UserError as error:
-            damaged.append(error)
+            damaged[left[-1]] = error
             continue
-        note = " ".join(f"{error} The checkpoint before it was used." for error in damaged)
-        return Loaded(jax.tree.map(jnp.asarray, parts["agent"]), config, spec, candidate, note)
-    raise damaged[0]
+        passed = [error for one, error in damaged.items() if one in steps]
+        note = " ".join(f"{error} The checkpoint before it was used." for error in passed)
+        return Loaded(jax.tree.map(jnp.asarray, parts["agent"]), config, spec, left[-1], note)
 
 
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
-    """An untrained agent of this config, from the config's seed."""
-    agent_class, _ = find_agent(config.agent_name)
+    """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
+    check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
+    return _create(*_arguments(config, spec))
+
+
+def agent_shapes(config: RunConfig, spec: EnvSpec) -> Any:
+    """The shapes of `create_agent`'s arrays, none of which is made."""
+    return _create.eval_shape(*_arguments(config, spec))
+
+
+def _arguments(config: RunConfig, spec: EnvSpec) -> tuple[Any, ...]:
     example = example_transition(spec, config.agent.z.dim)
-    return _create(agent_class, config.agent, example, stream(config.seed, "agent"))
+    return find_agent(config.agent_name)[0], config.agent, example, stream(config.seed, "agent")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -91,13 +132,20 @@ def run_spec(config: RunConfig) -> EnvSpec:
 
 def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     """`count` rows drawn from all that a run has stored of its transitions up to this checkpoint, or from the dataset
-    that it learned from, with "physics" and "next_physics" where there are any; None if it has stored none."""
+    that it learned from, with "physics" and "next_physics" where there are any; None if it has stored none.
+
+    Raises:
+        UserError: a shard is missing or damaged, or the dataset is.
+    """
     if isinstance(loaded.config, OfflineConfig):
         dataset = run_dataset(loaded.config)
         return dataset.rows(dataset.pick(count, env_seed(seed, "past")))
     fields = agent_fields(loaded.agent, loaded.spec)
     folder = ShardFolder(Path(run) / "replay", fields, loaded.config.num_envs)
-    rows = folder.sample(count, loaded.step, np.random.default_rng(env_seed(seed, "past")))
+    infos = RunFolder(run).checkpoints.infos()
+    recorded = {shard["file"]: Shard.from_json(shard) for info in infos for shard in info["shards"]}
+    shards = sorted((shard for shard in recorded.values() if shard.end <= loaded.step), key=lambda shard: shard.begin)
+    rows = folder.sample(count, shards, np.random.default_rng(env_seed(seed, "past")))
     if rows and loaded.spec.obs_is_physics:
         rows |= {"physics": rows["obs"].astype(np.float64), "next_physics": rows["next_obs"].astype(np.float64)}
     return rows
@@ -113,24 +161,33 @@ def check_physics(rows: Rows, run: Path | str) -> None:
 
 
 def run_dataset(config: OfflineConfig) -> Dataset:
-    """The dataset of an offline run. Raises UserError if it is not there any more, or another one is."""
+    """The dataset of an offline run. Raises UserError if it is not there any more, is damaged, or another one is."""
     dataset = Dataset(config.data)
     if dataset.id != config.data_id:
         raise UserError(
             f"{config.data} holds other data (id {dataset.id}) than the run learned from: expected id {config.data_id}."
         )
-    return dataset
+    return dataset.verify()
 
 
 def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any] | None:
-    """What `evaluate` last wrote, if it is of this checkpoint and says all that is said of such an environment."""
+    """What `evaluate` last wrote, if it is of this checkpoint and says all that is said of such an environment; what is
+    damaged is not used, and a warning says so."""
+    file = Path(run) / "evaluation.json"
+    if not file.exists():
+        return None
     try:
-        evaluation = json.loads((Path(run) / "evaluation.json").read_text())
-    except (OSError, ValueError):
+        evaluation = read_json(file, EVALUATION, twin=None)
+    except UserError as error:
+        logger.warning("%s It is not used.", error)
         return None
-    if not isinstance(evaluation, dict) or evaluation.get("step") != step:
+    twin = evaluation["twin"]
+    if evaluation["step"] != step or (spec.twin and not twin):
         return None
-    return evaluation if evaluation.get("twin") or not spec.twin else None
+    if twin and any((twin[part] is None) != (evaluation[part] is None) for part in SCORES):
+        logger.warning("%s has other scores in its twin than beside it. It is not used.", file)
+        return None
+    return evaluation
 
 
 def make_run_env(config: RunConfig, num_envs: int) -> HostEnv:

@@ -1,17 +1,16 @@
 """A run scored by a zero-shot protocol: every task told once, nothing trained, floors and ceilings beside it."""
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
+from urlrl.console import make_console
 from urlrl.data.replay import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.envs.tasks import (
@@ -28,7 +27,7 @@ from urlrl.envs.tasks import (
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
-from urlrl.files import write_atomically
+from urlrl.files import check_folder_of, write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
 from urlrl.training.log import Progress, make_progress, read_metrics
@@ -74,6 +73,7 @@ def evaluate_suite(
     protocol = find_suite(suite, SUITES)
     count = protocol.samples if samples is None else samples
     check("samples", count, 2)
+    check_folder_of(json_file)
     enable_compilation_cache()
     loaded, tasks = load_checkpoint(run, step), [find_task(name) for name in protocol.tasks]
     for task in tasks:
@@ -209,7 +209,7 @@ def _best_in_data(loaded: Loaded, task: Task) -> float | None:
 
 
 def show(result: dict[str, Any]) -> None:
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console = make_console()
     console.print(
         f"{result['suite']}: {result['agent']}, seed {result['run_seed']}, step {result['step']:,}; "
         f"{_shown(result):,} labelled transitions, seed {result['seed']}"
