@@ -286,7 +286,7 @@ def test_a_column_that_is_an_npz_is_named(data):
 
 
 def test_a_flipped_bit_of_a_dataset_is_named_before_anything_learns_from_it(data, tmp_path):
-    agent = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, batch=BatchSpec(size=8, skills=False))
+    agent = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, batch=BatchSpec(size=8))
     config = OfflineConfig(agent=agent, data=str(data), data_id=Dataset(data).id, updates=5, steps=5)
     run_dataset(config)
     flip(data / "obs.npy")
