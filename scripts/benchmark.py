@@ -19,6 +19,7 @@ import benchmark_learner
 import benchmark_offline
 import benchmark_run
 import benchmark_seeds
+import benchmark_start
 import tyro
 from benchmark_common import machine
 from rich.console import Console
@@ -28,7 +29,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds"]
+Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds", "start"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,16 @@ class Options:
 
     out: Path = Path("runs/bench.json")  # the result
     quick: bool = False  # small sizes, under a minute: shows that it works, not how fast
-    parts: tuple[Part, ...] = ("run", "data", "environment", "learner", "offline", "device", "seeds")  # what to measure
+    parts: tuple[Part, ...] = (
+        "run",
+        "data",
+        "environment",
+        "learner",
+        "offline",
+        "device",
+        "seeds",
+        "start",
+    )  # what to measure
 
 
 def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
@@ -104,6 +114,7 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
             lambda: benchmark_seeds.measure(sizes.seeds, sizes.offline_updates, sizes.repeats, sizes.seconds),
             benchmark_seeds.table,
         ),
+        "start": (lambda: benchmark_start.measure(sizes.repeats), benchmark_start.table),
     }
     console = Console(width=None if sys.stdout.isatty() else 160)
     result: dict[str, Any] = {

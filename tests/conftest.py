@@ -1,6 +1,9 @@
 """JAX settings of every test and of every process that a test starts; set here, before anything imports JAX."""
 
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,11 +23,38 @@ def config_home(tmp_path_factory):
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
-@pytest.fixture(scope="module")
+def pytest_configure(config):
+    """Compile quickly rather than well, but for the slow tests, which run long enough to gain from good programs."""
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ.setdefault("XLA_FLAGS", flags)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drop_programs():
+    """Free what a module compiled, and give to the system what the allocator would keep: hundreds of MB of each."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session")
 def whole_run(tmp_path_factory):
     """A run of `run_tools.TINY` that nobody disturbed. Change a copy of it."""
     from run_tools import TINY
 
     import urlrl
 
-    return urlrl.pretrain(TINY, tmp_path_factory.mktemp("whole") / "run", quiet=True)
+    run = urlrl.pretrain(TINY, tmp_path_factory.mktemp("whole") / "run", quiet=True)
+
+    def files() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in run.rglob("[!.]*") if path.is_file()}
+
+    before = files()
+    yield run
+    assert files() == before, "A test changed whole_run: expected it to change a copy."

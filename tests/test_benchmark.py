@@ -39,6 +39,7 @@ def test_environments_do_the_same_work(benchmark, tmp_path):
         assert row["ours"]["min"] <= row["ours"]["median"] <= row["ours"]["max"]
 
 
+@pytest.mark.slow  # METRA and a chain of products are compiled, the first one twice.
 def test_learner(benchmark, tmp_path):
     (row,) = written(benchmark, tmp_path, "learner", widths=(128,), updates=2)["metra"]
     assert row["finite"] and row["metra"]["median"] > 0 and row["gemm"]["median"] > 0
@@ -46,6 +47,7 @@ def test_learner(benchmark, tmp_path):
     assert 1 < row["flops"]["xla"] / row["flops"]["formula"] < 1.1
 
 
+@pytest.mark.slow  # Ten programs of the published depths are compiled.
 def test_offline_agents(benchmark, tmp_path):
     sizes = {"widths": (32,), "offline_updates": 2, "offline_batch": 16}
     rows = written(benchmark, tmp_path, "offline", **sizes)
@@ -76,6 +78,12 @@ def test_data(benchmark, tmp_path):
     sampling = result["sampling"]
     assert sampling["rate"]["median"] > 0 and sampling["bytes"] > 3_000 * 4 * 30
     assert len(result["relabelling"]) == 8 and all(row["rate"]["repeats"] == 2 for row in result["relabelling"])
+
+
+def test_start(benchmark, tmp_path):
+    rows = written(benchmark, tmp_path, "start")
+    assert [row["what"] for row in rows] == ["import urlrl", "import urlrl.skills.policy", "action of the ant bundle"]
+    assert all(row["time"]["repeats"] == 2 and row["time"]["median"] > 0 for row in rows)
 
 
 def test_flops_are_24_hidden_layers_and_the_thin_ones():

@@ -151,7 +151,8 @@ def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypa
     assert config["agent"]["width"] == preset.agent.width and config["env"] == preset.env
 
 
-# What was typed -> what the sentence says. `mine` is the user's module, RUN a finished run.
+# What was typed -> what the sentence says (test_config.py tests the ranges of all numbers). `mine` is the
+# user's module, RUN a finished run.
 MISTAKES = {
     "pretrian": "Unknown command 'pretrian': did you mean 'pretrain'?",
     "pretrain metro": "Unknown agent 'metro': did you mean 'metra'?",
@@ -182,22 +183,10 @@ MISTAKES = {
     "sphere, wide_sphere, gaussian, onehot, none.",
     "pretrain --agent.learn-alpha False": "Unexpected argument 'False'",
     "pretrain --agent.learn-alpha=False": "Option '--agent.learn-alpha' has the value 'False': expected none",
-    "pretrain --seed -1": "seed is -1: expected a number of at least 0 and at most 4294967295.",
     "pretrain --num-envs 0": "num_envs is 0: expected a number of at least 1.",
-    "pretrain --agent.width 0": "width is 0: expected a number of at least 1.",
-    "pretrain --agent.z.dim 0": "dim is 0: expected a number of at least 1.",
-    "pretrain --agent.z.kind onehot --agent.z.dim 1": "dim is 1: expected at least 2 with kind 'onehot'",
-    "pretrain --agent.batch.size 0": "size is 0: expected a number of at least 1.",
-    "pretrain --agent.dual-init 0": "dual_init is 0.0: expected a number above 0.",
-    "pretrain --agent.dual-init -1": "dual_init is -1.0: expected a number above 0.",
     "pretrain --agent.gamma 2": "gamma is 2.0: expected a number of at least 0 and at most 1.",
     "pretrain --agent.lr nan": "lr is nan: expected a number above 0.",
-    "pretrain --agent.lr inf": "lr is inf: expected a finite number above 0.",
-    "pretrain --seed 4294967296": "seed is 4294967296: expected a number of at least 0 and at most 4294967295.",
     "pretrain --seed 99999999999999999999": "seed is 99999999999999999999: expected a number",
-    "pretrain --checkpoint-minutes nan": "checkpoint_minutes is nan: expected a number of at least 0.",
-    "pretrain --min-replay 20000 --replay-capacity 10000": "min_replay is 20000: expected at most 10000, ",
-    "pretrain --replay-capacity 10000000000000": "expected a number of at least 1 and at most 2147483647.",
     "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",
     "pretrain --env half_cheeta": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",
     "pretrain --env nomodule:function": "Cannot import the environment 'nomodule:function'",

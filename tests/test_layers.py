@@ -1,4 +1,4 @@
-"""Who may lean on whom, what import costs, what is in the wheel."""
+"""Which rooms may import which, and what importing the library loads."""
 
 import ast
 import subprocess
@@ -79,13 +79,9 @@ def test_no_agent_imports_another():
         assert "agents" not in imported_rooms(path), path
 
 
-def test_import_is_quick_and_without_jax():
-    code = (
-        "import time; start = time.perf_counter(); import urlrl; took = time.perf_counter() - start; import sys; "
-        "assert not {'jax', 'numpy', 'mujoco'} & set(sys.modules); print(took)"
-    )
-    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    assert min(times) < 0.1
+def test_import_loads_neither_jax_nor_numpy_nor_mujoco():
+    code = "import urlrl, sys; assert not {'jax', 'numpy', 'mujoco'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_exists():

@@ -197,14 +197,15 @@ def test_each_function_compiles_once(tmp_path):
 
 
 def test_evaluate_a_run_and_a_checkpoint_of_it(whole_run, tmp_path):
-    result = urlrl.evaluate(whole_run, json_file=tmp_path / "out.json")
+    run = copy_of(whole_run, tmp_path)
+    result = urlrl.evaluate(run, json_file=tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == result
     assert result["step"] == 320 and result["coverage"]["random"] >= 1
     assert set(result["goals"]["agent"]) == set(result["goals"]["random"])
-    assert urlrl.evaluate(whole_run) == result
-    assert urlrl.evaluate(whole_run, step=280)["step"] == 280
+    assert urlrl.evaluate(run) == result
+    assert urlrl.evaluate(run, step=280)["step"] == 280
     with pytest.raises(UserError, match="no checkpoint at step 5"):
-        urlrl.evaluate(whole_run, step=5)
+        urlrl.evaluate(run, step=5)
     with pytest.raises(UserError, match="is not a run"):
         urlrl.evaluate(tmp_path)
 

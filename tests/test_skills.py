@@ -10,7 +10,6 @@ import os
 import pickle  # noqa: TID251 - only to write what must be refused
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -764,7 +763,7 @@ def test_without_the_hub_package(monkeypatch):
             call()
 
 
-# --- alone, small and quick
+# --- alone and small
 
 
 def test_the_runtime_imports_numpy_and_safetensors_only():
@@ -798,29 +797,12 @@ policy.save_pretrained("copy")
     assert contents(tmp_path / "project" / "copy") == contents(bundle)
 
 
-def test_import_takes_under_150_ms_and_loads_no_jax():
+def test_importing_the_runtime_loads_no_jax():
     code = (
-        "import time; start = time.process_time(); import urlrl.skills.policy; took = time.process_time() - start; "
-        "import sys; assert not {'jax', 'flax', 'mujoco', 'gymnasium'} & set(sys.modules); print(took)"
+        "import sys, urlrl.skills.policy; "
+        "assert not {'jax', 'flax', 'mujoco', 'gymnasium'} & set(sys.modules), sorted(sys.modules)"
     )
-    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    assert min(times) < 0.15
-
-
-def test_an_action_of_two_layers_of_256_takes_under_50_us():
-    policy = make(obs=29, act=8, width=256, latent=False)
-    obs = np.zeros(29)
-
-    def best() -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(100):
-                policy.act(obs, "forward")
-            times.append((time.perf_counter() - start) / 100)
-        return min(times)
-
-    assert np.median([best() for _ in range(3)]) < 2 * 50e-6  # Twice, for a machine that others use too.
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_first_bundle_loads_forever():

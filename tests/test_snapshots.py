@@ -23,7 +23,7 @@ ASKED = dataclasses.replace(PLAIN, snapshots=(30, 90, 100, 120))
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
+def plain_run(tmp_path_factory):
     """The same run without snapshots."""
     return urlrl.pretrain(PLAIN, tmp_path_factory.mktemp("whole") / "run", quiet=True)
 
@@ -53,10 +53,10 @@ def test_forgetting_that_a_checkpoint_is_a_snapshot_is_caught(tmp_path, monkeypa
     assert kept(short)[0] == [120, 160]
 
 
-def test_snapshots_change_nothing_else(run, whole_run):
-    assert kept(whole_run) == ([240, 320], {})
-    assert_same(final_state(whole_run), final_state(run))
-    np.testing.assert_equal(transitions(run), transitions(whole_run))
+def test_snapshots_change_nothing_else(run, plain_run):
+    assert kept(plain_run) == ([240, 320], {})
+    assert_same(final_state(plain_run), final_state(run))
+    np.testing.assert_equal(transitions(run), transitions(plain_run))
 
 
 def test_a_snapshot_is_the_agent_of_its_step(run, tmp_path):
@@ -88,7 +88,7 @@ def test_snapshots_survive_stopping_and_continuing(run, tmp_path):
     assert kept(stopped)[0] == [40, 120, 360, 400, 440]  # Nobody asks for them any more, but they stay.
 
 
-def test_a_damaged_snapshot_is_made_again(whole_run, tmp_path, capsys):
+def test_a_damaged_snapshot_is_made_again(plain_run, tmp_path, capsys):
     config = dataclasses.replace(PLAIN, snapshots=(50, 310))
     run = urlrl.pretrain(config, tmp_path / "run", quiet=True)
     assert kept(run) == ([80, 200, 320], {50: 80, 310: 320})
@@ -96,16 +96,16 @@ def test_a_damaged_snapshot_is_made_again(whole_run, tmp_path, capsys):
     urlrl.pretrain(config, run, quiet=True)
     assert name in capsys.readouterr().err
     assert kept(run) == ([80, 200, 320], {50: 80, 310: 320})
-    assert_same(final_state(whole_run), final_state(run))
+    assert_same(final_state(plain_run), final_state(run))
 
 
-def test_a_run_falls_back_to_a_snapshot_when_what_came_after_is_damaged(run, whole_run, tmp_path):
+def test_a_run_falls_back_to_a_snapshot_when_what_came_after_is_damaged(run, plain_run, tmp_path):
     run = copy_of(run, tmp_path)
     for step in (240, 320):
         damage_checkpoint(run, step, "truncate")
     urlrl.pretrain(ASKED, run, quiet=True)
     assert kept(run)[0] == [40, 120, 240, 320]
-    assert_same(final_state(whole_run), final_state(run))
+    assert_same(final_state(plain_run), final_state(run))
 
 
 def forget_snapshots(run: Path) -> None:
@@ -123,7 +123,7 @@ def forget_snapshots(run: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(hashes))
 
 
-def test_runs_from_before_there_were_snapshots_load_and_continue(tmp_path, whole_run):
+def test_runs_from_before_there_were_snapshots_load_and_continue(tmp_path, plain_run):
     run = urlrl.pretrain(dataclasses.replace(PLAIN, steps=160), tmp_path / "run", quiet=True)
     forget_snapshots(run)
     agent, config = urlrl.load(run)
@@ -131,7 +131,7 @@ def test_runs_from_before_there_were_snapshots_load_and_continue(tmp_path, whole
     assert kept(run) == ([120, 160], {})
     urlrl.pretrain(dataclasses.replace(PLAIN, snapshots=(100, 200)), run, quiet=True)  # 100 is over, 200 is not.
     assert kept(run) == ([200, 320], {200: 200})
-    assert_same(final_state(whole_run), final_state(run))
+    assert_same(final_state(plain_run), final_state(run))
 
 
 # --- the past of a snapshot

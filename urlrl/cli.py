@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         else:
             verb, *options = argv
             names = OPTIONS if verb in READERS else {}
-            said = {field: name for field, option in names.items() if (name := take(options, option)) is not None}
-            with given(take_flag(options, "--trust"), said):
+            words = {field: name for field, option in names.items() if (name := take(options, option)) is not None}
+            with given(take_flag(options, "--trust"), words):
                 verbs[verb](options)
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
