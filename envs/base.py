@@ -30,9 +30,11 @@ class HostVectorEnv(VectorEnv, ABC):
         self.env_spec = env_spec
         self.num_envs = num_envs
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (env_spec.obs_dim,), np.float64)
-        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (env_spec.action_dim,), np.float32)
+        low = 0.0 if env_spec.action == "onehot" else -1.0
+        self.single_action_space = gymnasium.spaces.Box(low, 1.0, (env_spec.action_dim,), np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._choice = np.arange(env_spec.action_dim) == env_spec.action_dim - 1  # a one-hot action, sorted
         self.seed = 0
         self.episode = np.full(num_envs, -1, np.int64)  # number of the episode that each lane is in
         self.clock = np.zeros(num_envs, np.int64)  # control steps since the lane's reset
@@ -52,7 +54,7 @@ class HostVectorEnv(VectorEnv, ABC):
         return self._finite("observation", self._obs()), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """actions (n, act) in [-1, 1]; returns obs (n, obs), reward, terminated, truncated (n,), {}."""
+        """actions (n, act) in [-1, 1], or one-hot; returns obs (n, obs), reward, terminated, truncated (n,), {}."""
         if self.ended.any():
             raise RuntimeError(f"Lanes {np.flatnonzero(self.ended).tolist()} have ended: reset them before a step.")
         if np.shape(actions) != self.action_space.shape or not np.isfinite(actions).all():
@@ -60,7 +62,9 @@ class HostVectorEnv(VectorEnv, ABC):
                 f"Environment '{self.env_spec.id}' got actions of shape {np.shape(actions)}, not all finite or not of "
                 f"the right shape: expected finite numbers of shape {self.action_space.shape}."
             )
-        reward, terminated = self._step(np.clip(actions, -1.0, 1.0))
+        if self.env_spec.action == "onehot" and (np.sort(actions, axis=1) != self._choice).any():
+            raise UserError(f"Environment '{self.env_spec.id}' got an action that is not one-hot: expected one choice.")
+        reward, terminated = self._step(np.clip(actions, self.single_action_space.low, 1.0))
         self.clock += 1
         truncated = self._truncated() & ~terminated
         self.ended = terminated | truncated

@@ -69,8 +69,9 @@ def _make_registered(gym_id: str) -> gymnasium.Env:
 
 
 class GymEnv(HostVectorEnv):
-    """`num_envs` environments that `maker` made. Actions in [-1, 1] are mapped onto the action box; `episode_steps`
-    truncates earlier than the environment itself does. Where a step both terminates and truncates, it terminates.
+    """`num_envs` environments that `maker` made. Actions in [-1, 1] are mapped onto the action box, one-hot ones onto
+    the choices of a Discrete space. `episode_steps` truncates earlier than the environment itself does. Where a step both
+    terminates and truncates, it terminates.
 
     Raises:
         UserError: the spaces are not flat boxes, the action box has no bounds, or `metadata["position"]` is wrong.
@@ -81,17 +82,20 @@ class GymEnv(HostVectorEnv):
         if not isinstance(self._spare, gymnasium.Env):
             raise UserError(f"Environment '{name}' is a {type(self._spare).__name__}: expected a gymnasium.Env.")
         obs_space = _flat_box(name, "observation", getattr(self._spare, "observation_space", None))
-        self._box = _bounded(name, _flat_box(name, "action", getattr(self._spare, "action_space", None)))
+        actions: Any = getattr(self._spare, "action_space", None)
+        choices = isinstance(actions, gymnasium.spaces.Discrete)
+        self._actions: Any = actions if choices else _bounded(name, _flat_box(name, "action", actions))
         place = self._spare.metadata.get("position")
         position = {"names": (), "obs_index": ()} if place is None else _checked_position(name, place, obs_space)
         own_limit = self._spare.spec.max_episode_steps if self._spare.spec else None
         spec = EnvSpec(
             id=name,
             obs_dim=obs_space.shape[0],
-            action_dim=self._box.shape[0],
+            action_dim=int(self._actions.n) if choices else self._actions.shape[0],
+            action="onehot" if choices else "box",
             episode_steps=min((limit for limit in (own_limit, episode_steps) if limit is not None), default=None),
             control_dt=position.get("control_dt"),
-            action_bounds=tuple(zip(self._box.low.tolist(), self._box.high.tolist())),
+            action_bounds=() if choices else tuple(zip(self._actions.low.tolist(), self._actions.high.tolist())),
             position=tuple(position["names"]),
             goal_box=tuple(position.get("goal_box", ())),
         )
@@ -123,11 +127,10 @@ class GymEnv(HostVectorEnv):
         self._rows[lane] = self._start(self._envs[lane], seed)
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low, high = self._box.low.astype(np.float64), self._box.high.astype(np.float64)
-        actions = np.clip((high + low) / 2 + (high - low) / 2 * actions, low, high).astype(self._box.dtype)
+        own = self._own_actions(actions)
         reward, terminated = np.empty(self.num_envs), np.empty(self.num_envs, bool)
         for i, (env, step) in enumerate(zip(self._envs, (self.clock + 1).tolist())):
-            found, where = env.step(actions[i]), (i, step)
+            found, where = env.step(own[i]), (i, step)
             if not (isinstance(found, tuple) and len(found) == 5):
                 raise self._refusal(where, "", found, "(observation, reward, terminated, truncated, info)")
             obs, gained, ends, cuts, _ = found
@@ -136,6 +139,13 @@ class GymEnv(HostVectorEnv):
             terminated[i] = ends if isinstance(ends, _FLAGS) else self._number(where, "termination", ends)
             self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._number(where, "truncation", cuts)
         return reward, terminated
+
+    def _own_actions(self, actions: np.ndarray) -> Any:
+        """What the environments take, one for each."""
+        if self.env_spec.action == "onehot":
+            return (self._actions.start + np.argmax(actions, axis=1)).tolist()
+        low, high = self._actions.low.astype(np.float64), self._actions.high.astype(np.float64)
+        return np.clip((high + low) / 2 + (high - low) / 2 * actions, low, high).astype(self._actions.dtype)
 
     def _start(self, env: gymnasium.Env, seed: tuple[int, int, int]) -> np.ndarray:
         """The first observation (obs,) of an episode."""

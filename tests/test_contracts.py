@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +14,17 @@ import pytest
 from flax import struct
 
 from urlrl.acting import begin, begun, nothing_yet
+from urlrl.agents.uniform import UniformConfig
 from urlrl.config import PretrainConfig
 from urlrl.data.recorded import read_run
 from urlrl.data.replay import Replay, agent_fields, blank
 from urlrl.envs import make_device_env, make_env
-from urlrl.errors import UserError
-from urlrl.evaluation.rollout import Policy, acting, rollout
+from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
+from urlrl.presets import preset
 from urlrl.streams import env_seed
 from urlrl.training.host import Host
 from urlrl.training.seeds import Seeds
@@ -92,7 +95,7 @@ class OnPolicy(struct.PyTreeNode):
     @classmethod
     def create(cls, config, example, key):
         obs = jnp.zeros((1, example.obs.shape[-1]))
-        ppo = PPO.create(config.ppo, obs, jnp.zeros((1, example.action.shape[-1])), key)
+        ppo = PPO.create(config.ppo, obs, example.action[:1], key)
         shown = {"obs": jnp.zeros((ROLLOUT, LANES, obs.shape[1])), "ended": jnp.zeros((ROLLOUT, LANES), bool),
                  "clock": jnp.zeros((ROLLOUT, LANES), jnp.int32)}  # fmt: skip
         return cls(ppo, shown, jnp.int32(0), Normalizer.identity(obs.shape[1]), config)
@@ -343,6 +346,72 @@ def test_an_agent_of_rollouts_learns_to_go_where_it_is_paid():
 def test_settings_of_the_replay_are_refused_for_an_agent_of_rollouts(changes, message):
     with pytest.raises(UserError, match=message):
         config_of("on-policy", **changes)
+
+
+# --- Choices ----------------------------------------------------------------------------------------------------------
+
+
+class Corridor(gymnasium.Env):
+    """Right, left or nothing, numbered from 5: it moves along a line of 1 m steps."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = 0
+        return np.float32([0, 1]), {}
+
+    def step(self, action):
+        self.x += {5: 1, 6: -1, 7: 0}[action]
+        return np.float32([self.x / 10, 1]), 0.0, False, False, {}
+
+
+def make_corridor():
+    return Corridor()
+
+
+class Choosing(OnPolicy):
+    """The same in an environment of choices."""
+
+    abilities = frozenset({"discrete"})
+
+    def act(self, obs, carry, key, temperature=1.0):
+        action, carry = super().act(obs, carry, key, temperature)
+        return action.astype(bool), carry
+
+
+def test_an_agent_chooses_and_learns_which_choice_pays(tmp_path):
+    config = config_of("on-policy", steps=60 * LANES * ROLLOUT, eval_every=0)
+    config = replace(config, env="test_contracts:make_corridor", agent_name="test_contracts:Choosing")
+    run = pretrain(config, tmp_path / "run", quiet=True)
+    loaded = load_checkpoint(run)
+    assert (loaded.spec.action, loaded.spec.action_dim) == ("onehot", 3)
+    rows = past(run, loaded, 10**6, 0)
+    assert rows["action"].dtype == bool and (rows["action"].sum(axis=1) == 1).all()
+    first, last = (part.mean(axis=0) for part in (rows["action"][:240], rows["action"][-240:]))
+    assert first[0] < 0.6 < 0.8 < last[0]
+    moved = rows["next_obs"][:, 0] - rows["obs"][:, 0]
+    np.testing.assert_allclose(moved, rows["action"] @ [0.1, -0.1, 0.0], atol=1e-6)
+
+
+def test_a_random_policy_chooses_each_as_often():
+    env = make_env("test_contracts:make_corridor", 50, episode_steps=20)
+    steps = rollout(env, uniform(env.env_spec), jax.random.key(0), 0, 20).steps
+    np.testing.assert_allclose(steps.action.mean(axis=(0, 1)), 1 / 3, atol=0.06)
+    config = replace(config_of("clocked"), agent=UniformConfig(), agent_name="uniform")
+    agent = create_agent(config, env.env_spec)
+    steps = rollout(env, acting(agent, temperature=1.0), jax.random.key(0), 0, 20).steps
+    np.testing.assert_allclose(steps.action.mean(axis=(0, 1)), 1 / 3, atol=0.06)
+    env.reset()
+    with pytest.raises(UserError, match="got an action that is not one-hot"):
+        env.step(np.zeros((50, 3)))
+
+
+def test_an_agent_that_cannot_choose_is_refused_by_name():
+    config = preset("metra", "point-quick")
+    with pytest.raises(UnsupportedPrompt, match="Agent Metra cannot act by one-hot actions"):
+        create_agent(config, make_env("test_contracts:make_corridor").env_spec)
 
 
 # --- The pair itself --------------------------------------------------------------------------------------------------

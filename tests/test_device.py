@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_tools import TINY, assert_same, damage_checkpoint, final_state, saved_arrays, transitions
+from test_contracts import config_of
 
 import urlrl
 from urlrl.agents.hilp import HILPConfig
@@ -25,7 +27,7 @@ from urlrl.envs import make_device_env, point
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
-from urlrl.training.device import FLOWS, _broken
+from urlrl.training.device import FLOWS, _broken, advance
 from urlrl.training.log import read_metrics
 from urlrl.training.seeds import Seeds
 from urlrl.types import BatchSpec, DeviceEnv, EnvSpec, Goals
@@ -436,3 +438,15 @@ def test_the_first_number_on_the_device_that_is_not_finite_is_found(name, step, 
         rows["reward"][3, 2] = np.nan  # later
     found = _broken(jax.tree.map(jnp.asarray, rows))
     assert (bool(found.any), list(FLOWS)[found.flow], int(found.lane), int(found.step)) == expected
+
+
+@pytest.mark.parametrize("agent", ["metra", "on-policy"])
+def test_an_epoch_lowers_for_other_accelerators(agent):
+    """The program of an epoch, learning included, can be given to TPUs and to NVIDIA's GPUs."""
+    env = make_device_env("point", episode_steps=12)
+    config = replace(SHORT, loop="device") if agent == "metra" else config_of("on-policy")
+    seeds = Seeds(config, {0: create_agent(config, env.env_spec)}, env, jax.devices()[:1])
+    state = jax.tree.map(lambda x: x[0], seeds._place())
+    program = jax.jit(partial(advance, env, config, True))
+    exported = jax.export.export(program, platforms=("tpu", "cuda"))(state)
+    assert exported.platforms == ("tpu", "cuda") and "stablehlo.while" in exported.mlir_module()

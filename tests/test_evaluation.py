@@ -72,7 +72,7 @@ def test_uniform_goals_have_the_mean_norm_that_an_untrained_agent_scores():
 
 def test_random_ant_stays_near_the_corner_cells():
     env = make_env("ant", 4)
-    trajectory = rollout(env, uniform(8), jax.random.key(0), 0, 20)
+    trajectory = rollout(env, uniform(env.env_spec), jax.random.key(0), 0, 20)
     env.close()
     assert trajectory.position.shape == (21, 4, 2) and trajectory.mask.all()
     assert 1 <= count_cells(visited(trajectory)) <= 6
@@ -83,7 +83,7 @@ def test_random_ant_stays_near_the_corner_cells():
 def test_rollouts_repeat():
     def positions(seed):
         env = make_env("point", 3)
-        return rollout(env, uniform(2), jax.random.key(seed), seed, 10).position
+        return rollout(env, uniform(env.env_spec), jax.random.key(seed), seed, 10).position
 
     np.testing.assert_array_equal(positions(1), positions(1))
     assert not np.array_equal(positions(1), positions(2))

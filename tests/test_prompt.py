@@ -349,7 +349,7 @@ def test_a_maze_is_drawn_with_its_walls(monkeypatch):
     monkeypatch.setattr(figures, "DPI", 50)
     env = make_env("maze:rooms", 3)
     env.reset(seed=0)
-    walk = rollout(env, uniform(2), jax.random.key(0), 0, 5)
+    walk = rollout(env, uniform(env.env_spec), jax.random.key(0), 0, 5)
     walk = walk._replace(steps=walk.steps._replace(z=np.eye(3, 2)[None].repeat(5, axis=0)))
     for figure in (
         draw_prompt(walk, walk, env.env_spec, None, LIGHT),

@@ -155,6 +155,12 @@ class EnvSpec:
         tuple[bool, ...], ...
     ] = ()  # of a maze: cells of 1 m around the origin, lowest row first; for pictures
 
+    def random_actions(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """(n, act): uniform in [-1, 1], or any one of the choices."""
+        if self.action == "onehot":
+            return np.eye(self.action_dim, dtype=bool)[rng.integers(self.action_dim, size=n)]
+        return rng.uniform(-1, 1, (n, self.action_dim))
+
     @property
     def physics_dim(self) -> int:
         return sum(size for _, size in self.physics)

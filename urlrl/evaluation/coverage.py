@@ -39,7 +39,7 @@ def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajecto
     trajectory = scored_episodes(env, agent, seed)
     resets = env_seed(seed, "evaluate coverage")  # The same starts for both.
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
-    random = rollout(env, uniform(env.env_spec.action_dim), stream(seed, "evaluate coverage, random"), resets, steps)
+    random = rollout(env, uniform(env.env_spec), stream(seed, "evaluate coverage, random"), resets, steps)
     points = visited(trajectory)
     result = {
         "protocol": PROTOCOL,

@@ -47,7 +47,7 @@ def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
 
 def play_random(env: PlayEnv, seed: int) -> Trajectory:
     """Episodes of the random policy, from the starts of `play`."""
-    return _episodes(env, uniform(env.env_spec.action_dim), stream(seed, "prompt, random"), seed)
+    return _episodes(env, uniform(env.env_spec), stream(seed, "prompt, random"), seed)
 
 
 def starts(env: PlayEnv, seed: int) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Episodes of a policy, side by side."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from urlrl.acting import act, begin, nothing_yet
-from urlrl.types import All, Carry, Each, PlayEnv, Skill, Trajectory, Transition
+from urlrl.types import All, Carry, Each, EnvSpec, PlayEnv, Skill, Trajectory, Transition
 
 BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 
@@ -19,9 +20,12 @@ class Policy(NamedTuple):
     act: Callable[[np.ndarray, Carry, jax.Array, np.int32], tuple[Any, Carry]]  # obs, carry, key, step -> action, carry
 
 
-@jax.jit
-def _uniform(like, key, t):
-    return jax.random.uniform(jax.random.fold_in(key, t), like.shape, minval=-1.0, maxval=1.0)
+@partial(jax.jit, static_argnums=(0, 1))
+def _uniform(onehot, shape, key, t):
+    key = jax.random.fold_in(key, t)
+    if onehot:
+        return jax.nn.one_hot(jax.random.randint(key, shape[:1], 0, shape[1]), shape[1], dtype=bool)
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
 def acting(agent: Any, task: Each | All | None = None, *, plan: Any = None, temperature: float = 0.0) -> Policy:
@@ -47,11 +51,11 @@ def follow(agent: Any, z: Any, *, temperature: float = 0.0) -> Policy:
     return acting(agent, Each(Skill(z)), temperature=temperature)
 
 
-def uniform(action_dim: int) -> Policy:
-    """The random policy: actions uniform in [-1, 1], no skill."""
+def uniform(spec: EnvSpec) -> Policy:
+    """The random policy: actions uniform in [-1, 1], or any choice; no skill."""
     return Policy(
         begin=lambda key, n: Carry({"z": np.zeros((n, 0), np.float32)}),
-        act=lambda obs, carry, key, t: (_uniform(np.zeros((len(obs), action_dim), np.float32), key, t), carry),
+        act=lambda obs, carry, key, t: (_uniform(spec.action == "onehot", (len(obs), spec.action_dim), key, t), carry),
     )
 
 

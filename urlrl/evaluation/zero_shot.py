@@ -61,7 +61,7 @@ def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, s
 
     return {
         "agent": run(acting(agent, Each(tasks), temperature=1.0), agent_key),
-        "random": run(uniform(env.env_spec.action_dim), random_key),
+        "random": run(uniform(env.env_spec), random_key),
     }
 
 

@@ -19,7 +19,7 @@ def fit_statistics(env: HostEnv, rollouts: int, seed: int) -> tuple[np.ndarray, 
         env.reset()
         alive = np.ones(env.num_envs, bool)
         for _ in range(STEPS):
-            obs, _, terminated, truncated, _ = env.step(rng.uniform(-1, 1, (env.num_envs, env.env_spec.action_dim)))
+            obs, _, terminated, truncated, _ = env.step(env.env_spec.random_actions(rng, env.num_envs))
             seen = obs[alive]
             count, total, squares = count + len(seen), total + seen.sum(axis=0), squares + np.square(seen).sum(axis=0)
             ended = terminated | truncated

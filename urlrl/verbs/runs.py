@@ -23,7 +23,7 @@ from urlrl.loading import check_names
 from urlrl.streams import env_seed, stream
 from urlrl.training.memory import check_agent_memory
 from urlrl.training.run import RunFolder
-from urlrl.types import EnvSpec, HostEnv, Transition
+from urlrl.types import EnvSpec, HostEnv, Transition, need
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
 
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
     """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
+    if spec.action == "onehot":
+        need(find_agent(config.agent_name)[0], "discrete")
     check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
     return _create(*_arguments(config, spec))
 
