@@ -70,8 +70,8 @@ def _make_registered(gym_id: str) -> gymnasium.Env:
 
 class GymEnv(HostVectorEnv):
     """`num_envs` environments that `maker` made. Actions in [-1, 1] are mapped onto the action box, one-hot ones onto
-    the choices of a Discrete space. `episode_steps` truncates earlier than the environment itself does. Where a step both
-    terminates and truncates, it terminates.
+    the choices of a Discrete space. `episode_steps` truncates earlier than the environment itself does. Where a step
+    both terminates and truncates, it terminates.
 
     Raises:
         UserError: the spaces are not flat boxes, the action box has no bounds, or `metadata["position"]` is wrong.

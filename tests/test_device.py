@@ -29,6 +29,7 @@ from urlrl.learners.latents import SkillSpace
 from urlrl.training import memory
 from urlrl.training.device import FLOWS, _broken, advance
 from urlrl.training.log import read_metrics
+from urlrl.training.loop import pick_agent
 from urlrl.training.seeds import Seeds
 from urlrl.types import BatchSpec, DeviceEnv, EnvSpec, Goals
 from urlrl.verbs import pretrain_seeds as verb
@@ -248,7 +249,7 @@ def test_a_seed_that_comes_later_does_not_make_the_others_begin_again(three, tmp
 
 
 def test_a_seed_that_diverges_is_left_and_the_others_go_on(three, tmp_path, monkeypatch, capsys):
-    honest = verb.begin_agent
+    honest = verb.create_agent
 
     def fragile(config, *rest):
         agent = honest(config, *rest)
@@ -257,7 +258,7 @@ def test_a_seed_that_diverges_is_left_and_the_others_go_on(three, tmp_path, monk
             config.seed == 1
         ) else agent  # fmt: skip
 
-    monkeypatch.setattr(verb, "begin_agent", fragile)
+    monkeypatch.setattr(verb, "create_agent", fragile)
     for _ in range(2):  # The second time there is nothing left to do.
         with pytest.raises(TrainingDiverged, match=r"Seeds 1 diverged, .* the other 2 are done\."):
             pretrain_seeds(SHORT, [0, 1, 2], tmp_path, quiet=True)
@@ -426,17 +427,17 @@ def test_a_reward_on_the_device_that_is_not_finite_stops_its_seed():
         ("action", 2, 1, (True, "action", 1, 3)),
         ("next_obs", 0, 2, (True, "next_obs", 2, 1)),
         ("reward", 3, 0, (True, "reward", 0, 4)),
-        ("clock", 0, 0, (False, "obs", 0, 0)),
+        ("nothing", 0, 0, (False, "obs", 0, 0)),
     ],
 )
 def test_the_first_number_on_the_device_that_is_not_finite_is_found(name, step, lane, expected):
     widths = {"obs": (2,), "action": (3,), "next_obs": (2,), "reward": ()}
     rows = {name: np.zeros((4, 3, *width), np.float32) for name, width in widths.items()}
-    rows["clock"] = np.repeat(np.arange(1, 5, dtype=np.int32)[:, None], 3, axis=1)
-    if name != "clock":
+    clock = np.repeat(np.arange(1, 5, dtype=np.int32)[:, None], 3, axis=1)
+    if name in rows:
         rows[name][step, lane] = np.inf
         rows["reward"][3, 2] = np.nan  # later
-    found = _broken(jax.tree.map(jnp.asarray, rows))
+    found = _broken(jax.tree.map(jnp.asarray, rows), jnp.asarray(clock))
     assert (bool(found.any), list(FLOWS)[found.flow], int(found.lane), int(found.step)) == expected
 
 
@@ -446,7 +447,9 @@ def test_an_epoch_lowers_for_other_accelerators(agent):
     env = make_device_env("point", episode_steps=12)
     config = replace(SHORT, loop="device") if agent == "metra" else config_of("on-policy")
     seeds = Seeds(config, {0: create_agent(config, env.env_spec)}, env, jax.devices()[:1])
-    state = jax.tree.map(lambda x: x[0], seeds._place())
+    placed = seeds._place()
+    state = jax.tree.map(lambda x: x[0], placed._replace(agent=None))
+    state = state._replace(agent=pick_agent(seeds.axes, placed.agent, 0))
     program = jax.jit(partial(advance, env, config, True))
     exported = jax.export.export(program, platforms=("tpu", "cuda"))(state)
     assert exported.platforms == ("tpu", "cuda") and "stablehlo.while" in exported.mlir_module()

@@ -11,6 +11,7 @@ import numpy
 
 from urlrl.presets import PRESETS, preset
 from urlrl.skills import BUNDLES
+from urlrl.verbs.agents import HEADINGS, list_agents
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -80,6 +81,11 @@ def test_every_block_runs(tmp_path):
     assert len(BLOCKS) >= 8
     for language, text in BLOCKS:
         run_block(language, text, tmp_path)
+
+
+def test_the_table_of_agents_is_what_the_command_prints():
+    for row in [HEADINGS, *list_agents()]:
+        assert f"| {' | '.join(row)} |" in README, row.agent
 
 
 def test_links_lead_somewhere():
