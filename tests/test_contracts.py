@@ -348,6 +348,18 @@ def test_settings_of_the_replay_are_refused_for_an_agent_of_rollouts(changes, me
         config_of("on-policy", **changes)
 
 
+@pytest.mark.parametrize("changes", [{}, {"rollout_steps": EPISODE, "stagger_resets": True}])
+def test_rollouts_that_would_cut_episodes_are_refused_for_an_agent_that_wants_them_whole(changes):
+    config = config_of("on-policy")
+    whole = replace(config.agent, batch=BatchSpec(source="rollout", whole_episodes=True))
+    env = make_env("point", LANES, episode_steps=EPISODE)
+    config = replace(config, agent=whole, **changes)
+    with pytest.raises(UserError, match="episodes of 'point' have 12 steps: expected whole episodes"):
+        Host(config, create_agent(config, env.env_spec), env)
+    good = replace(config, rollout_steps=2 * EPISODE, stagger_resets=False)
+    Host(good, create_agent(good, env.env_spec), env)
+
+
 # --- Choices ----------------------------------------------------------------------------------------------------------
 
 

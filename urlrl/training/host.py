@@ -17,6 +17,7 @@ from urlrl.data.replay import Replay, Rows, agent_fields, blank
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import (
     as_batch,
+    check_episodes,
     finite_metrics,
     first_clock,
     learn,
@@ -35,6 +36,7 @@ class Host:
 
     def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
         self.config, self.agent, self.env = config, agent, env
+        check_episodes(config, env.env_spec)
         fields = agent_fields(agent, env.env_spec)
         self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_shards)
         self.key = stream(config.seed, "epochs")

@@ -11,7 +11,7 @@ import numpy as np
 from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import as_transitions
-from urlrl.errors import TrainingDiverged
+from urlrl.errors import TrainingDiverged, UserError
 from urlrl.types import EnvSpec, Transition
 
 
@@ -79,6 +79,18 @@ def seed_metrics(
         except TrainingDiverged as error:
             outcomes.append(error)
     return outcomes
+
+
+def check_episodes(config: PretrainConfig, spec: EnvSpec) -> None:
+    """Refuse a rhythm by which rollouts would cut episodes, for an agent that wants them whole."""
+    if not config.agent.batch.whole_episodes:
+        return
+    if not spec.episode_steps or config.rollout_steps % spec.episode_steps or config.stagger_resets:
+        limit = f"{spec.episode_steps} steps" if spec.episode_steps else "no time limit"
+        raise UserError(
+            f"rollout_steps is {config.rollout_steps} and stagger_resets {config.stagger_resets}, and episodes of "
+            f"'{spec.id}' have {limit}: expected whole episodes, as agent '{config.agent_name}' learns from these."
+        )
 
 
 def as_batch(rows: dict[str, Any], given: dict[str, Any] | None) -> Transition:

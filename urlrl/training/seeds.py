@@ -16,7 +16,7 @@ from urlrl.data.replay import Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged, not_finite
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
-from urlrl.training.loop import pick_agent, rollout_coverage, seed_axes, seed_metrics, stack_agents
+from urlrl.training.loop import check_episodes, pick_agent, rollout_coverage, seed_axes, seed_metrics, stack_agents
 from urlrl.types import DeviceEnv
 
 
@@ -30,6 +30,7 @@ class Seeds:
         # A ring that never fills is as long as the run.
         self.capacity = min(config.ring_size, -(-config.steps // self.per_epoch) * self.per_epoch)
         agent = next(iter(agents.values()))
+        check_episodes(config, env.env_spec)
         self.fields = agent_fields(agent, env.env_spec)
         self.mesh, self.axes = device_mesh(len(agents), config, devices), seed_axes(agent)
         self.programs = {learns: over_seeds(env, config, learns, self.mesh, self.axes) for learns in (False, True)}
