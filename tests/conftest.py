@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,13 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drop_programs():
-    """Free what a module compiled, and give to the system what the allocator would keep: hundreds of MB of each."""
+def free_memory(request):
+    """Free what a module cached and compiled, and give to the system what the allocator would keep: in all, hundreds
+    of MB of each module."""
     yield
+    for thing in vars(request.module).values():
+        if isinstance(thing, type(cache(id))):
+            thing.cache_clear()
     import jax
 
     jax.clear_caches()

@@ -108,7 +108,7 @@ def copy_of(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=600):  # A guard against waiting for ever, also on a busy machine.
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None and time.monotonic() < end

@@ -1,7 +1,7 @@
 """FRE: what its encoder must and must not see, its rewards, its two phases, and what a prompt becomes."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -36,8 +36,9 @@ def batches(num: int, seed: int = 0) -> Transition:
     return Transition(normal(OBS), np.tanh(normal(ACT)), normal(), ones, normal(OBS), z, future=normal(3, OBS))
 
 
+@cache
 def make_agent(config: FREConfig = CONFIG) -> FRE:
-    return FRE.create(config, jax.tree.map(lambda x: x[0], batches(1)), jax.random.key(0))
+    return jax.jit(partial(FRE.create, config))(jax.tree.map(lambda x: x[0], batches(1)), jax.random.key(0))
 
 
 # --- the encoder ------------------------------------------------------------------------------------------------------
@@ -89,8 +90,8 @@ def test_the_divergence_is_that_of_what_is_sampled():
         check_kl(lambda mean, scale: -0.5 * jnp.mean(1 + scale - mean**2 - jnp.exp(scale), axis=-1))
 
 
-def test_encoder_and_decoder_overfit_64_random_rewards():
-    states = jax.random.normal(jax.random.key(0), (64, 40, OBS))
+def test_encoder_and_decoder_overfit_16_random_rewards():
+    states = jax.random.normal(jax.random.key(0), (16, 40, OBS))
     labels = label([find_prior("mlp", States())], jax.random.key(1), states[:, :32], states[:, 32:])
     encoder, decoder = RewardEncoder(32, width=64), MLP(1, 128, 2, activation=gelu_tanh, norm=True)
     models = (
@@ -100,20 +101,20 @@ def test_encoder_and_decoder_overfit_64_random_rewards():
 
     def error(params, order):
         w, _ = models[0](states[:, :32], labels.encode, params=params[0])
-        told = jnp.broadcast_to(w[order, None], (64, 8, 32))
+        told = jnp.broadcast_to(w[order, None], (16, 8, 32))
         decoded = models[1](jnp.concatenate([told, labels.decode_states], axis=-1), params=params[1])[..., 0]
         return jnp.mean((decoded - labels.decode) ** 2)
 
     @jax.jit
     def train(models):
         def step(models, _):
-            models, _, _ = minimise_jointly(models, lambda params: (error(params, jnp.arange(64)), None))
+            models, _, _ = minimise_jointly(models, lambda params: (error(params, jnp.arange(16)), None))
             return models, None
 
-        return jax.lax.scan(step, models, length=400)[0]
+        return jax.lax.scan(step, models, length=200)[0]
 
     trained = tuple(model.params for model in train(models))
-    matched, shuffled = error(trained, jnp.arange(64)), error(trained, jnp.roll(jnp.arange(64), 1))
+    matched, shuffled = error(trained, jnp.arange(16)), error(trained, jnp.roll(jnp.arange(16), 1))
     assert matched < 1e-2 and shuffled > 10 * matched
 
 
@@ -215,8 +216,9 @@ def tall(key, states):
 
 def test_a_prior_of_ones_own():
     agent = make_agent(dataclasses.replace(CONFIG, rewards=("goal", f"{__name__}:tall")))
-    _, metrics, finite = learn(agent, batches(3), jax.random.key(0))
-    assert finite and np.isfinite(metrics["encoder/error"])
+    _, labels = jax.jit(FRE._draw)(agent, jax.tree.map(lambda x: x[0], batches(1)), jax.random.key(0))
+    half = CONFIG.batch.size // 2
+    assert set(np.unique(labels.encode[:half])) <= {-1.0, 0.0} and set(np.unique(labels.encode[half:])) == {0.0, 1.0}
     with pytest.raises(UserError, match="Unknown reward prior 'gaol': did you mean 'goal'"):
         dataclasses.replace(CONFIG, rewards=("gaol",))
     with pytest.raises(UserError, match="Cannot import the reward prior"):
@@ -234,10 +236,10 @@ def same(a, b) -> bool:
 def test_the_encoder_learns_first_and_then_stays():
     start = make_agent()
     warm, _, _ = learn(jax.tree.map(jnp.copy, start), batches(2), jax.random.key(0))
-    done, _, _ = learn(jax.tree.map(jnp.copy, warm), batches(3, seed=1), jax.random.key(1))
+    done, _, _ = learn(jax.tree.map(jnp.copy, warm), batches(2, seed=1), jax.random.key(1))
     assert not same(start.encoder.params, warm.encoder.params) and same(start.iql, warm.iql)
     assert same(warm.encoder, done.encoder) and same(warm.decoder, done.decoder) and not same(warm.iql, done.iql)
-    assert (int(warm.updates), int(done.updates)) == (2, 5)
+    assert (int(warm.updates), int(done.updates)) == (2, 4)
 
 
 def test_what_tells_a_reward():

@@ -36,10 +36,12 @@ def lanes(kind):
     return make_env(f"ogbench:{kind}-v0", 2)
 
 
-@cache
-def package(kind, variant=""):
+def make_package(kind, variant=""):
     """The environment that the package makes, as it comes."""
     return ogbench.make_env_and_datasets(f"{kind}-play{variant}-v0", env_only=True)
+
+
+package = cache(make_package)  # Tests share them too.
 
 
 def actions_of(env, num_steps, seed=0):
@@ -386,7 +388,7 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", ["pointmaze-medium", "humanoidmaze-medium", "antsoccer-arena", *ARMS])
 def test_rewards_are_the_packages_plus_one(kind):
-    env, twin = lanes(kind), package(kind, "-singletask-task3")
+    env, twin = lanes(kind), make_package(kind, "-singletask-task3")
     env.reset(seed=0)
     task = ogbench_task(task_name(kind, 3))
     parts = task.reward.args[0]

@@ -19,10 +19,11 @@ BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.M | re.S)
 # What would take minutes -> what takes seconds and goes the same way.
 SHORTER = {
     "--preset half-cheetah-quick": "--preset point-quick --steps 3000",
-    "--preset maze-quick": "--preset maze-quick --steps 500",
-    "steps=20_000": "steps=2_000",
-    "--task half_cheetah_goal": "--task point_goal --steps 1000 --eval-every 500 --eval-episodes 2 --num-envs 2",
-    "--seeds 0..4": "--seeds 0",
+    "--preset maze-quick": "--preset maze-quick --steps 100 --updates 100",
+    "steps=20_000": "steps=2_000, eval_every=0",
+    "--task half_cheetah_goal --seeds 0..4": "--task half_cheetah_goal",
+    "--task half_cheetah_goal": "--task point_goal --seeds 0 --steps 400 --eval-every 400 --eval-episodes 2 "
+    "--num-envs 2 --off-policy.warmup-updates 10",
     "--seeds 0..7": "--seeds 0..1 --steps 6400 --eval-every 0",
     "--goal x=30": "--goal x=2,y=1",
     "scripts/drive_skill.py bundles/x": f"{ROOT}/scripts/drive_skill.py {BUNDLES}/half_cheetah",
