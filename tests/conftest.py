@@ -3,7 +3,7 @@
 import ctypes
 import gc
 import os
-import sys
+import resource
 from functools import cache
 from pathlib import Path
 
@@ -32,20 +32,30 @@ def pytest_configure(config):
         os.environ.setdefault("XLA_FLAGS", flags)
 
 
+# What glibc's allocator keeps of memory that was freed, hundreds of MB of each module, goes back to the system by this.
+trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+STATM = Path("/proc/self/statm")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def free_memory(request):
-    """Free what a module cached and compiled, and give to the system what the allocator would keep: in all, hundreds
-    of MB of each module."""
+    """Free what a module cached and compiled."""
     yield
+    import jax
+
     for thing in vars(request.module).values():
         if isinstance(thing, type(cache(id))):
             thing.cache_clear()
-    import jax
-
     jax.clear_caches()
     gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
+    trim(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Also between the tests of a large module."""
+    if STATM.exists() and int(STATM.read_text().split()[1]) * resource.getpagesize() > 1.5e9:
+        trim(0)
 
 
 @pytest.fixture(scope="session")

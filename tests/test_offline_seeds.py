@@ -171,7 +171,8 @@ assert_close(alone.runs[0].state(), sharded.runs[6].state())
 @pytest.mark.slow
 def test_seeds_are_shared_out_over_devices(data):
     """Eight virtual ones: 20 updates are those of one device, within 1e-5."""
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"}
+    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+    env = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
     command = [sys.executable, "-c", SHARDED, str(data)]
     done = subprocess.run(command, cwd=Path(__file__).parent, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
