@@ -22,9 +22,9 @@ from urlrl.data.dataset import DatasetInfo, write_dataset
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.loading import check_names, file_of, module_of, names_in
+from urlrl.runs.begin import with_data
 from urlrl.training.run import RunFolder
 from urlrl.verbs import data as data_verbs
-from urlrl.verbs.pretrain import with_data
 
 # A stranger's module: it leaves a file as soon as it is imported. Its environment has the sizes of `point`.
 LOADER = """
