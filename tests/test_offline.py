@@ -267,5 +267,5 @@ def test_progress_counts_updates(data, tmp_path):
     running.epoch()
     rates = speed.measure()
     assert "time/env_steps_per_s" not in rates and rates["time/updates_per_s"] > 0
-    assert speed.line([{}]).startswith("maze:8x8  5/20 updates")
+    assert speed.line().startswith("maze:8x8  5/20 updates")
     assert Notes().notes == []

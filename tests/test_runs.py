@@ -243,3 +243,11 @@ def test_a_run_from_before_an_option_was_there_continues(whole_run, tmp_path):
     batch = dataclasses.replace(config.agent.batch, futures=2)
     with pytest.raises(UserError, match="agent.batch.futures is 0 there and 2 here"):
         RunFolder(run).check(dataclasses.replace(config, agent=dataclasses.replace(config.agent, batch=batch)))
+
+
+def test_time_counts_for_the_inner_of_two_uses(monkeypatch):
+    monkeypatch.setattr(loop.time, "perf_counter", iter([0.0, 1.0, 3.0, 7.0]).__next__)
+    watch = loop.Stopwatch("env", "host")
+    with watch("host"), watch("env"):
+        pass
+    assert watch.read() == {"env": 2.0, "host": 5.0} and watch.read() == {"env": 0.0, "host": 0.0}

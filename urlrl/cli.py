@@ -153,7 +153,9 @@ def _pretrain(argv: list[str]) -> None:
         from urlrl.runs.begin import with_data
 
         config, _ = with_data(config, Dataset(config.data))
-    print(json.dumps({"out": str(folder), **({"seeds": many} if many else {}), "config": to_json(config)}, indent=2))
+    asked = {"seeds": many, "continue_with": changes}
+    asked = {name: value for name, value in asked.items() if value}
+    print(json.dumps({"out": str(folder), **asked, "config": to_json(config)}, indent=2))
 
 
 def _settings(options: list[str]) -> dict[str, Any]:

@@ -50,9 +50,11 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
     speed, live = Speed(loop, config), list(members)
     try:
         if live[0].saver.saved_step < 0:
-            for member in live:
-                if untrained := member.evaluate():
-                    member.log.write(0, untrained)
+            untrained = [member.evaluate() for member in live]
+            for member, metrics in zip(live, untrained):
+                if metrics:
+                    member.log.write(0, metrics)
+            speed.see(untrained)
         while live and loop.step < config.steps:
             live = _epoch(loop, members, config, speed, stop, progress)
             if stop.name or any(member.saver.due() for member in live):
@@ -85,7 +87,8 @@ def _epoch(
     rates = speed.measure()
     for member, metrics in made:
         member.log.write(loop.step, metrics | rates)
-    progress.update(speed.line([metrics for _, metrics in made]))
+    speed.see([metrics for _, metrics in made])
+    progress.update(speed.line())
     return [member for member, _ in made]
 
 
@@ -105,10 +108,9 @@ def raise_diverged(members: Sequence[Member]) -> None:
         return
     if len(members) == 1:
         raise TrainingDiverged(str(failed[0].error))
-    reasons = [f"seed {member.run.config.seed}: {str(member.error).rstrip('.')}" for member in failed]
-    raise TrainingDiverged(
-        f"{len(failed)} of {len(members)} seeds diverged, the others are done; {'; '.join(reasons)}."
-    )
+    reasons = "; ".join(f"seed {member.run.config.seed}: {str(member.error).rstrip('.')}" for member in failed)
+    others = ", the others are done" if len(failed) < len(members) else ""
+    raise TrainingDiverged(f"{len(failed)} of {len(members)} seeds diverged{others}; {reasons}.")
 
 
 class Speed:
@@ -136,10 +138,13 @@ class Speed:
         }
         return self.rates
 
-    def line(self, metrics: Sequence[Mapping[str, float]]) -> str:
-        """One line: what a person watching wants to know. `metrics` are those of each run."""
+    def see(self, metrics: Sequence[Mapping[str, float]]) -> None:
+        """Remember the coverage that was measured, if it was: the mean over the runs, whose metrics these are."""
         if measured := [run["eval/coverage"] for run in metrics if "eval/coverage" in run]:
             self.coverage = float(np.mean(measured))
+
+    def line(self) -> str:
+        """One line: what a person watching wants to know."""
         done, total = self.loop.step, self.config.steps
         average = (done - self.first_step) / max(self.last - self.started, 1e-9)
         parts = [

@@ -1,8 +1,7 @@
 """What the loops share: how they are driven, and the compiled call that makes gradient steps on stacked batches."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -40,28 +39,31 @@ class Stopwatch:
 
     def __init__(self, *uses: str):
         self.seconds = dict.fromkeys(uses, 0.0)
-        self.use, self.since = "", 0.0
+        self.uses = list[str]()  # those that are being counted for, the innermost last
+        self.since = 0.0  # when its time began
 
-    @contextmanager
-    def __call__(self, use: str) -> Iterator[None]:
-        outer = self._turn(use)
-        try:
-            yield
-        finally:
-            self._turn(outer)
+    def __call__(self, use: str) -> "Stopwatch":
+        self._count()
+        self.uses.append(use)
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._count()
+        self.uses.pop()
 
     def read(self) -> dict[str, float]:
         """The seconds since the last call."""
         spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return spent
 
-    def _turn(self, use: str) -> str:
-        """Count for `use` from now on; returns what was counted for until now."""
-        now, before = time.perf_counter(), self.use
-        if before:
-            self.seconds[before] += now - self.since
-        self.use, self.since = use, now
-        return before
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if self.uses:
+            self.seconds[self.uses[-1]] += now - self.since
+        self.since = now
 
 
 class Timed(Protocol):

@@ -61,20 +61,23 @@ class Stop:
                 continue
             name = signal.Signals(number).name
             if asked and number == signal.SIGINT:
-                self._end(AT_ONCE)
+                self._end(AT_ONCE, "Stopped by a second Ctrl-C: the last checkpoint is whole.")
             elif not asked and self.unsaved:
                 self._progress.note(f"{name}: the run stops as soon as this epoch is done and saved.")
             elif not asked:
-                self._progress.note(_at_once(name))
-                self._end(INTERRUPTED)
+                self._end(INTERRUPTED, _at_once(name))
             asked = True
 
     def close(self) -> None:
         self._stopped.set()
 
-    def _end(self, code: int) -> None:
-        """End the process, unless the main thread stops by itself; a session in which someone types goes on."""
-        if not self._stopped.wait(PATIENCE) and not hasattr(sys, "ps1"):
+    def _end(self, code: int, line: str) -> None:
+        """End the process with a line, unless the main thread stops by itself and says so; a session in which someone
+        types goes on."""
+        if self._stopped.wait(PATIENCE):
+            return
+        self._progress.note(line)
+        if not hasattr(sys, "ps1"):
             self._progress.close()
             os._exit(code)
 
