@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(data, tmp_path, monkeypat
         "fb --seeds 0..1": "expected --data DIR",
         "fb --data {data}/none --seeds 0..1": "is not a dataset: it has no dataset.json",
         "fb --data {data} --seeds 0..1 --env half_cheetah": "expected 18 and 6",
-        "metra --data {data} --seeds 0..1": "Agent 'metra' learns from the skills that acted",
+        "metra --data {data} --seeds 0..1": "Agent Metra cannot learn from transitions that others collected",
     }.items(),
 )
 def test_bad_input_gets_one_sentence(options, message, data, tmp_path, capsys):

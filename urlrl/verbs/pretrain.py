@@ -114,9 +114,10 @@ def _train(
         stack.callback(progress.close)
         stop = stack.enter_context(stop_requested(progress))
         begun = stack.enter_context(begin(config, on_device))
+        configs = {seed: replace(begun.config, seed=seed) for seed in runs}
         for run in runs.values():
             stack.enter_context(run.lock())
-        configs = {seed: run.check(replace(begun.config, seed=seed), settings) for seed, run in runs.items()}
+        configs = {seed: run.check(configs[seed], settings) for seed, run in runs.items()}
         for seeds in _groups(runs, configs):
             group, these = begun._replace(config=configs[seeds[0]]), {seed: runs[seed] for seed in seeds}
             with ExitStack() as inner:
