@@ -71,6 +71,19 @@ def test_a_run_without_a_checkpoint_takes_no_other_settings(tmp_path, capsys):
     assert "Option '--continue-with' is 'agent.lr': expected NAME=VALUE" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(3, "continued.0.changed is 3, not"), ({"agent.lr": 3}, "continued.0.changed.agent.lr is 3, not a list")],
+)
+def test_damage_where_changes_are_recorded_is_named(damage, message, whole_run, tmp_path):
+    run = RunFolder(copy_of(whole_run, tmp_path))
+    manifest = run.manifest()
+    entry = {"from_step": 40, "versions": {}, "command": "", "changed": damage}
+    run.config_file.write_text(json.dumps({**manifest, "continued": [entry]}))
+    with pytest.raises(UserError, match=f"config.json cannot be read: {message}"):
+        run.check(TINY)
+
+
 @pytest.mark.parametrize("where", ["host", "device"])
 def test_each_environment_is_made_once_for_each_use(where, tmp_path, monkeypatch):
     from urlrl.runs import begin

@@ -12,7 +12,7 @@ from typing import Any
 
 from urlrl.config import CHANGEABLE, RESUMABLE_FIELDS, RunConfig, changed, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
-from urlrl.files import read_json, write_atomically
+from urlrl.files import check_shape, read_json, write_atomically
 from urlrl.loading import names_in
 from urlrl.training.checkpoint import Checkpoints
 
@@ -47,7 +47,14 @@ class RunFolder:
         """
         if not self.config_file.exists():
             raise UserError(f"{self.path} is not a run: it has no config.json.")
-        return read_json(self.config_file, SHAPE)
+        manifest = read_json(self.config_file, SHAPE)
+        for entry in manifest["continued"]:
+            entry.setdefault("changed", {})  # 0.1.0 could change none.
+        try:
+            check_shape(manifest["continued"], [{"changed": {str: list}}], "continued")
+        except ValueError as error:
+            raise UserError(f"{self.config_file} cannot be read: {error}.") from error
+        return manifest
 
     def check(self, config: RunConfig, settings: Mapping[str, Any] = NONE) -> RunConfig:
         """The config by which the run goes on: `config`, with the `settings` that are to change, and those that were
@@ -98,7 +105,7 @@ class RunFolder:
             config = {**config, "steps": max(config["steps"], before["config"]["steps"])}
             was, now = flatten(before["config"]), flatten(config)
             others = {name: [was.get(name), now[name]] for name in settings if was.get(name) != now[name]}
-            entry = {"from_step": from_step, **start, **({"changed": others} if others else {})}
+            entry = {"from_step": from_step, **start, "changed": others}
             continued = [*before["continued"], entry]
             manifest = {**before, "config": config, "continued": continued}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
@@ -151,7 +158,7 @@ def _values_had(continued: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Every value that a setting has had, of the settings that a run has changed."""
     had: dict[str, list[Any]] = {}
     for entry in continued:
-        for name, pair in entry.get("changed", {}).items():
+        for name, pair in entry["changed"].items():
             had.setdefault(name, []).extend(pair)
     return had
 
