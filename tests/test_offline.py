@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused(data, tmp_path):
             urlrl.pretrain(config, tmp_path / "run", quiet=True)
         assert not RunFolder(tmp_path / "run").config_file.exists()
 
-    refused(offline(data, agent=MetraConfig(), name="metra"), "learns from the skills that acted")
+    refused(offline(data, agent=MetraConfig(), name="metra"), "cannot learn from transitions that others collected")
     refused(offline(data, env="half_cheetah"), "observations of 2 numbers and actions of 2: expected 18 and 6")
     refused(offline(tmp_path / "nowhere"), "is not a dataset: it has no dataset.json")
 
