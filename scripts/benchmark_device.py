@@ -19,9 +19,9 @@ from rich.table import Table
 from urlrl.config import PretrainConfig
 from urlrl.envs import make_device_env, make_env
 from urlrl.presets import preset
+from urlrl.runs.begin import create_agent
 from urlrl.training.host import Host
 from urlrl.training.seeds import Seeds
-from urlrl.verbs.runs import create_agent
 
 NUM_ENVS = 64
 

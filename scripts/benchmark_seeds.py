@@ -18,10 +18,10 @@ from rich.table import Table
 from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset
+from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.offline import Offline
 from urlrl.training.offline_seeds import OfflineSeeds
-from urlrl.verbs.runs import create_agent, run_spec
 
 WIDTH, BATCH, TRANSITIONS = 64, 256, 100_000
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -28,8 +28,9 @@ from urlrl.agents.fre import FRE
 from urlrl.envs.tasks import check_runs_on, find_task
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import acting, rollout
+from urlrl.runs.begin import make_run_env
 from urlrl.types import All, RewardPrompt
-from urlrl.verbs.runs import load_checkpoint, make_run_env, run_dataset
+from urlrl.verbs.runs import load_checkpoint, run_dataset
 
 FINE = 8  # points of the maps per metre
 PATHS = 6

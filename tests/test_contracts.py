@@ -25,13 +25,13 @@ from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
 from urlrl.presets import preset
+from urlrl.runs.begin import create_agent
 from urlrl.streams import env_seed
 from urlrl.training.host import Host
 from urlrl.training.seeds import Seeds
 from urlrl.types import All, BatchSpec, Carry, Each, Skill
-from urlrl.verbs.pretrain import pretrain
-from urlrl.verbs.pretrain_seeds import pretrain_seeds
-from urlrl.verbs.runs import create_agent, load, load_checkpoint, past
+from urlrl.verbs.pretrain import pretrain, pretrain_seeds
+from urlrl.verbs.runs import load, load_checkpoint, past
 
 LANES, ROLLOUT, EPISODE = 3, 8, 12  # an episode crosses the border of an epoch
 
@@ -328,7 +328,7 @@ def test_an_agent_of_rollouts_is_shown_each_epoch_once_in_order_of_time():
 def test_an_agent_of_rollouts_learns_to_go_where_it_is_paid():
     """x grows by 0.2 per step at most; at random it stays where it is."""
     host, _ = make_loops("on-policy", steps=150 * LANES * ROLLOUT)
-    rewards = [host.epoch()["reward/intrinsic"] for _ in range(150)]
+    rewards = [host.epoch()[0]["reward/intrinsic"] for _ in range(150)]
     before, after = np.mean(rewards[:10]), np.mean(rewards[-10:])
     assert after > before + 0.03, (before, after)
 

@@ -31,7 +31,7 @@ from urlrl.training.log import MetricsLog, read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 from urlrl.verbs.data import convert
-from urlrl.verbs.pretrain_seeds import pretrain_seeds
+from urlrl.verbs.pretrain import pretrain_seeds
 from urlrl.verbs.runs import load_checkpoint, past, run_dataset, saved_evaluation
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

@@ -23,13 +23,13 @@ from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import Normalizer
+from urlrl.runs.begin import create_agent
 from urlrl.skills import export as exporting
 from urlrl.skills.card import make_card
 from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import CARD, CONFIG, SkillError, SkillPolicy
 from urlrl.types import GoalPrompt, Trajectory, Transition
 from urlrl.verbs.export import export
-from urlrl.verbs.runs import create_agent
 
 ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "commands": [], "config": {}, "versions": {}}
 

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused(data, tmp_path):
             urlrl.pretrain(config, tmp_path / "run", quiet=True)
         assert not RunFolder(tmp_path / "run").config_file.exists()
 
-    refused(offline(data, agent=MetraConfig(), name="metra"), "learns from the skills that acted")
+    refused(offline(data, agent=MetraConfig(), name="metra"), "cannot learn from transitions that others collected")
     refused(offline(data, env="half_cheetah"), "observations of 2 numbers and actions of 2: expected 18 and 6")
     refused(offline(tmp_path / "nowhere"), "is not a dataset: it has no dataset.json")
 
@@ -257,9 +257,9 @@ def test_prompts_from_few_transitions_say_so(data, fb_run, capsys):
 
 
 def test_progress_counts_updates(data, tmp_path):
+    from urlrl.runs.begin import create_agent, run_spec
     from urlrl.training.driver import Speed
     from urlrl.training.offline import Offline
-    from urlrl.verbs.runs import create_agent, run_spec
 
     config = dataclasses.replace(offline(data), env="maze:8x8")
     running = Offline(config, create_agent(config, run_spec(config)), Dataset(data))
@@ -267,5 +267,5 @@ def test_progress_counts_updates(data, tmp_path):
     running.epoch()
     rates = speed.measure()
     assert "time/env_steps_per_s" not in rates and rates["time/updates_per_s"] > 0
-    assert speed.line({}).startswith("maze:8x8  5/20 updates")
+    assert speed.line().startswith("maze:8x8  5/20 updates")
     assert Notes().notes == []

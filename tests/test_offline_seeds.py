@@ -26,13 +26,13 @@ from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, write_dataset
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace
+from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
 from urlrl.training.log import read_metrics
-from urlrl.training.offline_seeds import Data, OfflineSeeds
+from urlrl.training.offline_seeds import OfflineSeeds, sample
 from urlrl.types import BatchSpec, Goals
-from urlrl.verbs import pretrain_seeds as verb
-from urlrl.verbs.pretrain_seeds import pretrain_seeds
-from urlrl.verbs.runs import create_agent, run_spec
+from urlrl.verbs import pretrain as verb
+from urlrl.verbs.pretrain import pretrain_seeds
 
 AGENTS = {
     "fb": FB_TINY,
@@ -61,9 +61,9 @@ def three(data, tmp_path_factory):
 def test_batches_are_those_of_the_host(spec, tmp_path):
     """Also those of several seeds at once, bit for bit."""
     dataset = make_dataset(tmp_path / "data")
-    columns = jax.device_put(Data(dataset.columns, dataset.starts.astype(np.int32)))
+    columns = jax.device_put(dataset.to_draw)
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    drawn = jax.jit(jax.vmap(partial(Data.sample, columns, num_batches=3, spec=spec)))(keys)
+    drawn = jax.jit(jax.vmap(partial(sample, columns, num_batches=3, spec=spec)))(keys)
     for i in (0, 1):
         expected = dataset.sample(jax.random.key(i), 3, spec)
         found = jax.tree.map(lambda column, i=i: column[i], drawn)
@@ -136,14 +136,18 @@ def test_a_seed_that_diverges_is_left_and_the_others_go_on(data, three, tmp_path
         )  # fmt: skip
 
     monkeypatch.setattr(verb, "create_agent", fragile)
-    for _ in range(2):  # The second time there is nothing left to do.
-        with pytest.raises(TrainingDiverged, match=r"Seeds 1 diverged, .* the other 2 are done\."):
-            pretrain_seeds(offline(data, normalizer="fit"), [0, 1, 2], tmp_path, quiet=True)
-    assert capsys.readouterr().err.count("Seed 1: Training diverged at step 5") == 1
-    assert json.loads((tmp_path / "seed-1/diverged.json").read_text())["step"] == 5
+    config, sentence = (
+        offline(data, normalizer="fit"),
+        "1 of 3 seeds diverged, .*; seed 1: Training diverged at step 5: ",
+    )
+    with pytest.raises(TrainingDiverged, match=sentence):
+        pretrain_seeds(config, [0, 1, 2], tmp_path, quiet=True)
     assert not (tmp_path / "seed-1/checkpoints").exists()
+    monkeypatch.setattr(verb, "create_agent", honest)
+    runs = pretrain_seeds(config, [0, 1, 2], tmp_path, quiet=True)
     for i in (0, 2):
-        assert_same(state(three[i]), state(tmp_path / f"seed-{i}"))
+        assert_same(state(three[i]), state(runs[i]))
+    assert_close(state(three[1])["arrays"], state(runs[1])["arrays"])
 
 
 def seeds_of(config: OfflineConfig, seeds, devices) -> OfflineSeeds:
@@ -200,7 +204,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(data, tmp_path, monkeypat
         "fb --seeds 0..1": "expected --data DIR",
         "fb --data {data}/none --seeds 0..1": "is not a dataset: it has no dataset.json",
         "fb --data {data} --seeds 0..1 --env half_cheetah": "expected 18 and 6",
-        "metra --data {data} --seeds 0..1": "Agent 'metra' learns from the skills that acted",
+        "metra --data {data} --seeds 0..1": "Agent Metra cannot learn from transitions that others collected",
     }.items(),
 )
 def test_bad_input_gets_one_sentence(options, message, data, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
@@ -12,9 +13,10 @@ import pytest
 from run_tools import TINY, Notes, assert_same, command, copy_of, damage_checkpoint, final_state, wait_for
 
 import urlrl
+from urlrl import acting
 from urlrl.agents.metra import Metra
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.training import host, loop
+from urlrl.training import loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 
@@ -104,7 +106,7 @@ def test_when_all_is_damaged_nothing_is_lost_and_the_reason_is_given(tmp_path):
     run = urlrl.pretrain(TINY, tmp_path / "run", quiet=True)
     for step in (280, 320):
         damage_checkpoint(run, step, "flip")
-    with pytest.raises(UserError, match="earlier checkpoint is whole"):
+    with pytest.raises(UserError, match="earlier checkpoint can be used"):
         urlrl.pretrain(TINY, run, quiet=True)
     assert (run / "checkpoints" / "280").exists()
 
@@ -139,25 +141,30 @@ def test_two_processes_cannot_share_a_folder(whole_run):
         urlrl.pretrain(TINY, whole_run, quiet=True)
 
 
-def test_nan_never_reaches_a_checkpoint(tmp_path, monkeypatch):
-    original, run = Metra.update, tmp_path / "run"
-    calls = [0]
+def test_a_run_that_diverges_says_the_same_on_every_loop_and_can_go_on(whole_run, tmp_path, monkeypatch):
+    original, said = Metra.update, {}
 
     def poisoned(self, batch, key):
-        calls[0] += 1
         agent, metrics = original(self, batch, key)
         bad = jnp.where(self.sac.actor.opt_state[0].count > 20, jnp.nan, 1.0)
         return agent.replace(phi=agent.phi.replace(params=jax.tree.map(lambda x: x * bad, agent.phi.params))), metrics
 
     monkeypatch.setattr(Metra, "update", poisoned)
     loop.learn.clear_cache()
-    try:
-        with pytest.raises(TrainingDiverged, match="Training diverged at step"):
-            urlrl.pretrain(TINY, run, quiet=True)
-    finally:
-        loop.learn.clear_cache()
-    agent, _ = urlrl.load(run)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent))
+    for where in ("host", "device"):
+        with pytest.raises(TrainingDiverged) as error:
+            urlrl.pretrain(dataclasses.replace(TINY, loop=where), tmp_path / where, quiet=True)
+        said[where] = (str(error.value), error.value.exit_code)
+        agent, _ = urlrl.load(tmp_path / where)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent))
+    assert said["host"] == said["device"]
+    assert re.fullmatch(r"Training diverged at step \d+: metric .* is nan; expected finite numbers\.", said["host"][0])
+    assert said["host"][1] == 3
+    monkeypatch.setattr(Metra, "update", original)
+    loop.learn.clear_cache()
+    assert_same(final_state(whole_run), final_state(urlrl.pretrain(TINY, tmp_path / "host", quiet=True)))
+    run = urlrl.pretrain(dataclasses.replace(TINY, loop="device"), tmp_path / "device", quiet=True)
+    assert RunFolder(run).checkpoints.steps()[-1] == 320
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(whole_run, tmp_path):
@@ -189,10 +196,10 @@ def test_a_logger_that_fails_does_not_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_each_function_compiles_once(tmp_path):
-    for function in (host._begin, host._act, loop.learn):
+    for function in (acting.begin, acting.act, loop.learn):
         function.clear_cache()
-    urlrl.pretrain(dataclasses.replace(TINY, steps=120), tmp_path / "run", quiet=True)
-    for function in (host._begin, host._act, loop.learn):
+    urlrl.pretrain(dataclasses.replace(TINY, steps=120, eval_every=0), tmp_path / "run", quiet=True)
+    for function in (acting.begin, acting.act, loop.learn):
         assert function._cache_size() == 1, function
 
 
@@ -211,7 +218,7 @@ def test_evaluate_a_run_and_a_checkpoint_of_it(whole_run, tmp_path):
 
 
 def test_a_fitted_normaliser_is_the_published_one(tmp_path, monkeypatch):
-    import urlrl.verbs.pretrain as verbs
+    import urlrl.runs.begin as verbs
     from urlrl.training import normalizer
 
     # All 10,000 rollouts give METRA's published constants within 2.2 % (std) and 0.03 standard deviations (mean).
@@ -236,3 +243,11 @@ def test_a_run_from_before_an_option_was_there_continues(whole_run, tmp_path):
     batch = dataclasses.replace(config.agent.batch, futures=2)
     with pytest.raises(UserError, match="agent.batch.futures is 0 there and 2 here"):
         RunFolder(run).check(dataclasses.replace(config, agent=dataclasses.replace(config.agent, batch=batch)))
+
+
+def test_time_counts_for_the_inner_of_two_uses(monkeypatch):
+    monkeypatch.setattr(loop.time, "perf_counter", iter([0.0, 1.0, 3.0, 7.0]).__next__)
+    watch = loop.Stopwatch("env", "host")
+    with watch("host"), watch("env"):
+        pass
+    assert watch.read() == {"env": 2.0, "host": 5.0} and watch.read() == {"env": 0.0, "host": 0.0}

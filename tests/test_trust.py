@@ -22,9 +22,9 @@ from urlrl.data.dataset import DatasetInfo, write_dataset
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.loading import check_names, file_of, module_of, names_in
+from urlrl.runs.begin import with_data
 from urlrl.training.run import RunFolder
 from urlrl.verbs import data as data_verbs
-from urlrl.verbs.pretrain import with_data
 
 # A stranger's module: it leaves a file as soon as it is imported. Its environment has the sizes of `point`.
 LOADER = """
@@ -260,7 +260,7 @@ def test_urlrl_trust_is_remembered_and_refuses_what_names_no_code(downloaded, ne
         with_data(config, data_verbs.Dataset("data"))
     urlrl.trust("loader:make")
     new_process()
-    assert with_data(config, data_verbs.Dataset("data")).env == "loader:make"
+    assert with_data(config, data_verbs.Dataset("data"))[0].env == "loader:make"
     for name in ("loader", "dmc:walker_walk", "loader.py:make"):
         with pytest.raises(UserError, match=f"Cannot trust '{name}': expected 'module:name'"):
             urlrl.trust(name)
@@ -435,11 +435,11 @@ CALLERS = {
     "load_object": {"agents/__init__.py", "envs/gym.py", "envs/tasks.py", "urlrl/learners/reward_priors.py"},
     "load_module": {"envs/gym.py", "urlrl/loading.py"},
     "import_module": {"urlrl/__init__.py", "urlrl/loading.py"},
-    "find_agent": {"urlrl/cli.py", "urlrl/verbs/runs.py"},
+    "find_agent": {"urlrl/cli.py", "urlrl/runs/begin.py", "urlrl/verbs/agents.py", "urlrl/verbs/runs.py"},
     "find_maker": {"envs/__init__.py"},
     "run_config_from_json": {"urlrl/training/run.py", "urlrl/verbs/runs.py"},
     "make_env": {f"envs/{name}.py" for name in ("single", "tasks")}
-    | {f"urlrl/verbs/{name}.py" for name in ("collect", "data", "runs")},
+    | {"urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
 }
 
 

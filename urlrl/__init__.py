@@ -16,7 +16,7 @@ if (_root / "pyproject.toml").is_file():  # Source checkout: agents/ and envs/ s
 # Public name -> module that defines it.
 _PUBLIC = {
     "pretrain": "urlrl.verbs.pretrain",
-    "pretrain_seeds": "urlrl.verbs.pretrain_seeds",
+    "pretrain_seeds": "urlrl.verbs.pretrain",
     "evaluate": "urlrl.verbs.evaluate",
     "prompt": "urlrl.verbs.prompt",
     "adapt": "urlrl.verbs.adapt",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from urlrl.verbs.evaluate import evaluate as evaluate
     from urlrl.verbs.export import export as export
     from urlrl.verbs.pretrain import pretrain as pretrain
-    from urlrl.verbs.pretrain_seeds import pretrain_seeds as pretrain_seeds
+    from urlrl.verbs.pretrain import pretrain_seeds as pretrain_seeds
     from urlrl.verbs.prompt import prompt as prompt
     from urlrl.verbs.report import report as report
     from urlrl.verbs.runs import load as load

@@ -93,6 +93,14 @@ def take_flag(options: list[str], name: str) -> bool:
     return True
 
 
+def literal(text: str) -> Any:
+    """A number, True, False or None, where the text is one; else the text."""
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    return next((kind(text) for kind in (int, float) if _fits(text, kind)), text)
+
+
 def _in_words(hint: Any) -> str:
     """What an option of this type takes; empty for a type that is not in WORDS."""
     if typing.get_origin(hint) is tuple:

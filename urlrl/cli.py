@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, Positional
 
-from urlrl.arguments import asks_for_help, check_arguments, number, number_list, parse, take, take_flag
+from urlrl.arguments import asks_for_help, check_arguments, literal, number, number_list, parse, take, take_flag
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, shown, unknown
 from urlrl.loading import OPTIONS, given
@@ -105,6 +105,7 @@ def _pretrain(argv: list[str]) -> None:
     agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
     preset_name, out = take(options, "--preset"), take(options, "--out")
     dry_run, quiet, seeds = take_flag(options, "--dry-run"), take_flag(options, "--quiet"), take(options, "--seeds")
+    changes = _settings(options)
     _, agent_config = find_agent(agent)
     given = {option.split("=")[0] for option in options}
     from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
@@ -120,6 +121,7 @@ def _pretrain(argv: list[str]) -> None:
             "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
             "[OPTIONS]\n\n"
             "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
+            "--continue-with NAME=VALUE, as in agent.lr=1e-4, changes a setting of a run that has a checkpoint.\n"
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
@@ -144,26 +146,39 @@ def _pretrain(argv: list[str]) -> None:
     folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
     many = None if seeds is None else number_list("--seeds", seeds)
     if not dry_run:
-        return _train(config, many, folder, quiet, shlex.join(["urlrl", "pretrain", *argv]))
+        command = shlex.join(["urlrl", "pretrain", *argv])
+        return _train(config, many, folder, {"continue_with": changes, "quiet": quiet, "command": command})
     if isinstance(config, OfflineConfig):
         from urlrl.data.dataset import Dataset
-        from urlrl.verbs.pretrain import with_data
+        from urlrl.runs.begin import with_data
 
-        config = with_data(config, Dataset(config.data))
-    print(json.dumps({"out": str(folder), **({"seeds": many} if many else {}), "config": to_json(config)}, indent=2))
+        config, _ = with_data(config, Dataset(config.data))
+    asked = {"seeds": many, "continue_with": changes}
+    asked = {name: value for name, value in asked.items() if value}
+    print(json.dumps({"out": str(folder), **asked, "config": to_json(config)}, indent=2))
 
 
-def _train(config: Any, seeds: list[int] | None, folder: Path, quiet: bool, command: str) -> None:
-    """A run into `folder`, or one for each of the seeds into folders in it."""
+def _settings(options: list[str]) -> dict[str, Any]:
+    """Remove every --continue-with NAME=VALUE; returns the values by name."""
+    settings = {}
+    while (said := take(options, "--continue-with")) is not None:
+        name, equals, text = said.partition("=")
+        if not equals:
+            raise UserError(f"Option '--continue-with' is '{shown(said)}': expected NAME=VALUE, as in agent.lr=1e-4.")
+        settings[name.replace("-", "_")] = literal(text)
+    return settings
+
+
+def _train(config: Any, seeds: list[int] | None, folder: Path, options: dict[str, Any]) -> None:
+    """A run into `folder`, or one for each of the seeds into folders in it, with these options of `pretrain`."""
     from urlrl.config import OfflineConfig
-    from urlrl.verbs.pretrain import pretrain
-    from urlrl.verbs.pretrain_seeds import pretrain_seeds
+    from urlrl.verbs.pretrain import pretrain, pretrain_seeds
 
     first, made = folder, str(folder)
     if seeds is not None:
-        first, made = pretrain_seeds(config, seeds, folder, quiet=quiet, command=command)[0], f"{folder}/seed-*"
+        first, made = pretrain_seeds(config, seeds, folder, **options)[0], f"{folder}/seed-*"
     else:
-        pretrain(config, folder, quiet=quiet, command=command)
+        pretrain(config, folder, **options)
     suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
     print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
 

@@ -1,9 +1,12 @@
 """The configuration of a run: frozen dataclasses, strict JSON."""
 
 import dataclasses
+import operator
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
@@ -14,6 +17,8 @@ from urlrl.types import BatchSpec
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
+# What a run that has a checkpoint may change where it is asked to: what leaves its environment and rows as they are.
+CHANGEABLE = ("agent.", "steps_per_update", "min_replay", "eval_every", "precision")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 MAX_STEPS = 2**31 - 1  # clocks, and the updates of an epoch, are int32 on the device
@@ -191,6 +196,23 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         return cls(**values)
     except (TypeError, ValueError, ArithmeticError) as error:  # Fields are missing, or lists of the wrong things.
         raise UserError(f"{where} cannot be used: {error}.") from error
+
+
+def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """The config with other values of some settings, which have dotted names, as in {"agent.lr": 1e-4}.
+
+    Raises:
+        UserError: there is no such setting, or it cannot have that value.
+    """
+    data = to_json(config)
+    known = flatten(data)
+    for name, value in settings.items():
+        if name not in known:
+            raise unknown("setting", name, known)
+        *path, last = name.split(".")
+        reduce(operator.getitem, path, data)[last] = value
+    agent = from_json(type(config.agent), data["agent"], "agent")
+    return from_json(type(config), {**data, "agent": agent})
 
 
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:

@@ -1,76 +1,122 @@
-"""Drives a loop to its end: logs, evaluates, saves, resumes, and stops cleanly when it is told to."""
+"""Drives a loop to its end: logs, evaluates, saves, and stops cleanly when it is told to. A loop is of one run, or of
+several that advance together, each with a folder of its own."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from urlrl.config import PretrainConfig, RunConfig
-from urlrl.errors import UserError
+from urlrl.errors import TrainingDiverged
 from urlrl.training.log import MetricsLog, Progress, duration
-from urlrl.training.loop import Clocked, Loop
+from urlrl.training.loop import Lane, Loop, Timed
 from urlrl.training.saver import Saver
+from urlrl.training.stop import Interrupted, Stop
 
-INTERRUPTED = 75  # Exit code of a run that was told to stop and can be continued (EX_TEMPFAIL).
-
-
-class Interrupted(UserError):
-    """SIGTERM, SIGUSR1 or Ctrl-C came; everything is saved."""
-
-    exit_code = INTERRUPTED
+Measure = Callable[[Any, int], dict[str, float]]  # (agent, step) -> metrics
 
 
-def drive(
-    loop: Loop,
-    saver: Saver,
-    config: RunConfig,
-    evaluate: Callable[[Any, int], dict[str, float]] | None,
-    progress: Progress,
-) -> None:
-    """Run `loop`, which `saver` may have restored, to `config.steps`.
+class Member:
+    """One of the runs of a loop, with its record. It is evaluated by `measure`, where there is one."""
+
+    def __init__(self, run: Lane, saver: Saver, measure: Measure | None):
+        self.run, self.saver, self.measure = run, saver, measure
+        self.log = MetricsLog(saver.run.path, saver.saved_step)
+        self.error: TrainingDiverged | None = None
+
+    def evaluate(self) -> dict[str, float]:
+        return self.measure(self.run.agent, self.run.step) if self.measure else {}
+
+    def leave(self, error: TrainingDiverged, progress: Progress) -> None:
+        """Advance it no further: its numbers are not finite. Its last checkpoint is what remains of it."""
+        self.error, saved = error, self.saver.saved_step
+        kept = f"The checkpoint of step {saved:,} is kept; --continue-with changes a setting from there on."
+        progress.note(f"{self.saver.run.path}: {error} {'There is no checkpoint yet.' if saved < 0 else kept}")
+
+
+def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, progress: Progress) -> None:
+    """Run `loop`, whose runs may have been restored, to `config.steps`. A run that produces non-finite numbers gets an
+    `error` and is left as its last checkpoint has it; the others go on.
 
     Args:
-        evaluate: (agent, step) -> metrics, called at step 0 and after each multiple of `config.eval_every`; or None.
+        members: the runs of `loop`, in its order; they are evaluated at step 0 and after each multiple of
+            `config.eval_every`.
 
     Raises:
-        Interrupted: a signal came; a checkpoint was written.
-        TrainingDiverged: the run produced non-finite numbers; nothing of them was saved.
-        UserError: the disk cannot be written.
+        Interrupted: a signal came; checkpoints were written.
+        UserError: a disk cannot be written.
     """
-    folder = saver.run.path
-    log = MetricsLog(folder, saver.saved_step)
-    speed = Speed(loop, config)
+    speed, live = Speed(loop, config), list(members)
     try:
-        with stop_requested() as stop:
-            if saver.saved_step < 0 and evaluate:
-                untrained = evaluate(loop.agent, 0)
-                log.write(0, untrained)
-                speed.coverage = untrained.get("eval/coverage")
-            while loop.step < config.steps:
-                before = loop.step
-                metrics = loop.epoch()
-                if evaluate and loop.step // config.eval_every > before // config.eval_every:
-                    metrics |= evaluate(loop.agent, loop.step)
-                log.write(loop.step, metrics | speed.measure())
-                progress.update(speed.line(metrics))
-                if saver.due() or stop:
-                    log.sync()
-                    saver.save()
-                if stop:
-                    raise Interrupted(
-                        f"Stopped by {stop[0]} at step {loop.step:,} and saved; the same command continues {folder}."
-                    )
-            log.sync()
-            saver.save()
+        if live[0].saver.saved_step < 0:
+            untrained = [member.evaluate() for member in live]
+            for member, metrics in zip(live, untrained):
+                if metrics:
+                    member.log.write(0, metrics)
+            speed.see(untrained)
+        while live and loop.step < config.steps:
+            live = _epoch(loop, members, config, speed, stop, progress)
+            if stop.name or any(member.saver.due() for member in live):
+                _save(live, stop)
+            if stop.name:
+                same = "the same command continues"
+                what = members[0].saver.run.path if len(members) == 1 else "all seeds"
+                raise Interrupted(f"Stopped by {stop.name} at step {loop.step:,} and saved; {same} {what}.")
+        _save(live, stop)
     finally:
-        log.close()
+        for member in members:
+            member.log.close()
+
+
+def _epoch(
+    loop: Loop, members: Sequence[Member], config: RunConfig, speed: "Speed", stop: Stop, progress: Progress
+) -> list[Member]:
+    """One epoch, logged; returns the members that are still finite."""
+    before, outcomes, made = loop.step, loop.epoch(), []
+    stop.unsaved = True
+    for member, outcome in zip(members, outcomes):
+        if member.error:
+            continue
+        if isinstance(outcome, TrainingDiverged):
+            member.leave(outcome, progress)
+        else:
+            made.append((member, outcome))
+    if config.eval_every and loop.step // config.eval_every > before // config.eval_every:
+        made = [(member, metrics | member.evaluate()) for member, metrics in made]
+    rates = speed.measure()
+    for member, metrics in made:
+        member.log.write(loop.step, metrics | rates)
+    speed.see([metrics for _, metrics in made])
+    progress.update(speed.line())
+    return [member for member, _ in made]
+
+
+def _save(members: Sequence[Member], stop: Stop) -> None:
+    """Every log first: a run that has logged a step was there, also if it was killed before its checkpoint."""
+    for member in members:
+        member.log.sync()
+    for member in members:
+        member.saver.save()
+    stop.unsaved = False
+
+
+def raise_diverged(members: Sequence[Member]) -> None:
+    """Raises TrainingDiverged if runs did; of several it says which."""
+    failed = [member for member in members if member.error]
+    if not failed:
+        return
+    if len(members) == 1:
+        raise TrainingDiverged(str(failed[0].error))
+    reasons = "; ".join(f"seed {member.run.config.seed}: {str(member.error).rstrip('.')}" for member in failed)
+    others = ", the others are done" if len(failed) < len(members) else ""
+    raise TrainingDiverged(f"{len(failed)} of {len(members)} seeds diverged{others}; {reasons}.")
 
 
 class Speed:
     """Times of a run: what goes under `time/`, and the progress line."""
 
-    def __init__(self, loop: Clocked, config: RunConfig):
+    def __init__(self, loop: Timed, config: RunConfig):
         self.loop, self.config = loop, config
         self.name = config.env or config.agent_name
         self.acts = isinstance(config, PretrainConfig)  # Its steps are the environment's, else gradient steps.
@@ -84,18 +130,21 @@ class Speed:
         seconds, steps, updates = now - self.last, self.loop.step - self.last_step, self.loop.updates
         made, self.last_updates = updates - self.last_updates, updates
         self.last, self.last_step = now, self.loop.step
-        parts = self.loop.timing()
         self.rates = {
             "time/epoch_seconds": seconds,
             **({"time/env_steps_per_s": steps / seconds} if self.acts else {}),
             "time/updates_per_s": made / seconds,
-            **{f"time/{name}_share": part / seconds for name, part in parts.items()},
+            **{f"time/{use}_share": spent / seconds for use, spent in self.loop.watch.read().items()},
         }
         return self.rates
 
-    def line(self, metrics: dict[str, float]) -> str:
+    def see(self, metrics: Sequence[Mapping[str, float]]) -> None:
+        """Remember the coverage that was measured, if it was: the mean over the runs, whose metrics these are."""
+        if measured := [run["eval/coverage"] for run in metrics if "eval/coverage" in run]:
+            self.coverage = float(np.mean(measured))
+
+    def line(self) -> str:
         """One line: what a person watching wants to know."""
-        self.coverage = metrics.get("eval/coverage", self.coverage)
         done, total = self.loop.step, self.config.steps
         average = (done - self.first_step) / max(self.last - self.started, 1e-9)
         parts = [
@@ -106,29 +155,3 @@ class Speed:
             f"ETA {duration(max(total - done, 0) / average)}",
         ]
         return "  ".join(parts)
-
-
-@contextmanager
-def stop_requested() -> Iterator[list[str]]:
-    """A list that receives the name of a signal that asks the run to stop. A second Ctrl-C stops at once.
-
-    Outside the main thread signals cannot be caught, and the list stays empty.
-    """
-    stop: list[str] = []
-
-    def receive(number: int, frame: Any) -> None:
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.append(signal.Signals(number).name)
-
-    previous = {}
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        try:
-            previous[number] = signal.signal(number, receive)
-        except ValueError:  # Not the main thread.
-            break
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

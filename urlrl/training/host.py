@@ -4,7 +4,6 @@ An epoch collects `rollout_steps` steps in each environment, then makes `updates
 from (seed, epoch, step), all state is in `Host.state()`: that is why a run that was killed continues bit for bit.
 """
 
-import time
 from typing import Any
 
 import jax
@@ -14,8 +13,11 @@ import numpy as np
 from urlrl.acting import act, begin, nothing_yet, planned
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, agent_fields, blank
+from urlrl.errors import TrainingDiverged
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import (
+    Outcome,
+    Stopwatch,
     as_batch,
     check_episodes,
     finite_metrics,
@@ -32,7 +34,8 @@ def _plan(agent, seen, key):
 
 
 class Host:
-    """A pretraining run in progress. `epoch()` advances it; `state()` and `restore()` are its whole memory."""
+    """A pretraining run in progress: a loop of one run. `epoch()` advances it; `state()` and `restore()` are its whole
+    memory."""
 
     def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
         self.config, self.agent, self.env = config, agent, env
@@ -46,20 +49,23 @@ class Host:
         self.blank = blank(fields, agent.config.batch, agent.config.batch.size)  # what is seen before the first row
         plan = planned(agent, self.blank)
         self.plans, self.carry = bool(jax.tree.leaves(plan)), nothing_yet(agent, config.num_envs, plan)
-        self.seconds = {"env": 0.0, "learner": 0.0, "host": 0.0}  # spent since the last `timing()`
+        self.watch = Stopwatch("env", "learner", "host")
 
     @property
     def step(self) -> int:
         """Environment steps so far."""
         return self.replay.total
 
-    def epoch(self) -> dict[str, float]:
-        """Collect, then learn; returns metrics of finite values.
+    @property
+    def runs(self) -> list["Host"]:
+        return [self]
 
-        Raises:
-            TrainingDiverged: a metric or a parameter is not finite.
-        """
-        start = time.perf_counter()
+    def epoch(self) -> list[Outcome]:
+        """Collect, then learn; returns metrics, or why they are not finite."""
+        with self.watch("host"):
+            return [self._epoch()]
+
+    def _epoch(self) -> Outcome:
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), 5)
         act_key, begin_key, seen_key, sample_key, update_key = keys
         rows, given, positions = self._collect(act_key, begin_key, self._plan(seen_key))
@@ -67,20 +73,15 @@ class Host:
             {name: column.reshape(self.config.epoch_steps, *column.shape[2:]) for name, column in rows.items()}
         )
         self.epochs += 1
-        metrics = rollout_coverage(positions)
-        if len(self.replay) >= self.config.learning_starts and self.config.updates:
-            if self.config.learns_from_rollouts:
-                batches = as_batch(rows, given)
-            else:
-                batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
-            metrics |= self._learn(batches, update_key)
-        self.seconds["host"] += time.perf_counter() - start - self.seconds["env"] - self.seconds["learner"]
-        return metrics
-
-    def timing(self) -> dict[str, float]:
-        """Seconds spent stepping environments, learning, and on the rest, since the last call."""
-        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return spent
+        coverage = rollout_coverage(positions)
+        if len(self.replay) < self.config.learning_starts or not self.config.updates:
+            return coverage
+        if self.config.learns_from_rollouts:
+            batches = as_batch(rows, given)
+        else:
+            batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
+        metrics = self._learn(batches, update_key)
+        return metrics if isinstance(metrics, TrainingDiverged) else coverage | metrics
 
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
@@ -126,9 +127,8 @@ class Host:
             row: dict[str, Any] = {"obs": self.obs, "action": action, **self.carry.stored}
             if "physics" in rows:
                 row["physics"] = self.env.physics()
-            start = time.perf_counter()
-            self.obs, row["reward"], row["terminated"], row["truncated"], _ = self.env.step(action)
-            self.seconds["env"] += time.perf_counter() - start
+            with self.watch("env"):
+                self.obs, row["reward"], row["terminated"], row["truncated"], _ = self.env.step(action)
             row["next_obs"] = self.obs
             if "physics" in rows:
                 row["next_physics"] = self.env.physics()
@@ -140,13 +140,11 @@ class Host:
             self.ended = row["terminated"] | row["truncated"]
         return rows, given, positions.reshape(steps * n, -1)
 
-    def _learn(self, batches: Transition, update_key: jax.Array) -> dict[str, float]:
-        start = time.perf_counter()
-        self.agent, metrics, finite = learn(self.agent, batches, update_key)
-        self.updates += self.config.updates
-        values = finite_metrics(metrics, finite, self.step)
-        self.seconds["learner"] += time.perf_counter() - start
-        return values
+    def _learn(self, batches: Transition, update_key: jax.Array) -> Outcome:
+        with self.watch("learner"):
+            self.agent, metrics, finite = learn(self.agent, batches, update_key)
+            self.updates += self.config.updates
+            return finite_metrics(metrics, finite, self.step)
 
     def _plan(self, key: jax.Array) -> Any:
         """What `Agent.begin` may pick from in this epoch, made of one batch of the replay, or of zeros while that is

@@ -1,5 +1,6 @@
 """What the loops share: how they are driven, and the compiled call that makes gradient steps on stacked batches."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -24,22 +25,66 @@ class Memory(Protocol):
     def restore(self, state: dict[str, Any], step: int, rows: Any) -> None: ...
 
 
-class Clocked(Protocol):
-    """What says how fast it goes."""
+class Lane(Memory, Protocol):
+    """One of the runs of a loop."""
 
-    updates: int  # gradient steps made by this process
+    config: Any  # of this run, with its own seed
 
     @property
-    def step(self) -> int: ...
-    def timing(self) -> dict[str, float]: ...  # seconds spent by use since the last call
+    def agent(self) -> Any: ...
 
 
-class Loop(Memory, Clocked, Protocol):
-    """A run in progress: `epoch` advances it, `state` and `restore` are its whole memory."""
+class Stopwatch:
+    """Seconds spent by use: `with watch(use)` counts what runs inside, but for what an inner one counts."""
 
-    agent: Any
+    def __init__(self, *uses: str):
+        self.seconds = dict.fromkeys(uses, 0.0)
+        self.uses = list[str]()  # those that are being counted for, the innermost last
+        self.since = 0.0  # when its time began
 
-    def epoch(self) -> dict[str, float]: ...  # metrics of finite values; raises TrainingDiverged
+    def __call__(self, use: str) -> "Stopwatch":
+        self._count()
+        self.uses.append(use)
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._count()
+        self.uses.pop()
+
+    def read(self) -> dict[str, float]:
+        """The seconds since the last call."""
+        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return spent
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if self.uses:
+            self.seconds[self.uses[-1]] += now - self.since
+        self.since = now
+
+
+class Timed(Protocol):
+    """What says how fast it goes."""
+
+    updates: int  # gradient steps of each run made by this process
+    watch: Stopwatch
+
+    @property
+    def step(self) -> int: ...  # of each run
+
+
+Outcome = dict[str, float] | TrainingDiverged  # finite metrics of an epoch, or why there are none
+
+
+class Loop(Timed, Protocol):
+    """Runs in progress that advance together, or one: `epoch` advances them; each of `runs` is the memory of one."""
+
+    @property
+    def runs(self) -> Sequence[Lane]: ...
+    def epoch(self) -> list[Outcome]: ...  # by run
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -58,27 +103,22 @@ def learn(agent: Any, batches: Transition, key: jax.Array) -> tuple[Any, dict[st
     return agent, jax.tree.map(jnp.mean, metrics), finite
 
 
-def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) -> dict[str, float]:
-    """Raises TrainingDiverged if a metric, or by `finite` a parameter, is not finite."""
+def finite_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) -> Outcome:
+    """The metrics; or an error where one of them, or by `finite` a parameter, is not finite."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     bad = [name for name, value in values.items() if not np.isfinite(value)]
     if bad or not finite:
         what = f"metric '{bad[0]}' is {values[bad[0]]}" if bad else "a parameter of the agent is not finite"
-        raise TrainingDiverged(f"Training diverged at step {step}: {what}; expected finite numbers.")
+        return TrainingDiverged(f"Training diverged at step {step}: {what}; expected finite numbers.")
     return values
 
 
-def seed_metrics(
-    metrics: dict[str, jax.Array], finite: jax.Array, step: int
-) -> list[dict[str, float] | TrainingDiverged]:
-    """`finite_metrics` of each seed, or why there are none; `metrics` (seeds,) and `finite` (seeds,) are stacked."""
-    outcomes: list[dict[str, float] | TrainingDiverged] = []
-    for lane, whole in enumerate(finite):
-        try:
-            outcomes.append(finite_metrics({name: values[lane] for name, values in metrics.items()}, whole, step))
-        except TrainingDiverged as error:
-            outcomes.append(error)
-    return outcomes
+def seed_metrics(metrics: dict[str, jax.Array], finite: jax.Array, step: int) -> list[Outcome]:
+    """`finite_metrics` of each seed; `metrics` (seeds,) and `finite` (seeds,) are stacked."""
+    return [
+        finite_metrics({name: values[place] for name, values in metrics.items()}, whole, step)
+        for place, whole in enumerate(finite)
+    ]
 
 
 def check_episodes(config: PretrainConfig, spec: EnvSpec) -> None:

@@ -7,7 +7,6 @@ The fields that an agent names in `shared`, such as a counter of updates, are eq
 So what an agent decides by them, as FRE its phase, is decided once for all seeds, and not computed both ways.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,10 +20,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Columns, Dataset, Episodes
 from urlrl.data.draw import draw, gather
-from urlrl.errors import TrainingDiverged
 from urlrl.streams import stream
 from urlrl.training.device import seed_mesh
-from urlrl.training.loop import learn, over_axes, pick_agent, seed_axes, seed_metrics, stack_agents
+from urlrl.training.loop import (
+    Outcome,
+    Stopwatch,
+    learn,
+    over_axes,
+    pick_agent,
+    seed_axes,
+    seed_metrics,
+    stack_agents,
+)
 from urlrl.types import BatchSpec, Transition
 
 
@@ -46,7 +53,7 @@ class OfflineSeeds:
         self.agents: Any = None  # stacked over seeds; None before the first epoch
         self.keys = jnp.stack([stream(seed, "epochs") for seed in agents])
         self.epochs, self.updates = 0, 0
-        self.seconds = {"device": 0.0, "host": 0.0}  # spent since the last `timing()`
+        self.watch = Stopwatch("device", "host")
         self.runs = [OfflineRun(self, lane, seed, agent) for lane, (seed, agent) in enumerate(agents.items())]
 
     @property
@@ -54,26 +61,17 @@ class OfflineSeeds:
         """Gradient steps of each seed so far."""
         return self.epochs * self.config.updates
 
-    def epoch(self) -> list[dict[str, float] | TrainingDiverged]:
+    def epoch(self) -> list[Outcome]:
         """Draw and learn; by seed its metrics, or why they are not finite."""
-        start = time.perf_counter()
-        if self.agents is None:
-            self._place()
-        placed = time.perf_counter()
-        self.agents, metrics, finite = self.program(self.data, np.int32(self.epochs), self.agents, self.keys)
-        metrics, finite = jax.device_get((metrics, finite))
-        self.epochs += 1
-        self.updates += self.config.updates
-        done = time.perf_counter()
-        outcomes = seed_metrics(metrics, finite, self.step)
-        self.seconds["device"] += done - placed
-        self.seconds["host"] += placed - start + time.perf_counter() - done
-        return outcomes
-
-    def timing(self) -> dict[str, float]:
-        """Seconds spent in compiled epochs, and on the rest, since the last call."""
-        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return spent
+        with self.watch("host"):
+            if self.agents is None:
+                self._place()
+            with self.watch("device"):
+                self.agents, *made = self.program(self.data, np.int32(self.epochs), self.agents, self.keys)
+                metrics, finite = jax.device_get(made)
+            self.epochs += 1
+            self.updates += self.config.updates
+            return seed_metrics(metrics, finite, self.step)
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the data, and of the batches that one seed draws in an epoch."""

@@ -4,17 +4,19 @@ import fcntl
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from urlrl.config import RESUMABLE_FIELDS, RunConfig, flatten, run_config_from_json, to_json
+from urlrl.config import CHANGEABLE, RESUMABLE_FIELDS, RunConfig, changed, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
-from urlrl.files import read_json, write_atomically
+from urlrl.files import check_shape, read_json, write_atomically
 from urlrl.loading import names_in
 from urlrl.training.checkpoint import Checkpoints
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 FORMAT = "urlrl-run-1"
 START = {"versions": {str: str}, "command": str}
 # What config.json holds; the agent's own settings are read by `run_config_from_json`.
@@ -45,31 +47,66 @@ class RunFolder:
         """
         if not self.config_file.exists():
             raise UserError(f"{self.path} is not a run: it has no config.json.")
-        return read_json(self.config_file, SHAPE)
+        manifest = read_json(self.config_file, SHAPE)
+        for entry in manifest["continued"]:
+            entry.setdefault("changed", {})  # 0.1.0 could change none.
+        try:
+            check_shape(manifest["continued"], [{"changed": {str: list}}], "continued")
+        except ValueError as error:
+            raise UserError(f"{self.config_file} cannot be read: {error}.") from error
+        return manifest
 
-    def check(self, config: RunConfig) -> None:
-        """Raises UserError if the folder holds a run of another config, or something that is not a run. An option that
-        did not exist when the run began is there with its default."""
-        if self.config_file.exists():
-            if self.checkpoints.steps():  # Otherwise there is nothing that another config could spoil.
-                there, here = self.manifest()["config"], to_json(config)
-                if set(names_in(there)) <= set(names_in(here)):  # A config may import what it names.
-                    with suppress(UserError):  # Of another agent it says other things, which are told below.
-                        there = to_json(run_config_from_json(there, type(config.agent)))
-                self._check_same(there, here)
-        elif self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+    def check(self, config: RunConfig, settings: Mapping[str, Any] = NONE) -> RunConfig:
+        """The config by which the run goes on: `config`, with the `settings` that are to change, and those that were
+        changed before as they are now. An option that did not exist when the run began is there with its default.
+
+        Raises:
+            UserError: the folder holds a run of another config, or something that is not a run; or a setting cannot
+                change.
+        """
+        holds = [path for path in self.path.glob("*") if not path.name.startswith(".")]
+        if holds and not self.config_file.exists():
             raise UserError(f"{self.path} is not empty and holds no run: expected a new folder, or one of a run.")
+        if not self.checkpoints.steps():  # There is nothing that another config could spoil.
+            if settings:
+                raise UserError(
+                    f"{self.path} has no checkpoint to continue with other settings: expected --continue-with of a run "
+                    f"that has one; a new run takes them as options."
+                )
+            return config
+        for name in settings:
+            if not name.startswith(CHANGEABLE) and name in flatten(to_json(config)):
+                allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in CHANGEABLE)
+                raise UserError(f"{name} cannot change when a run is continued: expected one of {allowed}.")
+        manifest = self.manifest()
+        there, here, had = manifest["config"], to_json(config), _values_had(manifest["continued"])
+        if set(names_in(there)) <= set(names_in(here)):  # A config may import what it names.
+            with suppress(UserError):  # Of another agent it says other things, which are told below.
+                there = to_json(run_config_from_json(there, type(config.agent)))
+        self._check_same(there, here, had)
+        now = flatten(there)
+        return changed(config, {name: now[name] for name in had if name in now} | dict(settings))
 
-    def claim(self, config: dict[str, Any], versions: dict[str, str], command: str, from_step: int | None) -> None:
-        """Write config.json: what the run is and how it began, and each time it was continued; `from_step` is None
-        where it begins."""
+    def claim(
+        self,
+        config: dict[str, Any],
+        versions: dict[str, str],
+        command: str,
+        from_step: int | None,
+        settings: Mapping[str, Any] = NONE,
+    ) -> None:
+        """Write config.json: what the run is and how it began, and each time it was continued, with those of the
+        `settings` that changed then, as [before, after]; `from_step` is None where it begins."""
         start = {"versions": versions, "command": command}
         if from_step is None:
             manifest = {"format": FORMAT, "config": config, **start, "continued": []}
         else:
             before = self.manifest()
             config = {**config, "steps": max(config["steps"], before["config"]["steps"])}
-            continued = [*before["continued"], {"from_step": from_step, **start}]
+            was, now = flatten(before["config"]), flatten(config)
+            others = {name: [was.get(name), now[name]] for name in settings if was.get(name) != now[name]}
+            entry = {"from_step": from_step, **start, "changed": others}
+            continued = [*before["continued"], entry]
             manifest = {**before, "config": config, "continued": continued}
         write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
 
@@ -78,10 +115,13 @@ class RunFolder:
         manifest = self.manifest()
         return [manifest, *manifest["continued"]][-1]["versions"]
 
-    def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+    def _check_same(self, there: dict[str, Any], here: dict[str, Any], had: dict[str, list[Any]]) -> None:
         old, new = flatten(there), flatten(here)
         for name in sorted(old.keys() | new.keys()):
-            if name not in RESUMABLE_FIELDS and _plain(old.get(name)) != _plain(new.get(name)):
+            if name not in RESUMABLE_FIELDS and _plain(new.get(name)) not in [
+                _plain(old.get(name)),
+                *had.get(name, ()),
+            ]:
                 was, now = (shown(repr(values.get(name))) for values in (old, new))
                 raise UserError(
                     f"{self.path} holds another run: {name} is {was} there and {now} here; choose another --out, or "
@@ -112,6 +152,15 @@ class RunFolder:
                     self.path.rmdir()
         finally:
             file.close()
+
+
+def _values_had(continued: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Every value that a setting has had, of the settings that a run has changed."""
+    had: dict[str, list[Any]] = {}
+    for entry in continued:
+        for name, pair in entry["changed"].items():
+            had.setdefault(name, []).extend(pair)
+    return had
 
 
 def _option(name: str, value: Any) -> str:

@@ -1,8 +1,8 @@
 """Checkpoints of one run, in step with what it records."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from urlrl.config import RunConfig
 from urlrl.errors import UserError
@@ -10,6 +10,8 @@ from urlrl.training.log import Progress, read_metrics
 from urlrl.training.loop import Memory
 from urlrl.training.recorder import Record
 from urlrl.training.run import RunFolder
+
+Key = TypeVar("Key")
 
 
 class Saver:
@@ -65,10 +67,8 @@ def restore(savers: Sequence[Saver], progress: Progress) -> None:
     shards; those that are not are named and set aside. Files of an abandoned future are removed.
 
     Raises:
-        UserError: no checkpoint is whole, there is data without any checkpoint, or the runs were not interrupted
-            together; nothing was touched.
+        UserError: no checkpoint is whole, or there is data without any checkpoint; nothing was touched.
     """
-    _check_in_step(savers)
     failed: list[tuple[Saver, int, str]] = []
     for step in reversed(common_steps([saver.run for saver in savers])):
         loaded = []
@@ -84,7 +84,7 @@ def restore(savers: Sequence[Saver], progress: Progress) -> None:
     resumed = savers[0].saved_step
     if failed and resumed < 0:
         reason = failed[0][2].rstrip(".")
-        raise UserError(f"{reason}; no earlier checkpoint is whole: start again in a new folder.")
+        raise UserError(f"{reason}; no earlier checkpoint can be used instead.")
     if resumed < 0:
         for saver in savers:
             saver.record.check_new()
@@ -97,17 +97,20 @@ def restore(savers: Sequence[Saver], progress: Progress) -> None:
         saver.record.prune(all_unreferenced=True)
 
 
-def _check_in_step(savers: Sequence[Saver]) -> None:
-    """Runs that were killed while one after another was saved differ in their newest checkpoint alone, and all have
-    logged its step. Raises UserError for others: those that are behind would make the rest begin again."""
-    newest = {saver.run.path: max(saver.run.checkpoints.steps(), default=-1) for saver in savers}
-    ahead = max(newest, key=lambda path: newest[path])
-    for path, step in newest.items():
-        if step == newest[ahead]:
-            continue
-        logged = read_metrics(path / "metrics.jsonl")
-        if not logged or logged[-1]["step"] < newest[ahead]:
-            raise UserError(
-                f"{ahead} is at step {newest[ahead]:,} and {path} at {max(step, 0):,}: expected seeds that "
-                f"were trained together; bring those that are behind there first, by --seeds of their own."
-            )
+def in_step(runs: Mapping[Key, RunFolder]) -> list[list[Key]]:
+    """Which runs can advance together, those that are furthest first. Runs that were killed while one after another was
+    saved differ in their newest checkpoint alone, and all have logged its step."""
+    newest = {key: max(run.checkpoints.steps(), default=-1) for key, run in runs.items()}
+    groups, left = [], list(runs)
+    while left:
+        ahead = max(newest[key] for key in left)
+        group = [key for key in left if newest[key] == ahead or _logged(runs[key]) >= ahead]
+        groups.append(group)
+        left = [key for key in left if key not in group]
+    return groups
+
+
+def _logged(run: RunFolder) -> int:
+    """The last step of the record."""
+    rows = read_metrics(run.path / "metrics.jsonl")
+    return rows[-1]["step"] if rows else -1

@@ -1,6 +1,5 @@
 """Runs that differ in their seed and advance together on the device: what the host sees of them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,16 @@ from urlrl.data.replay import Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged, not_finite
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
-from urlrl.training.loop import check_episodes, pick_agent, rollout_coverage, seed_axes, seed_metrics, stack_agents
+from urlrl.training.loop import (
+    Outcome,
+    Stopwatch,
+    check_episodes,
+    pick_agent,
+    rollout_coverage,
+    seed_axes,
+    seed_metrics,
+    stack_agents,
+)
 from urlrl.types import DeviceEnv
 
 
@@ -36,7 +44,7 @@ class Seeds:
         self.programs = {learns: over_seeds(env, config, learns, self.mesh, self.axes) for learns in (False, True)}
         self.state: RunState | None = None  # stacked over seeds; None before the first epoch
         self.epochs, self.updates = 0, 0
-        self.seconds = {"device": 0.0, "host": 0.0}  # spent since the last `timing()`
+        self.watch = Stopwatch("device", "host")
         self.runs = [SeedRun(self, lane, seed, agent) for lane, (seed, agent) in enumerate(agents.items())]
 
     @property
@@ -44,32 +52,23 @@ class Seeds:
         """Environment steps of each seed so far."""
         return self.epochs * self.per_epoch
 
-    def epoch(self) -> list[dict[str, float] | TrainingDiverged]:
+    def epoch(self) -> list[Outcome]:
         """Collect, then learn; by seed its metrics, or why they are not finite."""
-        start = time.perf_counter()
-        if self.state is None:
-            self.state = self._place()
-        learning = self.step + self.per_epoch >= self.config.learning_starts and self.config.updates > 0
-        placed = time.perf_counter()
-        self.state, made = self.programs[learning](self.state)
-        made = jax.device_get(made)
-        self.epochs += 1
-        self.updates += self.config.updates * learning
-        done = time.perf_counter()
-        outcomes = seed_metrics(made.metrics, made.finite, self.step)
-        for lane, metrics in enumerate(outcomes):
-            if made.broken.any[lane]:
-                outcomes[lane] = self._error(Broken(*(values[lane] for values in made.broken)))
-            elif not isinstance(metrics, TrainingDiverged):
-                outcomes[lane] = rollout_coverage(made.position[lane]) | metrics
-        self.seconds["device"] += done - placed
-        self.seconds["host"] += placed - start + time.perf_counter() - done
-        return outcomes
-
-    def timing(self) -> dict[str, float]:
-        """Seconds spent in compiled epochs, and on the rest, since the last call."""
-        spent, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return spent
+        with self.watch("host"):
+            state = self._place() if self.state is None else self.state
+            learning = self.step + self.per_epoch >= self.config.learning_starts and self.config.updates > 0
+            with self.watch("device"):
+                self.state, made = self.programs[learning](state)
+                made = jax.device_get(made)
+            self.epochs += 1
+            self.updates += self.config.updates * learning
+            outcomes = seed_metrics(made.metrics, made.finite, self.step)
+            for place, metrics in enumerate(outcomes):
+                if made.broken.any[place]:
+                    outcomes[place] = self._error(Broken(*(values[place] for values in made.broken)))
+                elif not isinstance(metrics, TrainingDiverged):
+                    outcomes[place] = rollout_coverage(made.position[place]) | metrics
+            return outcomes
 
     def _error(self, broken: Broken) -> TrainingDiverged:
         what, lane, step = list(FLOWS.values())[broken.flow], int(broken.lane), int(broken.step)

@@ -13,10 +13,11 @@ from urlrl.config import MAX_SEED, RunConfig
 from urlrl.errors import UnsupportedPrompt, check
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.files import check_folder_of, write_atomically
+from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
-from urlrl.verbs.runs import load_checkpoint, make_run_env
+from urlrl.verbs.runs import load_checkpoint
 
 
 def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_file: Path | str | None = None) -> dict:

@@ -6,6 +6,7 @@ from pathlib import Path
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, check_choice
 from urlrl.evaluation import coverage
+from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
 from urlrl.skills.export import make_policy
@@ -13,7 +14,7 @@ from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError
 from urlrl.streams import stream
 from urlrl.training.run import RunFolder
-from urlrl.verbs.runs import load_checkpoint, make_run_env, saved_evaluation
+from urlrl.verbs.runs import load_checkpoint, saved_evaluation
 
 
 def export(run: Path | str, out: Path | str, *, step: int | None = None, format: str = "bundle", seed: int = 0) -> Path:

@@ -1,48 +1,56 @@
-"""Pretraining without reward."""
+"""Pretraining without reward: one run, or one for each of several seeds, which advance together on the device."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from urlrl.agents import find_agent
 from urlrl.cells import count_cells
-from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
+from urlrl.config import PretrainConfig, RunConfig, to_json
 from urlrl.data.dataset import Dataset
 from urlrl.data.replay import Fields, agent_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
-from urlrl.learners.nets import Normalizer
-from urlrl.loading import check_names
+from urlrl.runs.begin import Begun, agent_shapes, begin, create_agent, make_eval_env, normalized
 from urlrl.runtime import changed_versions, enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
-from urlrl.training import normalizer
-from urlrl.training.driver import drive
+from urlrl.training.driver import Measure, Member, drive, raise_diverged
 from urlrl.training.host import Host
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.loop import Loop
-from urlrl.training.memory import check_host_memory, explained, needs
+from urlrl.training.memory import Needs, check_data_memory, check_host_memory, check_memory, explained, needs
 from urlrl.training.offline import Offline
-from urlrl.training.recorder import NoRecord, Record, Recorder
-from urlrl.training.run import RunFolder
-from urlrl.training.saver import Saver, restore
-from urlrl.types import EnvSpec, HostEnv, need
-from urlrl.verbs.runs import agent_shapes, create_agent, make_run_env, run_spec
+from urlrl.training.offline_seeds import OfflineSeeds
+from urlrl.training.recorder import NoRecord, Recorder
+from urlrl.training.run import NONE, RunFolder
+from urlrl.training.saver import Saver, common_steps, in_step, restore
+from urlrl.training.seeds import Seeds
+from urlrl.training.stop import stop_requested
+from urlrl.types import EnvSpec, HostEnv
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
-FIT_LANES = 100  # environments that play at random while the normaliser is fitted
 
 
-def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command: str | None = None) -> Path:
+def pretrain(
+    config: RunConfig,
+    out: Path | str,
+    *,
+    continue_with: Mapping[str, Any] = NONE,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Path:
     """Pretrain without reward into the folder `out`; continues a run of the same config that is there.
 
     Args:
         config: see `urlrl.preset(agent, name)` and `dataclasses.replace`; an `OfflineConfig` learns from a dataset.
+        continue_with: other values of settings, as in {"agent.lr": 1e-4}, for a run that has a checkpoint: it goes on
+            from there with them, and its config.json says so. Those that leave the environment and all shapes as they
+            are can change.
         quiet: show no progress.
         command: what the run's config.json gives as the way to repeat it.
 
@@ -54,38 +62,134 @@ def pretrain(config: RunConfig, out: Path | str, *, quiet: bool = False, command
         TrainingDiverged: non-finite numbers; the last checkpoint is whole.
         Interrupted: a signal stopped the run; it was saved and can be continued.
     """
-    if isinstance(config, PretrainConfig) and config.loop == "device":
-        from urlrl.verbs.pretrain_seeds import train_together
+    on_device = isinstance(config, PretrainConfig) and config.loop == "device"
+    return _train(config, {config.seed: Path(out)}, on_device, continue_with, quiet, command)[0]
 
-        return train_together(config, {config.seed: Path(out)}, quiet=quiet, command=command)[0]
+
+def pretrain_seeds(
+    config: RunConfig,
+    seeds: Sequence[int],
+    out: Path | str,
+    *,
+    continue_with: Mapping[str, Any] = NONE,
+    quiet: bool = False,
+    command: str | None = None,
+) -> list[Path]:
+    """Pretrain one agent per seed on the device, into the folders `out/seed-<n>`; continues runs of the same config
+    that are there. Seeds that are in step advance together, as all do in a new run.
+
+    Args:
+        config: as for `pretrain`; its seed, and the loop of a `PretrainConfig`, are not looked at.
+        seeds: distinct ones.
+        continue_with, quiet, command: as for `pretrain`.
+
+    Returns:
+        The folders, in order of `seeds`; each is a run as `pretrain` makes them.
+
+    Raises:
+        UserError: as `pretrain`; seeds given twice, an environment without a device version, or too little memory.
+        TrainingDiverged: at the end, if seeds produced non-finite numbers; each is left at its last checkpoint.
+        Interrupted: a signal stopped the runs; they were saved and can be continued.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UserError(f"seeds are {', '.join(map(str, seeds))}: expected each once, at least one.")
+    if isinstance(config, PretrainConfig):
+        config = replace(config, loop="device")
+    return _train(config, {seed: Path(out) / f"seed-{seed}" for seed in seeds}, True, continue_with, quiet, command)
+
+
+def _train(
+    config: RunConfig,
+    folders: dict[int, Path],
+    on_device: bool,
+    settings: Mapping[str, Any],
+    quiet: bool,
+    command: str | None,
+) -> list[Path]:
+    """A run for each seed into its folder; `settings` are `continue_with`."""
     enable_compilation_cache()
-    run = RunFolder(out)
+    runs, members = {seed: RunFolder(folder) for seed, folder in folders.items()}, list[Member]()
     with ExitStack() as stack:
-        stack.enter_context(products(config))
-        stack.enter_context(run.lock())
         progress = make_progress(quiet)
         stack.callback(progress.close)
-        loop: Loop
-        record: Record
-        if isinstance(config, OfflineConfig):
-            dataset = Dataset(config.data).verify()
-            config = with_data(config, dataset)
-            run.check(config)
-            stack.enter_context(fitting(config, run_spec(config)))
-            loop, record = _offline(config, dataset, run, progress)
-        else:
-            run.check(config)
-            env = stack.enter_context(closing(make_run_env(config, config.num_envs)))
-            stack.enter_context(fitting(config, env.env_spec))
-            loop, record = _online(config, env, run, progress)
-        saver = Saver(run, config, loop, record)
-        restore([saver], progress)
-        claim(saver, config, command, progress)
-        measure = None
-        if config.eval_every and config.env and run_spec(config).position:
-            measure = coverage_metric(config, stack.enter_context(closing(make_eval_env(config))))
-        drive(loop, saver, config, measure, progress)
-    return run.path
+        stop = stack.enter_context(stop_requested(progress))
+        begun = stack.enter_context(begin(config, on_device))
+        configs = {seed: replace(begun.config, seed=seed) for seed in runs}
+        for run in runs.values():
+            stack.enter_context(run.lock())
+        configs = {seed: run.check(configs[seed], settings) for seed, run in runs.items()}
+        for seeds in _groups(runs, configs):
+            group, these = begun._replace(config=configs[seeds[0]]), {seed: runs[seed] for seed in seeds}
+            with ExitStack() as inner:
+                inner.enter_context(products(group.config))
+                loop, savers = _start(group, these, on_device, inner, progress)
+                measure = _measure(group, inner)
+                for saver in savers:
+                    claim(saver, saver.config, command, progress, settings)
+                joined = [Member(lane, saver, measure(lane.config.seed)) for lane, saver in zip(loop.runs, savers)]
+                drive(loop, joined, group.config, stop, progress)
+            members += joined
+    raise_diverged(members)
+    return list(folders.values())
+
+
+def _groups(runs: dict[int, RunFolder], configs: dict[int, RunConfig]) -> list[list[int]]:
+    """Seeds that can advance together: they are in step, and differ in their seed alone."""
+    groups = list[list[int]]()
+    for seeds in in_step(runs):
+        alike = defaultdict[RunConfig, list[int]](list)
+        for seed in seeds:
+            alike[replace(configs[seed], seed=0)].append(seed)
+        groups += alike.values()
+    return groups
+
+
+def _start(
+    begun: Begun, runs: dict[int, RunFolder], on_device: bool, stack: ExitStack, progress: Progress
+) -> tuple[Loop, list[Saver]]:
+    """The runs by seed, where they begin or go on, in one loop. Raises UserError where memory cannot hold them: at
+    once, or while `stack` is open."""
+    config, spec, source = begun.config, begun.spec, begun.source
+    needed = needs(config, spec, agent_shapes(config, spec))
+    if not on_device:
+        check_host_memory(config, needed, jax.local_devices()[0])
+    stack.enter_context(explained(needed))
+    agents = {seed: create_agent(replace(config, seed=seed), spec) for seed in runs}
+    announce(begun, next(iter(agents.values())), runs, progress)
+    if not common_steps(list(runs.values())):  # Else they will be restored.
+        agents = normalized(begun, agents, progress)
+    loop = _on_device(begun, agents, needed, progress) if on_device else _on_host(begun, agents)
+    savers, lanes = list[Saver](), cast(Sequence[Any], loop.runs)
+    for run, lane in zip(runs.values(), lanes):
+        record = NoRecord() if isinstance(source, Dataset) else Recorder(run, lane.config, lane)
+        savers.append(Saver(run, lane.config, lane, record))
+    restore(savers, progress)
+    return loop, savers
+
+
+def _on_host(begun: Begun, agents: dict[int, Any]) -> Loop:
+    ((seed, agent),) = agents.items()
+    config = replace(begun.config, seed=seed)
+    if isinstance(begun.source, Dataset):
+        return Offline(config, agent, begun.source)
+    return Host(config, agent, begun.source)
+
+
+def _on_device(begun: Begun, agents: dict[int, Any], needed: Needs, progress: Progress) -> Loop:
+    """Raises UserError if the runs need more memory than there is."""
+    config, source, devices = begun.config, begun.source, jax.devices()
+    seeds: OfflineSeeds | Seeds
+    seeds = (OfflineSeeds if isinstance(source, Dataset) else Seeds)(config, agents, source, devices)
+    used = seeds.mesh.devices.ravel().tolist()
+    if len(used) < len(devices):
+        progress.note(
+            f"{len(used)} of {len(devices)} devices are used: the most that share {len(agents)} seeds evenly."
+        )
+    if isinstance(seeds, OfflineSeeds):
+        check_data_memory(config, needed, *seeds.sizes(), len(agents), used)
+    else:
+        check_memory(config, needed, seeds.fields, seeds.capacity, len(agents), used)
+    return seeds
 
 
 def products(config: RunConfig) -> AbstractContextManager:
@@ -93,36 +197,9 @@ def products(config: RunConfig) -> AbstractContextManager:
     return jax.default_matmul_precision(PRECISIONS[config.precision])
 
 
-@contextmanager
-def fitting(config: RunConfig, spec: EnvSpec) -> Iterator[None]:
-    """In it, a run on the host is made and trained. Raises UserError where memory cannot hold it: at once, or when it
-    runs out."""
-    needed = needs(config, spec, agent_shapes(config, spec))
-    check_host_memory(config, needed, jax.local_devices()[0])
-    with explained(needed):
-        yield
-
-
-def make_eval_env(config: RunConfig) -> HostEnv:
-    """What coverage is measured in during a run.
-
-    Raises:
-        UserError: its observations or actions are not those of the run's environment.
-    """
-    other = config.eval_env if isinstance(config, PretrainConfig) else None
-    if other is None:
-        return make_run_env(config, coverage.EPISODES)
-    env, spec = make_run_env(replace(config, env=other), coverage.EPISODES), run_spec(config)
-    found, expected = ((s.obs_dim, s.action_dim, s.position) for s in (env.env_spec, spec))
-    if found != expected:
-        raise UserError(
-            f"eval_env '{other}' has (observations, actions, position) {found}: expected {expected}, as '{config.env}' "
-            "has them."
-        )
-    return env
-
-
-def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progress) -> None:
+def claim(
+    saver: Saver, config: RunConfig, command: str | None, progress: Progress, settings: Mapping[str, Any] = NONE
+) -> None:
     """Write what the run is into its folder: once it is restored, so that what fails to start leaves no trace."""
     run = saver.run
     step = saver.loop.step
@@ -138,84 +215,17 @@ def claim(saver: Saver, config: RunConfig, command: str | None, progress: Progre
                 f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as one that was never "
                 f"stopped."
             )
-        run.claim(to_json(config), versions(), command or "", from_step=step)
+        run.claim(to_json(config), versions(), command or "", step, settings)
+    elif settings:
+        progress.note(f"{run.path} is at its last step, {step:,}: its settings stay as they are without more --steps.")
 
 
-def _online(config: PretrainConfig, env: HostEnv, run: RunFolder, progress: Progress) -> tuple[Host, Recorder]:
-    """A run in an environment, where it begins."""
-    check_online(config, env.env_spec)
-    agent = create_agent(config, env.env_spec)
-    what = f"seed {config.seed}, in {run.path}"
-    announce(config, env.env_spec, agent_fields(agent, env.env_spec), what, progress)
-    if not run.checkpoints.steps():
-        agent = agent.replace(normalizer=make_normalizer(config, env.env_spec, progress))
-    loop = Host(config, agent, env)
-    return loop, Recorder(run, config, loop)
-
-
-def with_data(config: OfflineConfig, dataset: Dataset) -> OfflineConfig:
-    """The config with what the dataset says of itself.
-
-    Raises:
-        UserError: they do not fit, or the dataset names code that the user has not used.
-    """
-    need(find_agent(config.agent_name)[0], "offline")
-    if not config.env:
-        check_names({"env": dataset.info.env}, dataset.folder / "dataset.json")
-    config = replace(config, data_id=dataset.id, env=config.env or dataset.info.env)
-    spec, info = run_spec(config), dataset.info
-    if (spec.obs_dim, spec.action_dim) != (info.obs_dim, info.action_dim):
-        raise UserError(
-            f"{config.data} has observations of {info.obs_dim} numbers and actions of {info.action_dim}: expected "
-            f"{spec.obs_dim} and {spec.action_dim}, as environment '{config.env}' has them."
-        )
-    return config
-
-
-def _offline(config: OfflineConfig, dataset: Dataset, run: RunFolder, progress: Progress) -> tuple[Offline, NoRecord]:
-    """A run on a dataset, where it begins."""
-    announce_data(config, dataset, f"seed {config.seed}, in {run.path}", progress)
-    agent = create_agent(config, run_spec(config))
-    if not run.checkpoints.steps():
-        agent = agent.replace(normalizer=data_normalizer(config, dataset))
-    return Offline(config, agent, dataset), NoRecord()
-
-
-def announce_data(config: OfflineConfig, dataset: Dataset, what: str, progress: Progress) -> None:
-    """What runs on a dataset are about to do. `what` names the seeds and folders."""
-    progress.say(
-        f"Pretraining {config.agent_name} on {config.data} ({len(dataset):,} transitions of {config.env or 'no'} "
-        f"environment), {config.steps:,} updates, {what}."
-    )
-
-
-def data_normalizer(config: OfflineConfig, dataset: Dataset) -> Normalizer:
-    """The frozen observation statistics that the config asks for."""
-    if config.normalizer == "off":
-        return Normalizer.identity(dataset.info.obs_dim)
-    mean, std = dataset.moments()
-    return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
-
-
-def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -> Normalizer:
-    """The frozen observation statistics that the config asks for."""
-    if config.normalizer == "off":
-        return Normalizer.identity(spec.obs_dim)
-    if config.normalizer == "preset":
-        return Normalizer(mean=jnp.float32(spec.obs_mean), std=jnp.float32(spec.obs_std))
-    progress.say(f"Fitting the normaliser: {normalizer.ROLLOUTS:,} random-action rollouts of {normalizer.STEPS} steps.")
-    with closing(make_run_env(config, FIT_LANES)) as env:
-        mean, std = normalizer.fit_statistics(env, normalizer.ROLLOUTS, env_seed(config.seed, "fit"))
-    return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
-
-
-def check_online(config: PretrainConfig, spec: EnvSpec) -> None:
-    """Raises UserError if the normaliser cannot be had."""
-    if config.normalizer == "preset" and (spec.obs_mean is None or spec.obs_std is None):
-        raise UserError(
-            f"Environment '{config.env}' has no published normalisation constants: "
-            f"expected --normalizer fit or --normalizer off."
-        )
+def _measure(begun: Begun, stack: ExitStack) -> Callable[[int], Measure | None]:
+    """By seed what measures its run, in an environment that all of them share while `stack` is open."""
+    if not (begun.config.eval_every and begun.config.env and begun.spec.position):
+        return lambda seed: None
+    env = stack.enter_context(closing(make_eval_env(begun.config, begun.spec)))
+    return lambda seed: coverage_metric(replace(begun.config, seed=seed), env)
 
 
 def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
@@ -229,13 +239,26 @@ def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dic
     return measure
 
 
-def announce(config: PretrainConfig, spec: EnvSpec, fields: Fields, what: str, progress: Progress) -> None:
-    """What runs are about to do and what each takes; and, also where it is quiet, what a user may not expect of them.
-    `fields` are what is kept of a step, `what` names the seeds and folders."""
+def announce(begun: Begun, agent: Any, runs: dict[int, RunFolder], progress: Progress) -> None:
+    """What runs are about to do and what each takes; and, also where it is quiet, what a user may not expect."""
+    config, source = begun.config, begun.source
+    places = ", ".join(str(run.path) for run in runs.values())
+    what = f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}, in {places}"
+    if isinstance(source, Dataset):
+        progress.say(
+            f"Pretraining {config.agent_name} on {config.data} ({len(source):,} transitions of {config.env or 'no'} "
+            f"environment), {config.steps:,} updates, {what}."
+        )
+    else:
+        progress.say(f"Pretraining {config.agent_name} on {config.env}, {config.steps:,} steps, {what}.")
+        _announce_env(config, begun.spec, agent_fields(agent, begun.spec), progress)
+
+
+def _announce_env(config: PretrainConfig, spec: EnvSpec, fields: Fields, progress: Progress) -> None:
+    """What runs in an environment take, and what a user may not expect of them; `fields` are what is kept of a step."""
     row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in fields.values()) / 2**20
     rows = config.steps if config.keep_data == "all" else min(config.steps, 2 * config.replay_capacity)
     progress.say(
-        f"Pretraining {config.agent_name} on {config.env}, {config.steps:,} steps, {what}.\n"
         f"Transitions: {row * min(config.steps, config.replay_capacity):,.0f} MiB in memory, "
         f"{row * rows:,.0f} MiB on disk (keep_data={config.keep_data})."
     )

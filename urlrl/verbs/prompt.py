@@ -24,11 +24,12 @@ from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
 from urlrl.evaluation.zero_shot import RADII, goal_metrics
 from urlrl.files import check_folder_of, write_atomically
+from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.training.run import RunFolder
 from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, need
-from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, make_run_env, past
+from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
 
 SAMPLES = 5120  # labelled transitions that a reward prompt shows
 

@@ -1,8 +1,6 @@
 """What every verb starts from: a run's checkpoint, its agent and its environment."""
 
 import logging
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,17 +11,16 @@ import numpy as np
 from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig, RunConfig, run_config_from_json
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import Rows, agent_fields, example_transition
+from urlrl.data.replay import Rows, agent_fields
 from urlrl.data.shards import Shard, ShardFolder
-from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.evaluation.zero_shot import RADII
 from urlrl.files import read_json
 from urlrl.loading import check_names
-from urlrl.streams import env_seed, stream
-from urlrl.training.memory import check_agent_memory
+from urlrl.runs.begin import create_agent, run_spec
+from urlrl.streams import env_seed
 from urlrl.training.run import RunFolder
-from urlrl.types import EnvSpec, HostEnv, Transition, need
+from urlrl.types import EnvSpec
 
 logger = logging.getLogger(__name__)
 
@@ -96,42 +93,6 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
         return Loaded(jax.tree.map(jnp.asarray, parts["agent"]), config, spec, left[-1], note)
 
 
-def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
-    """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
-    if spec.action == "onehot":
-        need(find_agent(config.agent_name)[0], "discrete")
-    check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
-    return _create(*_arguments(config, spec))
-
-
-def agent_shapes(config: RunConfig, spec: EnvSpec) -> Any:
-    """The shapes of `create_agent`'s arrays, none of which is made."""
-    return _create.eval_shape(*_arguments(config, spec))
-
-
-def _arguments(config: RunConfig, spec: EnvSpec) -> tuple[Any, ...]:
-    example = example_transition(spec, config.agent.z.dim)
-    return find_agent(config.agent_name)[0], config.agent, example, stream(config.seed, "agent")
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _create(agent_class: Any, config: Any, example: Transition, key: jax.Array) -> Any:
-    return agent_class.create(config, example, key)
-
-
-def run_spec(config: RunConfig) -> EnvSpec:
-    """What a run's environment says of itself; of a dataset that names none, what the data says.
-
-    Raises:
-        UserError: the environment's observations or actions are not those of the data.
-    """
-    if isinstance(config, OfflineConfig) and not config.env:
-        info = Dataset(config.data).info
-        return EnvSpec("", info.obs_dim, info.action_dim, None, None, obs_is_physics=info.obs_is_physics)
-    with closing(make_run_env(config, 1)) as env:
-        return env.env_spec
-
-
 def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     """`count` rows drawn from all that a run has stored of its transitions up to this checkpoint, or from the dataset
     that it learned from, with "physics" and "next_physics" where there are any; None if it has stored none.
@@ -190,12 +151,3 @@ def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any
         logger.warning("%s has other scores in its twin than beside it. It is not used.", file)
         return None
     return evaluation
-
-
-def make_run_env(config: RunConfig, num_envs: int) -> HostEnv:
-    """Copies of the environment that a run of this config trains in, or that its dataset names."""
-    if not config.env:
-        raise UserError(
-            "The run's dataset names no environment: expected --env NAME when it is pretrained or converted."
-        )
-    return make_env(config.env, num_envs, episode_steps=config.episode_steps, root_position=config.root_position)
