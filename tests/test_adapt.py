@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +24,11 @@ from urlrl.adaptation.learn import Plan, mode_of, off_policy
 from urlrl.adaptation.methods import RUN, Setting, _reward_scale, episode_returns
 from urlrl.adaptation.search import Found
 from urlrl.adaptation.suite import URLB
+from urlrl.agents.fre import FRE, FREConfig
+from urlrl.agents.hilp import HILP, HILPConfig
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
-from urlrl.data.replay import Replay
+from urlrl.data.replay import Replay, example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
@@ -941,6 +943,35 @@ def test_a_remaining_time_is_never_negative(run, monkeypatch):
     monkeypatch.setitem(RUN, "zero_shot", lambda s: (s.progress(700, 1.0), s.curve.append((700, [1.0]))))
     verb.run_cell(run, load_checkpoint(run), POINT, SMALL, "zero_shot", 0, {}, Notes(), 0.5)
     assert said == [" 50%  zero_shot seed 0  700/300 steps  return 1.0  ETA 0:00"]
+
+
+# --- agents that learn by IQL
+
+HILP_TINY = HILPConfig(z=SkillSpace("sphere", 2), width=32, depth=2, lr=1e-3)
+FRE_TINY = FREConfig(
+    z=SkillSpace("gaussian", 4), encode=9, decode=2, encoder_width=8, width=32, depth=2, lr=1e-3, position=(0, 1),
+    position_bins=4, position_range=(-3.0, 3.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("agent_class", "config"), [(HILP, HILP_TINY), (FRE, FRE_TINY)])
+def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config):
+    """Its policy explores by its own noise, and after 1,600 steps it goes where the reward is."""
+    off_policy = OffPolicyConfig(interval=2, batch=64, warmup=400, warmup_updates=100)
+    budget = AdaptConfig(
+        steps=1_600, eval_every=1_600, eval_episodes=4, off_policy=off_policy, search=SearchConfig(finetune_share=0.0)
+    )
+    with ExitStack() as opened:
+
+        def make_env(n):
+            return opened.enter_context(closing(make_task_env(RIGHT, n)))
+
+        example = example_transition(make_env(1).env_spec, config.z.dim)
+        agent = jax.jit(lambda key: agent_class.create(config, example, key))(jax.random.key(0))
+        setting = Setting(agent, make_env, budget, 0, None, agent.normalizer, lambda steps, mean: None)
+        RUN["finetune"](setting)
+    first, last = setting.curve[0][1], setting.curve[-1][1]
+    assert np.mean(first) < 1 and np.mean(last) > 5
 
 
 # --- the command line
