@@ -19,7 +19,7 @@ from urlrl.learners.nets import Model, Normalizer
 from urlrl.learners.ppo import PPO
 from urlrl.learners.sac import SAC
 from urlrl.skills.env import Z_SCALE
-from urlrl.types import All, Array, Carry, Each, Learner, Skill
+from urlrl.types import All, Array, Carry, Each, Skill
 
 
 class Tuned(struct.PyTreeNode):
@@ -40,7 +40,7 @@ class Skilled(struct.PyTreeNode):
     """The pretrained agent under the skill that was found."""
 
     agent: Any
-    z: jax.Array  # (d,)
+    z: Array  # (d,)
 
     def begin(self, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry:
         del task
@@ -105,7 +105,7 @@ def untrained_learner(agent: Any, features: int, action_dim: int, key: jax.Array
     return type(learner).create(learner.config, x, jnp.zeros((1, action_dim), jnp.float32), key)
 
 
-def controller(config: HighLevelConfig, agent: Any, features: int, key: jax.Array) -> Learner:
+def controller(config: HighLevelConfig, agent: Any, features: int, key: jax.Array) -> Any:
     """An untrained controller over the agent's skills: PPO where they are indices, else SAC."""
     space = agent.config.z
     x = jnp.zeros((1, agent.normalizer.mean.shape[0] + features), jnp.float32)

@@ -104,7 +104,7 @@ def load_adapted(folder: Path | str) -> Adapted:
     parts, _ = Checkpoints(folder / "checkpoints").restore(data["steps"], {"policy": like})
     policy = parts["policy"] if isinstance(like, Tuned) else parts["policy"].replace(agent=agent)
     policy = jax.tree.map(jnp.asarray, policy)
-    return Adapted(policy, task, *(data[name] for name in ("method", "seed", "steps")), config, data["pretrain_steps"])
+    return Adapted(policy, task, data["method"], data["seed"], data["steps"], config, data["pretrain_steps"])
 
 
 def adapted_returns(adapted: Adapted, episodes: int, seed: int) -> np.ndarray:
