@@ -35,7 +35,7 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
+from urlrl.learners.nets import MLP, Model, Normalizer, SoftBins, gelu_tanh, minimise_jointly
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
@@ -104,6 +104,10 @@ class FREConfig:
             online_advantage=True,
         )
 
+    def bins(self) -> SoftBins:
+        """What the policy's networks see of observations."""
+        return SoftBins(self.position, self.position_bins, *self.position_range)
+
     def about(self) -> States:
         """The priors' share of this."""
         return States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale)
@@ -131,7 +135,7 @@ class FRE(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "offline"})
     prompts = (RewardPrompt, GoalPrompt)
     shared = ("updates",)
 
@@ -150,7 +154,7 @@ class FRE(struct.PyTreeNode):
         return cls(
             encoder=Model.create(encoder, config.lr, encoder_key, states, rewards),
             decoder=Model.create(decoder, config.lr, decoder_key, _join(w, obs)),
-            iql=IQL.create(config.iql(), _join(w, _binned(config, obs)), action, iql_key),
+            iql=IQL.create(config.iql(), _join(w, config.bins()(obs)), action, iql_key),
             updates=jnp.int32(0),
             normalizer=Normalizer.identity(obs_dim),
             config=config,
@@ -273,21 +277,15 @@ class FRE(struct.PyTreeNode):
         value = self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
         return task.middle / (1 - self.config.gamma) + task.scale * value
 
+    def learner(self, z: Array, key: jax.Array) -> IQL:
+        """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they
+        know what the reward that z stands for is worth, and z was chosen because it resembles the task's."""
+        del key
+        return self.iql.hold_input(0, z).with_bins(self.config.bins())
+
     def _input(self, obs: Array, z: Array) -> jax.Array:
         """What the policy's networks see of raw observations."""
-        return _join(z, _binned(self.config, self.normalizer(obs)))
-
-
-def _binned(config: FREConfig, obs: jax.Array) -> jax.Array:
-    """(*B, obs) -> (*B, in): each coordinate of the position as tanh((x - c) / width) of soft bins c, then the rest."""
-    if not config.position_bins:
-        return obs
-    low, high = config.position_range
-    centres = jnp.linspace(low, high, config.position_bins)
-    width = (high - low) / config.position_bins
-    bins = [jnp.tanh(jnp.subtract.outer(obs[..., i], centres) / width) for i in config.position]
-    rest = [i for i in range(obs.shape[-1]) if i not in config.position]
-    return jnp.concatenate([*bins, obs[..., jnp.array(rest, int)]], axis=-1)
+        return _join(z, self.config.bins()(self.normalizer(obs)))
 
 
 def _join(w: Array, obs: Array) -> jax.Array:

@@ -109,7 +109,7 @@ class HILP(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "latent", "plans", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "latent", "plans", "offline"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 
@@ -208,6 +208,12 @@ class HILP(struct.PyTreeNode):
         units, and the offset's share."""
         value = self.iql.value(_join(self.normalizer(obs), self.aim(task, obs)))[..., 0]
         return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.config.gamma)
+
+    def learner(self, z: Array, key: jax.Array) -> IQL:
+        """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they
+        know what a way along z is worth, and z was chosen because that way is worth something in the task."""
+        del key
+        return self.iql.hold_input(self.normalizer.mean.shape[-1], z)
 
     def _latent_step(self, batch: Transition) -> jax.Array:
         """dphi of raw observations, (B, d)."""

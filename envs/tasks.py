@@ -198,7 +198,7 @@ class TaskEnv(VectorEnv):
         self.env, self.task, self.num_envs = env, task, env.num_envs
         self.env_spec = replace(
             spec, id=task.name, obs_dim=spec.obs_dim + width, obs_is_physics=spec.obs_is_physics and not width,
-            obs_mean=None, obs_std=None, exact_resume=False,
+            obs_mean=None, obs_std=None,
         )  # fmt: skip
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (self.env_spec.obs_dim,), np.float64)
         self.single_action_space = env.single_action_space
@@ -212,16 +212,18 @@ class TaskEnv(VectorEnv):
         self.context = np.stack([task.draw(np.random.default_rng(0))] * self.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}."""
+        """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}. Clocks start
+        at 0, or at `options["clock"]` (n,)."""
         if seed is not None:
             self.seed, self.episode[:] = seed, -1
         obs, info = self.env.reset(seed=seed, options=options)
-        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
+        options = options or {}
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
         for lane in np.flatnonzero(mask):
             self.episode[lane] += 1
             rng = np.random.default_rng([self.seed, lane, self.episode[lane], zlib.crc32(self.task.name.encode())])
             self.context[lane] = self.task.draw(rng)
-        self.clock[mask] = 0
+        self.clock[mask] = options.get("clock", np.zeros(self.num_envs, np.int64))[mask]
         return self._observe(obs), info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
@@ -232,6 +234,18 @@ class TaskEnv(VectorEnv):
         self.control_steps += self.num_envs
         self.moment = Moment(before, np.clip(actions, -1.0, 1.0), self.physics(), self.context, self.clock)
         return self._observe(obs), self.task.score(self.moment), terminated, truncated, info
+
+    def get_state(self) -> dict[str, Any]:
+        """All that continues it; only where the environment below can be continued."""
+        own = {"seed": np.int64(self.seed), "control_steps": np.int64(self.control_steps)}
+        lanes = {name: getattr(self, name).copy() for name in ("episode", "clock", "context")}
+        return {**own, **lanes, "env": self.env.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> np.ndarray:
+        """Go on from there; returns the observations, (n, obs)."""
+        self.seed, self.control_steps = int(state["seed"]), int(state["control_steps"])
+        self.episode, self.clock, self.context = (np.array(state[k]) for k in ("episode", "clock", "context"))
+        return self._observe(self.env.set_state(state["env"]))
 
     def goal(self) -> np.ndarray | None:
         """(n, p): the positions to be at now; None for a task that is not about one."""

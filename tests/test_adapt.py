@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from contextlib import ExitStack
+import shutil
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,20 +25,25 @@ from urlrl.adaptation.learn import Plan, mode_of, off_policy
 from urlrl.adaptation.methods import RUN, Setting, _reward_scale, episode_returns
 from urlrl.adaptation.search import Found
 from urlrl.adaptation.suite import URLB
+from urlrl.agents.fre import FRE, FREConfig
+from urlrl.agents.hilp import HILP, HILPConfig
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
-from urlrl.data.replay import Replay
+from urlrl.data.replay import Replay, example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
+from urlrl.evaluation.rollout import acting
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
+from urlrl.streams import env_seed
 from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.runs import load_checkpoint
+from urlrl.verbs.tuned import adapted_returns, load_adapted
 from urlrl.verbs.zero_shot_suite import SUITES
 
 FULL = find_task("point_goal")  # 50 control steps per episode
@@ -236,7 +242,7 @@ def test_an_episode_counts_until_its_own_end():
             ends = self.time == [2, 5, 3]
             return self.time[:, None], np.ones(3), ends & [True, False, False], ends & [False, True, True], {}
 
-    np.testing.assert_array_equal(episode_returns(Lanes(), lambda obs: obs, 0), [2, 5, 3])
+    np.testing.assert_array_equal(episode_returns(Lanes(), verb._as_policy(lambda obs: obs), 0), [2, 5, 3])
 
 
 # --- prompts
@@ -290,9 +296,9 @@ def test_what_a_prompt_cannot_say_is_refused_and_not_made_up(run, start):
 
 
 def test_agents_without_a_learner_are_not_finetuned(run, start, monkeypatch):
-    monkeypatch.delattr(Metra, "learner")
+    monkeypatch.setattr(Metra, "abilities", Metra.abilities - {"adaptable"})
     for method in ("finetune", "scratch"):
-        with pytest.raises(UnsupportedPrompt, match="Agent Metra has no method 'learner'"):
+        with pytest.raises(UnsupportedPrompt, match="Agent Metra cannot be fine-tuned on a reward"):
             RUN[method](start(run))
 
 
@@ -685,7 +691,9 @@ def test_the_ladder_says_what_each_method_brought(ladder):
     areas = [result["methods"][method]["area_per_seed"] for method in ("finetune", "scratch")]
     assert result["methods"]["finetune"]["over_scratch"]["value"] == pytest.approx(np.mean(np.subtract(*areas)))
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [f"{method}-{seed}.json" for method in METHODS for seed in (0, 1)] + ["ladder.json", "ladder.png"]
+        [f"{method}-{seed}.json" for method in METHODS for seed in (0, 1)]
+        + [f"{method}-{seed}" for method in KEPT for seed in (0, 1)]
+        + ["agent", "ladder.json", "ladder.png"]
     )
 
 
@@ -889,7 +897,8 @@ def test_floors_of_tasks_that_share_an_environment_are_of_the_same_episodes(monk
     assert floors[0] == floors[1] != floors[2] and len(made) == 4
     env = original(RIGHT, 50)
     rng = np.random.default_rng(verb.env_seed(0, "floor actions"))
-    returns = verb.episode_returns(env, lambda obs: rng.uniform(-1, 1, (50, 2)), verb.env_seed(0, "floors"))
+    policy = verb._as_policy(lambda obs: rng.uniform(-1, 1, (50, 2)))
+    returns = verb.episode_returns(env, policy, verb.env_seed(0, "floors"))
     assert floors[0]["random"]["mean"] == pytest.approx(returns.mean(), rel=1e-6)
 
 
@@ -941,6 +950,123 @@ def test_a_remaining_time_is_never_negative(run, monkeypatch):
     monkeypatch.setitem(RUN, "zero_shot", lambda s: (s.progress(700, 1.0), s.curve.append((700, [1.0]))))
     verb.run_cell(run, load_checkpoint(run), POINT, SMALL, "zero_shot", 0, {}, Notes(), 0.5)
     assert said == [" 50%  zero_shot seed 0  700/300 steps  return 1.0  ETA 0:00"]
+
+
+# --- what is kept
+
+KEPT = [method for method in METHODS if method != "zero_shot"]  # A goal is told anew in each episode.
+
+
+@pytest.mark.parametrize("method", KEPT)
+def test_a_kept_policy_does_what_was_measured_last(method, ladder):
+    """It is read from another place, where there is no run: the folder of the task has all that it needs."""
+    cell = strict(ladder[1] / f"{method}-0.json")
+    adapted = load_adapted(ladder[1] / f"{method}-0")
+    assert (adapted.method, adapted.seed, adapted.pretrain_steps, adapted.task) == (method, 0, 80, NEAR)
+    assert adapted.steps == cell["curve"][-1][0]
+    assert adapted_returns(adapted, 4, env_seed(0, "adapt evaluation")).tolist() == cell["curve"][-1][1]
+
+
+def test_a_kept_policy_needs_no_run(ladder, tmp_path):
+    shutil.copytree(ladder[1], tmp_path / "task")
+    for method in ("z_search", "finetune"):
+        there, here = load_adapted(ladder[1] / f"{method}-1"), load_adapted(tmp_path / "task" / f"{method}-1")
+        assert all(map(np.array_equal, jax.tree.leaves(there.policy), jax.tree.leaves(here.policy)))
+
+
+@pytest.mark.parametrize("skills", ["run", "onehot_run"])
+def test_a_kept_controller_holds_its_skills_as_in_training(skills, request, start):
+    setting = start(request.getfixturevalue(skills), RIGHT)
+    RUN["hierarchical"](setting)
+
+    def returns(policy) -> np.ndarray:
+        return episode_returns(setting.make_env(4), acting(policy), setting.env_seed("evaluation"))
+
+    np.testing.assert_allclose(returns(setting.kept), setting.curve[-1][1], rtol=1e-4, atol=1e-4)
+    if skills == "run":  # Wrong: it chooses again at every step. Indices change too rarely to see it.
+        assert not np.allclose(returns(setting.kept.replace(hold=1)), setting.curve[-1][1], rtol=1e-3)
+
+
+def test_a_prompted_reward_keeps_its_skill(run, start):
+    setting = start(run, RIGHT)
+    RUN["zero_shot"](setting)
+    assert setting.kept.z.tolist() == setting.notes["z"]
+
+
+def test_a_kept_policy_is_evaluated_beside_the_floors(ladder, tmp_path, capsys):
+    folder = ladder[1] / "finetune-0"
+    main(["evaluate", str(folder), "--json", str(tmp_path / "result.json")])
+    said, result = capsys.readouterr().out, strict(tmp_path / "result.json")
+    assert result == strict(folder / "evaluation.json")
+    assert (result["task"], result["method"], result["floors"]) == ("point_near", "finetune", ladder[0]["floors"])
+    assert result["policy"]["episodes"] == 50 and 0 <= result["policy"]["mean"] <= 19
+    assert "point_near, after 330 steps in the task" in said and "(finetune)" in said and "(random)" in said
+
+
+@pytest.mark.parametrize("verb_and_options", ["prompt vx", "export --out OUT", "report", "adapt --task point_near"])
+def test_other_verbs_refuse_a_kept_policy_by_name(verb_and_options, ladder, tmp_path, capsys):
+    name, *rest = verb_and_options.replace("OUT", str(tmp_path / "out")).split()
+    with pytest.raises(SystemExit) as stop:
+        main([name, str(ladder[1] / "scratch-0"), *rest])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert "scratch-0 holds what an adaptation left for one task: expected a run" in said
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data | {"method": "guess"}, "has the method 'guess': expected one of zero_shot"),
+        (lambda data: data | {"task": "nowhere:task"}, "names code that you have not used before: 'nowhere:task'"),
+        (lambda data: data | {"config": {"stepps": 3}}, "cannot be read: Unknown key in config 'stepps'"),
+        (lambda data: data | {"seed": "0"}, "cannot be read: seed is '0', not a whole number"),
+        (lambda data: data | {"steps": 7}, "is damaged|cannot be read"),
+    ],
+)
+def test_damage_to_what_is_kept_is_named(damage, message, ladder, tmp_path):
+    shutil.copytree(ladder[1] / "scratch-0", tmp_path / "scratch-0")
+    file = tmp_path / "scratch-0" / "tuned.json"
+    file.write_text(json.dumps(damage(strict(file))))
+    with pytest.raises(UserError, match=message):
+        load_adapted(tmp_path / "scratch-0")
+
+
+def test_a_kept_policy_whose_arrays_are_damaged_is_refused(ladder, tmp_path):
+    shutil.copytree(ladder[1] / "scratch-0", tmp_path / "scratch-0")
+    files = [path for path in (tmp_path / "scratch-0" / "checkpoints").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="is damaged"):
+        load_adapted(tmp_path / "scratch-0")
+
+
+# --- agents that learn by IQL
+
+HILP_TINY = HILPConfig(z=SkillSpace("sphere", 2), width=32, depth=2, lr=1e-3)
+FRE_TINY = FREConfig(
+    z=SkillSpace("gaussian", 4), encode=9, decode=2, encoder_width=8, width=32, depth=2, lr=1e-3, position=(0, 1),
+    position_bins=4, position_range=(-3.0, 3.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("agent_class", "config"), [(HILP, HILP_TINY), (FRE, FRE_TINY)])
+def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config):
+    """Its policy explores by its own noise, and after 1,600 steps it goes where the reward is."""
+    off_policy = OffPolicyConfig(interval=2, batch=64, warmup=400, warmup_updates=100)
+    budget = AdaptConfig(
+        steps=1_600, eval_every=1_600, eval_episodes=4, off_policy=off_policy, search=SearchConfig(finetune_share=0.0)
+    )
+    with ExitStack() as opened:
+
+        def make_env(n):
+            return opened.enter_context(closing(make_task_env(RIGHT, n)))
+
+        example = example_transition(make_env(1).env_spec, config.z.dim)
+        agent = jax.jit(lambda key: agent_class.create(config, example, key))(jax.random.key(0))
+        setting = Setting(agent, make_env, budget, 0, None, agent.normalizer, lambda steps, mean: None)
+        RUN["finetune"](setting)
+    first, last = setting.curve[0][1], setting.curve[-1][1]
+    assert np.mean(first) < 1 and np.mean(last) > 5
 
 
 # --- the command line

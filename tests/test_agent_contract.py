@@ -368,17 +368,22 @@ def test_abilities_are_those_of_its_methods(name):
         need(agent, ability)
 
 
-@pytest.mark.parametrize("name", ["fb", "sf, hilbert"])
+@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "fre"])
 def test_a_learner_starts_as_the_skills_policy(name):
     agent, batch = make_agent(name), make_batch()
     z, other = agent.config.z.sample(jax.random.key(0), 2)
     learner = agent.learner(z, jax.random.key(1))
     mode = agent.sample_actions(batch.obs, jnp.tile(z, (BATCH, 1)), jax.random.key(2), 0.0)
     np.testing.assert_allclose(learner.actor(agent.normalizer(batch.obs)).mode(), mode, atol=1e-5)
-    assert learner.config == agent.config.ddpg()
+    assert learner.config == (agent.config.ddpg() if hasattr(agent.config, "ddpg") else iql_config(agent.config))
     assert not np.allclose(learner.actor(batch.obs).mode(), mode, atol=1e-3)  # Wrong: raw observations.
     wrong = agent.learner(other, jax.random.key(1)).actor(agent.normalizer(batch.obs))
     assert not np.allclose(wrong.mode(), mode, atol=1e-3)
+
+
+def iql_config(config):
+    """A learner bins the position itself where the agent bins it before it joins the skill."""
+    return replace(config.iql(), bins=config.bins()) if hasattr(config, "bins") else config.iql()
 
 
 # --- Being told -------------------------------------------------------------------------------------------------------

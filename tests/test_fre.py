@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urlrl.agents.fre import FRE, FREConfig, _binned
-from urlrl.data.dataset import DatasetInfo, Episode, draw_future, write_dataset
+from urlrl.agents.fre import FRE, FREConfig
+from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, gelu_tanh, minimise_jointly
@@ -320,7 +320,7 @@ def test_positions_in_soft_bins():
     config = dataclasses.replace(CONFIG, position=(1,), position_bins=8, position_range=(0.0, 7.0))
     x = jnp.float32([[5.0, 2.0, 6.0, 7.0, 8.0]])
     bins = np.tanh((2.0 - np.arange(8)) / (7 / 8))
-    np.testing.assert_allclose(_binned(config, x)[0], [*bins, 5, 6, 7, 8], atol=1e-6)
+    np.testing.assert_allclose(config.bins()(x)[0], [*bins, 5, 6, 7, 8], atol=1e-6)
     assert make_agent(config).sample_actions(x, np.zeros((1, DIM)), jax.random.key(0)).shape == (1, ACT)
 
 
@@ -388,5 +388,3 @@ def test_later_states_are_of_the_same_episode(tmp_path):
     assert inside.mean() == pytest.approx(10, rel=0.05)  # 1 / (1 - 0.9)
     plain = data.sample(jax.random.key(0), 20, dataclasses.replace(spec, futures=0))
     assert plain.future is None and np.array_equal(plain.obs, batch.obs)
-    rows = draw_future(jax.random.key(1), jnp.array([0, 4]), jnp.asarray(data.starts, jnp.int32), spec)
-    assert rows.shape == (2, 7) and (rows[0] <= 3).all() and (rows[1] <= 13).all()

@@ -435,7 +435,7 @@ def test_published_constants():
 
 def test_settings_out_of_range_are_refused():
     for wrong, message in (
-        ({"batch": BatchSpec()}, "batch.goals is False: expected True, as HILP learns from goals"),
+        ({"batch": BatchSpec()}, "batch.goals is None: expected some, as HILP learns from goals"),
         ({"distance_gamma": 1.2}, "distance_gamma is 1.2"),
         ({"plan_recursions": -1}, "plan_recursions is -1"),
         ({"plan_neighbours": 0}, "plan_neighbours is 0"),

@@ -13,7 +13,7 @@ import pytest
 
 from urlrl.errors import UserError
 from urlrl.learners.iql import IQL, MAX_WEIGHT, IQLConfig, expectile_loss
-from urlrl.learners.nets import MLP, Gaussian, GaussianPolicy, Model, Pair, gelu_tanh
+from urlrl.learners.nets import MLP, Gaussian, GaussianPolicy, Model, Pair, SoftBins, gelu_tanh
 
 IN, ACT, BATCH, LR = 3, 2, 6, 0.05
 SGD = optax.sgd(LR)
@@ -340,3 +340,81 @@ def test_create_starts_with_targets_that_are_copies_and_one_rate():
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(UserError, match=f"{name} is {value}: expected a"):
         IQLConfig(**{name: value})
+
+
+# --- A learner that starts elsewhere ----------------------------------------------------------------------------------
+
+BINS = SoftBins((1,), 4, -1.0, 1.0)
+X = np.float32(np.random.default_rng(3).standard_normal((7, IN)))
+ACTION = np.float32(np.random.default_rng(4).uniform(-1, 1, (7, ACT)))
+
+
+def shaken(params):
+    """None of them is zero, so that a forgotten bias is seen."""
+    return jax.tree.map(lambda p: p + 0.1 * jnp.cos(jnp.arange(p.size, dtype=jnp.float32)).reshape(p.shape), params)
+
+
+def other_learner(config: IQLConfig = CONFIG) -> IQL:
+    """One that has learned: its targets are not its critics, and its optimisers remember steps."""
+    iql = IQL.create(config, X[:1], ACTION[:1], jax.random.key(0))
+    parts = {name: getattr(iql, name) for name in ("actor", "value", "critic")}
+    ones = {name: jax.tree.map(jnp.ones_like, model.opt_state) for name, model in parts.items()}
+    return iql.replace(
+        **{name: model.replace(params=shaken(model.params), opt_state=ones[name]) for name, model in parts.items()}
+    )
+
+
+def outputs(iql: IQL, x: np.ndarray) -> list[np.ndarray]:
+    return [iql.actor(x).mode(), iql.actor(x).log_std, iql.value(x), iql.q(x, ACTION, None)]
+
+
+def check_starts_over(iql: IQL, x: np.ndarray, parts: tuple[str, ...] = ("actor", "value", "critic")) -> None:
+    """Its targets are a copy of its critics, its optimisers begin anew, and an update keeps every shape."""
+    for target, online in zip(jax.tree.leaves(iql.target), jax.tree.leaves(iql.critic.params), strict=True):
+        np.testing.assert_array_equal(target, online)
+        assert target is not online
+    assert not any(np.any(leaf) for name in parts for leaf in jax.tree.leaves(getattr(iql, name).opt_state))
+    row = np.ones(len(x), np.float32)
+    after, _ = jax.eval_shape(lambda iql, *given: iql.update(*given, None), iql, x, ACTION, row, row, x)
+    assert jax.tree.map(jnp.shape, iql) == jax.tree.map(lambda leaf: leaf.shape, after)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_held_inputs_change_no_action_and_no_value(start):
+    iql, held = other_learner(), np.float32([0.7, -1.2])
+    whole = np.concatenate([X[:, :start], np.tile(held, (7, 1)), X[:, start + 2 :]], axis=1)
+    rest = np.delete(X, [start, start + 1], axis=1)
+    learner = iql.hold_input(start, held)
+    for found, expected in zip(outputs(learner, rest), outputs(iql, whole)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    check_starts_over(learner, rest)
+
+
+@pytest.mark.parametrize("bins", [SoftBins(), BINS])
+def test_further_inputs_are_ignored_at_first(bins):
+    iql = other_learner(replace(CONFIG, bins=bins))
+    wider = np.concatenate([X, 10 * np.ones((7, 2), np.float32)], axis=1)
+    learner = iql.insert_inputs(IN, 2)
+    for found, expected in zip(outputs(learner, wider), outputs(iql, X)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    check_starts_over(learner, wider)
+
+
+def test_a_fresh_critic_keeps_the_policy():
+    iql = other_learner(replace(CONFIG, bins=BINS))
+    fresh = iql.fresh_critic(jax.random.key(1))
+    for i, (found, old) in enumerate(zip(outputs(fresh, X), outputs(iql, X))):
+        assert np.allclose(found, old, atol=1e-3) == (i < 2)
+    check_starts_over(fresh, X, ("value", "critic"))
+
+
+def test_a_learner_with_bins_sees_what_they_make_of_its_input():
+    plain = IQL.create(CONFIG, BINS(X[:1]), ACTION[:1], jax.random.key(0))
+    learner = plain.with_bins(BINS)
+    for found, expected in zip(outputs(learner, X), outputs(plain, BINS(X))):
+        np.testing.assert_array_equal(found, expected)
+    created = IQL.create(learner.config, X[:1], ACTION[:1], jax.random.key(0))
+    assert [getattr(created, part).module for part in ("actor", "value", "critic")] == [
+        getattr(learner, part).module for part in ("actor", "value", "critic")
+    ]
+    assert jax.tree.map(jnp.shape, created) == jax.tree.map(jnp.shape, learner)

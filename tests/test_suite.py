@@ -244,9 +244,12 @@ def test_other_seeds_are_added(run, tmp_path, monkeypatch):
 
 
 def test_what_an_agent_cannot_do_is_a_note_and_the_others_are_scored(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.delattr(Metra, "learner")
+    monkeypatch.setattr(Metra, "abilities", Metra.abilities - {"adaptable"})
     result = score_suite(run, MINI, seeds=[0], out=tmp_path / "out", quiet=True)
-    sentence = "Agent Metra has no method 'learner': expected one to adapt."
+    sentence = (
+        "Agent Metra cannot be fine-tuned on a reward: expected one with the ability 'adaptable' (`urlrl agents` lists "
+        "them)."
+    )
     assert result["notes"] == [f"finetune: {sentence}", f"scratch: {sentence}"]
     assert capsys.readouterr().err.splitlines() == result["notes"]
     assert all(list(methods) == ["zero_shot"] for methods in result["scores"].values())

@@ -314,6 +314,32 @@ def test_a_reset_with_the_same_seed_begins_the_same_sequence():
     assert np.array_equal(*first) and not np.array_equal(first[0][0], first[0][1])
 
 
+@pytest.mark.parametrize("name", ["point_goal", "ant_multi_goal", "half_cheetah_hurdle"])
+def test_an_environment_of_a_task_goes_on_from_its_saved_state(name):
+    """Into the next episodes, whose goals are drawn as they would have been; the start is staggered."""
+    task = find_task(name)
+    env, other = make_task_env(task, 2), make_task_env(task, 2)
+    assert env.env_spec.exact_resume
+
+    def play(env, obs, steps):
+        seen, rng = [obs], np.random.default_rng(0)
+        for _ in range(steps):
+            obs, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, (2, env.env_spec.action_dim)))
+            seen += [obs, reward, terminated, truncated, env.clock.copy(), env.context.copy()]
+            if (ended := terminated | truncated).any():
+                obs, _ = env.reset(options={"reset_mask": ended})
+        return seen
+
+    start = {"reset_mask": np.ones(2, bool), "clock": np.array([0, task.episode_steps - 7])}
+    play(env, env.reset(seed=5, options=start)[0], 10)
+    assert env.clock.tolist() == [10, 3] and env.episode.tolist() == [0, 1]
+    state = env.get_state()
+    expected = play(env, env.set_state(state), task.episode_steps)
+    other.reset(seed=6)
+    found = play(other, other.set_state(state), task.episode_steps)
+    assert other.control_steps == env.control_steps and all(map(np.array_equal, found, expected))
+
+
 def test_what_ends_by_the_clock_is_truncated_and_a_goal_does_not_end_an_episode():
     env = make_task_env(find_task("point_goal"), 1)
     env.reset(seed=0)

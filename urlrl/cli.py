@@ -229,7 +229,8 @@ def _evaluate(argv: list[str]) -> None:
         raise UserError("Option '--samples' is of a suite: expected --suite NAME with it.")
     from urlrl.verbs.evaluate import evaluate
 
-    _print_evaluation(evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json))
+    result = evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json)
+    (_print_task_scores if "task" in result else _print_evaluation)(result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -475,6 +476,16 @@ def _doctor(argv: list[str]) -> None:
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """No options."""
+
+
+def _print_task_scores(result: dict[str, Any]) -> None:
+    """Of what an adaptation left."""
+    print(f"{result['task']}, after {result['step']:,} steps in the task, evaluation seed {result['seed']}")
+    for name, score in {result["method"]: result["policy"], **result["floors"]}.items():
+        error = f" +- {score['standard_error']:.2f}" if "standard_error" in score else ""
+        print(f"return {score['mean']:.2f}{error}  ({name})")
+    if result["expert"] is not None:
+        print(f"return {result['expert']:.2f}  (published expert)")
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

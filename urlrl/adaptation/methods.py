@@ -22,12 +22,21 @@ from urlrl.acting import begun
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
 from urlrl.adaptation.search import Found, search
+from urlrl.adaptation.tuned import (
+    Controlled,
+    Kept,
+    Skilled,
+    Tuned,
+    as_skill,
+    controller,
+    tuned_learner,
+    untrained_learner,
+    without_optimiser,
+)
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting
 from urlrl.learners.nets import Normalizer
-from urlrl.learners.ppo import PPO
-from urlrl.learners.sac import SAC
-from urlrl.skills.env import Z_SCALE, SkillVectorEnv
+from urlrl.skills.env import SkillVectorEnv
 from urlrl.streams import env_seed, stream
 from urlrl.types import All, BatchSpec, Carry, Each, GoalPrompt, RewardPrompt, Skill, Transition, need
 
@@ -47,10 +56,17 @@ class Setting:
     progress: Callable[[int, float], None]  # told control steps and return at each measurement
     curve: list[tuple[int, list[float]]] = field(default_factory=list)  # control steps, returns of the episodes
     notes: dict[str, Any] = field(default_factory=dict)
+    learner: Any = None  # the last that a loop has shown
+    kept: Kept | None = None  # what the method leaves; None: it leaves nothing but the agent as it was
 
     @property
     def obs_dim(self) -> int:
         return self.agent.normalizer.mean.shape[0]
+
+    @property
+    def features(self) -> int:
+        """What the task adds to the observation."""
+        return self.encode.mean.shape[0] - self.obs_dim
 
     def key(self, name: str) -> jax.Array:
         return stream(self.seed, f"adapt {name}")
@@ -77,6 +93,7 @@ class Setting:
         """Measures a learner in `env` where a curve begins, and whenever another `eval_every` steps are over."""
 
         def observe(steps: int, learner: Any) -> None:
+            self.learner = learner
             last = self.curve[-1][0] if self.curve else -1
             if steps // self.config.eval_every > last // self.config.eval_every or steps >= self.config.steps:
                 self.measure(steps, env, mode_of(learner, encode))
@@ -144,6 +161,7 @@ def zero_shot(setting: Setting) -> None:
     z = _skill_of_reward(setting)
     setting.notes["z"] = z.tolist()
     setting.measure(0, env, setting.acting(All(Skill(z))))
+    setting.kept = Skilled(setting.agent, z)
 
 
 def _skill_of_reward(setting: Setting) -> np.ndarray:
@@ -163,7 +181,8 @@ class _BudgetSpent(Exception):
 
 
 def z_search(setting: Setting) -> None:
-    _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
+    found, _ = _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
+    setting.kept = Skilled(setting.agent, found.z)
 
 
 def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]:
@@ -203,17 +222,10 @@ def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]
 def hierarchical(setting: Setting) -> None:
     """The high level sees normalised observations and features, and holds a skill for `task.option_steps`."""
     config, space = setting.config.high_level, setting.agent.config.z
-    discrete = space.kind == "onehot"
-
-    def to_skill(action: np.ndarray) -> np.ndarray:
-        if discrete:
-            return action
-        return Z_SCALE * action if space.kind == "gaussian" else np.asarray(space.project(action))
-
     key, policy = jax.random.key(0), setting.acting()  # Modes of actions are taken: nothing is drawn.
 
     def begin(action: np.ndarray) -> Carry:
-        return setting.agent.begin(key, len(action), None, Each(Skill(np.float32(to_skill(action)))))
+        return setting.agent.begin(key, len(action), None, Each(Skill(np.float32(as_skill(space, action)))))
 
     def act(obs: np.ndarray, carry: Carry) -> tuple[Any, Carry]:
         return policy.act(obs, carry, key, np.int32(0))
@@ -223,26 +235,29 @@ def hierarchical(setting: Setting) -> None:
         return SkillVectorEnv(env, begin, act, space.dim, env.task.option_steps, setting.obs_dim)
 
     env, evaluation = make(setting.config.num_envs), make(setting.config.eval_episodes)
-    x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
-    action = jnp.zeros((1, space.dim), jnp.float32)
     observe = setting.observer(evaluation, setting.encode)
-    create_key, loop_key, seed = setting.key("create"), setting.key("loop"), setting.env_seed("training")
-    if discrete:
-        ppo = PPO.create(config.ppo, x, action.astype(bool), create_key)
-        observe(0, ppo)
-        on_policy(env, ppo, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
-        return
-    sac = SAC.create(config.sac, x, action, create_key)
-    observe(0, sac)
-    plan = Plan(
+    loop_key, seed = setting.key("loop"), setting.env_seed("training")
+    learner = controller(config, setting.agent, setting.features, setting.key("create"))
+    observe(0, learner)
+    if space.kind == "onehot":
+        on_policy(env, learner, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
+    else:
+        plan = _controller_plan(setting, env.k)
+        off_policy(env, learner, setting.encode, plan, 0, setting.config.steps, loop_key, seed, observe)
+    actor = without_optimiser(setting.learner)
+    setting.kept = Controlled(setting.agent, actor, setting.encode, env.k)
+
+
+def _controller_plan(setting: Setting, hold: int) -> Plan:
+    config = setting.config.high_level
+    return Plan(
         calls=1,
         updates=config.updates * setting.config.num_envs,
         batch=BatchSpec(config.batch, timeout_as_terminal=True),
-        first=config.random * env.k,
+        first=config.random * hold,
         uniform=True,
         replay_capacity=100_000,
     )
-    off_policy(env, sac, setting.encode, plan, 0, setting.config.steps, loop_key, seed, observe)
 
 
 def finetune(setting: Setting) -> None:
@@ -256,8 +271,7 @@ def finetune(setting: Setting) -> None:
     evaluation = setting.make_env(setting.config.eval_episodes)
     share = int(setting.config.search.finetune_share * setting.config.steps)
     found, spent = _search(setting, share, evaluation)
-    learner = setting.agent.learner(found.z, setting.key("learner"))
-    learner = learner.insert_inputs(setting.obs_dim, setting.encode.mean.shape[0] - setting.obs_dim)
+    learner = tuned_learner(setting.agent, found.z, setting.features, setting.key("learner"))
     if config.critic == "fresh":
         learner = learner.fresh_critic(setting.key("critic"))
     plan = _control_plan(setting, spent, config.warmup, uniform=False, critic_updates=config.warmup_updates)
@@ -281,12 +295,9 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
 
 def scratch(setting: Setting) -> None:
     need(setting.agent, "adaptable")
-    any_z = setting.agent.config.z.sample(setting.key("guess"), 1)[0]
-    learner = setting.agent.learner(any_z, setting.key("learner"))  # For its kind and settings alone.
     env = setting.make_env(setting.config.eval_episodes)
-    x = jnp.zeros((1, setting.encode.mean.shape[0]), jnp.float32)
-    action = jnp.zeros((1, env.single_action_space.shape[0]), jnp.float32)
-    learner = type(learner).create(learner.config, x, action, setting.key("create"))
+    action_dim = env.single_action_space.shape[0]
+    learner = untrained_learner(setting.agent, setting.features, action_dim, setting.key("create"))
     plan = _control_plan(setting, 0, setting.config.off_policy.random, uniform=True)
     _learn_control(setting, learner, plan, 0, env)
 
@@ -313,6 +324,7 @@ def _learn_control(setting: Setting, learner: Any, plan: Plan, spent: int, evalu
     env = setting.make_env(setting.config.num_envs)
     seed = setting.env_seed("training")
     off_policy(env, learner, encode, plan, spent, setting.config.steps, setting.key("loop"), seed, observe)
+    setting.kept = Tuned(without_optimiser(setting.learner), encode)
 
 
 RUN: dict[str, Callable[[Setting], None]] = {

@@ -10,14 +10,26 @@ With `online_advantage` w is by the critics Q_k themselves, as FRE has it; HILP 
 All three are of the networks as they were before the step, and so is what the targets are averaged from.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners.nets import MLP, GaussianPolicy, Model, Pair, gelu_tanh, soft_update
+from urlrl.learners.nets import (
+    MLP,
+    NO_BINS,
+    GaussianPolicy,
+    Model,
+    Pair,
+    SoftBins,
+    fold_input,
+    gelu_tanh,
+    insert_inputs,
+    soft_update,
+)
 from urlrl.types import Array, Metrics
 
 MAX_WEIGHT = 100.0
@@ -33,6 +45,7 @@ class IQLConfig:
     expectile: float = 0.9  # 0.5: the value of what the data does; towards 1: of its best
     inverse_temperature: float = 10.0  # beta; 0 is behaviour cloning
     online_advantage: bool = False  # the policy's weight is by the critics, not by their targets
+    bins: SoftBins = NO_BINS  # what every network sees of x
 
     def __post_init__(self):
         for name in ("width", "depth"):
@@ -59,8 +72,8 @@ class IQL(struct.PyTreeNode):
     def create(cls, config: IQLConfig, x: Array, action: Array, key: jax.Array) -> "IQL":
         """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
         actor_key, value_key, critic_key = jax.random.split(key, 3)
-        net = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True)
-        policy = GaussianPolicy(action.shape[-1], config.width, config.depth)
+        net = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True, bins=config.bins)
+        policy = GaussianPolicy(action.shape[-1], config.width, config.depth, bins=config.bins)
         critic = Model.create(Pair(net), config.lr, critic_key, jnp.concatenate([x, action], axis=-1))
         return cls(
             actor=Model.create(policy, config.lr, actor_key, x),
@@ -68,6 +81,39 @@ class IQL(struct.PyTreeNode):
             critic=critic,
             target=jax.tree.map(jnp.copy, critic.params),
             config=config,
+        )
+
+    def hold_input(self, start: int, values: Array) -> "IQL":
+        """A learner that starts from this one with the inputs [start, start + len(values)) of x held at `values`, and
+        no longer sees them: equal actions and values. Its targets are its critics, its optimisers begin anew."""
+        return self._with_inputs(lambda params: fold_input(params, start, values))
+
+    def insert_inputs(self, start: int, num: int) -> "IQL":
+        """A learner that starts here and sees `num` further inputs at `start` of x, and ignores them so far."""
+        return self._with_inputs(lambda params: insert_inputs(params, self.config.bins.column(start), num))
+
+    def with_bins(self, bins: SoftBins) -> "IQL":
+        """The same networks of x from which `bins` make what this learner, which has none, sees."""
+        actor, value = (net.replace(module=net.module.clone(bins=bins)) for net in (self.actor, self.value))
+        critic = self.critic.replace(module=Pair(self.critic.module.module.clone(bins=bins)))
+        return self.replace(actor=actor, value=value, critic=critic, config=replace(self.config, bins=bins))
+
+    def fresh_critic(self, key: jax.Array) -> "IQL":
+        """This learner with untrained critics and value."""
+        first = self.actor.params["Dense_0"]["kernel"]  # It reads what the bins make of x.
+        x, action = jnp.zeros((1, first.shape[0])), jnp.zeros((1, self.actor.module.action_dim))
+        other = IQL.create(replace(self.config, bins=NO_BINS), x, action, key)
+        return self._with_values(other.value.params, other.critic.params)
+
+    def _with_inputs(self, change: Callable[[dict], dict]) -> "IQL":
+        critic = {name: change(network) for name, network in self.critic.params.items()}
+        learner = self._with_values(change(self.value.params), critic)
+        return learner.replace(actor=self.actor.restart(change(self.actor.params)))
+
+    def _with_values(self, value: dict, critic: dict) -> "IQL":
+        """With these parameters, targets that are equal, and optimisers that begin anew."""
+        return self.replace(
+            value=self.value.restart(value), critic=self.critic.restart(critic), target=jax.tree.map(jnp.copy, critic)
         )
 
     def q(self, x: Array, action: Array, params) -> jax.Array:

@@ -1,6 +1,7 @@
 """Networks and their optimisers as pytrees: `Model`, `PositiveScalar`, MLPs and the tanh-normal policy head."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -149,8 +150,36 @@ class RunningMoments(struct.PyTreeNode):
         return (jnp.asarray(rows) - mean) / (std + 1e-5)
 
 
+@dataclass(frozen=True)
+class SoftBins:
+    """A network's inputs with some of them in soft bins: each coordinate x of the position is tanh((x - c) / width) of
+    the bins' centres c. Their values come first, then the other inputs as they are. 0 bins change nothing."""
+
+    position: tuple[int, ...] = ()  # indices of the inputs
+    num: int = 0  # bins of each coordinate
+    low: float = 0.0  # the first centre
+    high: float = 0.0  # the last centre
+
+    def __call__(self, x: Array) -> Array:
+        if not self.num:
+            return x
+        centres = jnp.linspace(self.low, self.high, self.num)
+        width = (self.high - self.low) / self.num
+        bins = [jnp.tanh(jnp.subtract.outer(x[..., i], centres) / width) for i in self.position]
+        rest = [i for i in range(x.shape[-1]) if i not in self.position]
+        return jnp.concatenate([*bins, x[..., jnp.array(rest, int)]], axis=-1)
+
+    def column(self, i: int) -> int:
+        """Where input `i`, which comes after all of the position, is among the values."""
+        return i + len(self.position) * (self.num - 1) if self.num else i
+
+
+NO_BINS = SoftBins()
+
+
 def _hidden(module: Any, x: Array, kernel_init: Callable) -> Array:
     """`depth` layers of `width` within a module's compact call, named Dense_0, Dense_1, ..."""
+    x = getattr(module, "bins", NO_BINS)(x)
     for _ in range(module.depth):
         x = module.activation(nn.Dense(module.width, kernel_init=kernel_init)(x))
         if getattr(module, "norm", False):
@@ -168,6 +197,7 @@ class MLP(nn.Module):
     activation: Callable = nn.relu
     kernel_init: Callable = xavier_uniform
     norm: bool = False
+    bins: SoftBins = NO_BINS  # what the first layer sees of x
 
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
@@ -339,6 +369,7 @@ class GaussianPolicy(nn.Module):
     width: int
     depth: int = 3
     activation: Callable = nn.relu
+    bins: SoftBins = NO_BINS  # what the first layer sees of x
 
     @nn.compact
     def __call__(self, x: Array) -> Gaussian:

@@ -18,6 +18,7 @@ from urlrl.training.checkpoint import Checkpoints
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 FORMAT = "urlrl-run-1"
+TUNED = "tuned.json"  # of a folder that holds what an adaptation left, see `urlrl.verbs.tuned`
 START = {"versions": {str: str}, "command": str}
 # What config.json holds; the agent's own settings are read by `run_config_from_json`.
 SHAPE = {
@@ -45,6 +46,10 @@ class RunFolder:
         Raises:
             UserError: not a run, or its config.json is damaged; the message names the key.
         """
+        if (self.path / TUNED).exists():
+            raise UserError(
+                f"{self.path} holds what an adaptation left for one task: expected a run, or `urlrl evaluate` for it."
+            )
         if not self.config_file.exists():
             raise UserError(f"{self.path} is not a run: it has no config.json.")
         manifest = read_json(self.config_file, SHAPE)

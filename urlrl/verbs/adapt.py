@@ -15,17 +15,20 @@ import numpy as np
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
 from urlrl.adaptation.methods import RUN, Setting, episode_returns
+from urlrl.adaptation.tuned import Kept
 from urlrl.config import MAX_SEED, RESUMABLE_FIELDS, to_json
 from urlrl.data.replay import relabelled
 from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
-from urlrl.files import write_atomically
+from urlrl.evaluation.rollout import Policy
+from urlrl.files import check_folder_of, write_atomically
 from urlrl.learners.nets import Normalizer
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
 from urlrl.training.log import Progress, duration, make_progress
-from urlrl.types import Transition
+from urlrl.types import Carry, Transition
 from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
+from urlrl.verbs.tuned import adapted_returns, keep, load_adapted
 
 FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
 FLOOR_EPISODES = 50
@@ -45,7 +48,8 @@ def adapt(
     """Adapt a run's agent to a task by each of the methods, with each of the seeds, and compare them.
 
     Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call goes on
-    and a later one adds to it. `ladder.json` and `ladder.png` there are of all that is done.
+    and a later one adds to it. The policy that it learned is in the folder `<method>-<seed>` beside, for `evaluate`.
+    `ladder.json` and `ladder.png` there are of all that is done.
 
     Args:
         task: a name of `urlrl.envs.tasks.TASKS`, or a user's `module:object`.
@@ -119,7 +123,11 @@ def try_cell(
 ) -> None:  # fmt: skip
     """`run_cell` into the ladder; where the agent cannot be asked, a note: the other methods can still be compared."""
     try:
-        ladder.add(run_cell(run, loaded, task, config, method, seed, same, progress, done))
+        cell, kept = run_cell(run, loaded, task, config, method, seed, same, progress, done)
+        if kept is not None:  # Before the result, by which the cell counts as done.
+            steps, folder = cell.curve[-1][0], ladder.folder / f"{method}-{seed}"
+            keep(folder, kept, loaded, same["task"], method, seed, steps, config)
+        ladder.add(cell)
     except UnsupportedPrompt as error:
         if (note := f"{method}: {error}") not in notes:
             notes.append(note)
@@ -129,8 +137,9 @@ def try_cell(
 def run_cell(
     run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int, same: dict[str, Any],
     progress: Progress, done: float,
-) -> Cell:  # fmt: skip
-    """One method with one seed, measured. `done` is the share of the work that came before it."""
+) -> tuple[Cell, Kept | None]:  # fmt: skip
+    """One method with one seed, measured, and the policy that it leaves, if it learned one. `done` is the share of the
+    work that came before it."""
     began = time.monotonic()
 
     def show(steps: int, mean: float) -> None:
@@ -144,7 +153,7 @@ def run_cell(
     seconds = time.monotonic() - began
     mean = np.mean(setting.curve[-1][1])
     progress.say(f"{method} seed {seed}: return {mean:.1f} at {setting.curve[-1][0]:,} steps, {duration(seconds)}")
-    return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1))
+    return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1)), setting.kept
 
 
 def _compare(
@@ -179,7 +188,7 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
     for name in ("random", "zero action"):
         if len(task.draw(np.random.default_rng(0))):
             with closing(make_task_env(task, episodes)) as env:
-                returns = episode_returns(env, _know_nothing(env)[name], env_seed(0, "floors"))
+                returns = episode_returns(env, _as_policy(_know_nothing(env)[name]), env_seed(0, "floors"))
         else:
             moment, lanes = _floor_steps(name, task.env, task.episode_steps, episodes)
             returns = np.bincount(lanes, weights=task.score(moment), minlength=episodes)
@@ -190,9 +199,50 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
     return floors
 
 
+def evaluate_adapted(folder: Path | str, *, seed: int = 0, json_file: Path | str | None = None) -> dict[str, Any]:
+    """Returns of a kept policy in its task, in as many new episodes as those of controllers that know nothing.
+
+    Args:
+        folder: `<run>/adapt/<task>/<method>-<seed>`.
+        seed: of resets and of what the task draws.
+        json_file: also write the result there; it is always written to `<folder>/evaluation.json`.
+
+    Returns:
+        {"task", "env", "method", "step", "seed", "policy": {"mean", "standard_error", "episodes"}, "floors": {name:
+        the same}, "expert", "notes"}.
+    """
+    check_folder_of(json_file)
+    enable_compilation_cache()
+    adapted = load_adapted(folder)
+    returns = adapted_returns(adapted, FLOOR_EPISODES, env_seed(seed, "adapted"))
+    result = {
+        "task": adapted.task.name,
+        "env": adapted.config.env,
+        "method": adapted.method,
+        "step": adapted.steps,
+        "seed": seed,
+        "policy": {
+            "mean": float(returns.mean()),
+            "standard_error": float(returns.std(ddof=1) / np.sqrt(len(returns))),
+            "episodes": len(returns),
+        },
+        "floors": measure_floors(adapted.task),
+        "expert": adapted.task.expert,
+        "notes": [],
+    }
+    content = json.dumps(result, indent=2).encode()
+    for path in (Path(folder) / "evaluation.json", *([Path(json_file)] if json_file is not None else [])):
+        write_atomically(path, content)
+    return result
+
+
 def _know_nothing(env: TaskEnv) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     shape, rng = (env.num_envs, env.env_spec.action_dim), np.random.default_rng(env_seed(0, "floor actions"))
     return {"random": lambda obs: rng.uniform(-1, 1, shape), "zero action": lambda obs: np.zeros(shape)}
+
+
+def _as_policy(act: Callable[[np.ndarray], np.ndarray]) -> Policy:
+    return Policy(lambda key, n: Carry({}), lambda obs, carry, key, t: (act(obs), carry))
 
 
 @lru_cache(maxsize=2)

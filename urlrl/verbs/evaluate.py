@@ -10,18 +10,19 @@ import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED, RunConfig
-from urlrl.errors import UnsupportedPrompt, check
+from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
-from urlrl.training.run import RunFolder
+from urlrl.training.run import TUNED, RunFolder
 from urlrl.types import EnvSpec
 from urlrl.verbs.runs import load_checkpoint
 
 
 def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_file: Path | str | None = None) -> dict:
-    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy.
+    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. What an
+    adaptation left is scored on its task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
 
     Args:
         step: which checkpoint; None is the newest that is whole.
@@ -36,6 +37,12 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
     check("seed", seed, 0, MAX_SEED)
     check_folder_of(json_file)
     enable_compilation_cache()
+    if (Path(run) / TUNED).exists():
+        from urlrl.verbs.adapt import evaluate_adapted  # It imports all that learns in tasks.
+
+        if step is not None:
+            raise UserError(f"{run} holds one policy of one task: expected no step.")
+        return evaluate_adapted(run, seed=seed, json_file=json_file)
     agent, config, spec, step, note = load_checkpoint(run, step)
     scores, notes = _measure(agent, config, spec, seed)
     twin = None
