@@ -34,10 +34,6 @@ def find_agent(name: str) -> tuple[type, type]:
         raise UserError(f"Agent '{name}' has no attribute 'Config': expected its config dataclass there.")
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise UserError(f"'{name}.Config' is {config!r}: expected a frozen dataclass.")
-    if missing := [part for part in PARTS if part not in dir(agent)]:
-        raise UserError(f"Agent '{name}' has no '{missing[0]}': expected {', '.join(PARTS)}; see urlrl.types.Agent.")
-    if strange := sorted(set(agent.abilities) - ABILITIES.keys()):
-        raise unknown(f"ability of agent '{name}'", strange[0], ABILITIES)
     for field in dataclasses.fields(config):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"'{name}.Config' has no default for '{field.name}': expected one for every field.")
@@ -47,4 +43,8 @@ def find_agent(name: str) -> tuple[type, type]:
         raise UserError(f"'{name}.Config' has {z!r} as 'z': expected a SkillSpace, or what has its 'dim' and 'sample'.")
     if not isinstance(batch, BatchSpec):
         raise UserError(f"'{name}.Config' has {batch!r} as 'batch': expected a BatchSpec.")
+    if missing := [part for part in PARTS if part not in dir(agent)]:
+        raise UserError(f"Agent '{name}' has no '{missing[0]}': expected {', '.join(PARTS)}; see urlrl.types.Agent.")
+    if strange := sorted(set(agent.abilities) - ABILITIES.keys()):
+        raise unknown(f"ability of agent '{name}'", strange[0], ABILITIES)
     return agent, config

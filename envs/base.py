@@ -30,8 +30,8 @@ class HostVectorEnv(VectorEnv, ABC):
         self.env_spec = env_spec
         self.num_envs = num_envs
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (env_spec.obs_dim,), np.float64)
-        low = 0.0 if env_spec.action == "onehot" else -1.0
-        self.single_action_space = gymnasium.spaces.Box(low, 1.0, (env_spec.action_dim,), np.float32)
+        self._low = 0.0 if env_spec.action == "onehot" else -1.0
+        self.single_action_space = gymnasium.spaces.Box(self._low, 1.0, (env_spec.action_dim,), np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         self._choice = np.arange(env_spec.action_dim) == env_spec.action_dim - 1  # a one-hot action, sorted
@@ -64,7 +64,7 @@ class HostVectorEnv(VectorEnv, ABC):
             )
         if self.env_spec.action == "onehot" and (np.sort(actions, axis=1) != self._choice).any():
             raise UserError(f"Environment '{self.env_spec.id}' got an action that is not one-hot: expected one choice.")
-        reward, terminated = self._step(np.clip(actions, self.single_action_space.low, 1.0))
+        reward, terminated = self._step(np.clip(actions, self._low, 1.0))
         self.clock += 1
         truncated = self._truncated() & ~terminated
         self.ended = terminated | truncated

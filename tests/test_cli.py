@@ -196,7 +196,7 @@ MISTAKES = {
     "pretrain --env mine:Camera": "Environment 'mine:Camera' has the observation space",
     "pretrain --env mine:Lost": "expected a list of integers in [0, 2) as 'obs_index'",
     "pretrain --env mine:Broken --normalizer off --agent.width 16": "returned a non-finite observation",
-    "pretrain --env gym:CartPole-v1": "Environment 'gym:CartPole-v1' has the action space Discrete(2)",
+    "pretrain --env gym:CartPole-v1": "Agent Metra cannot act by one-hot actions",
     "pretrain --env gym:Pendulun-v1": "did you mean 'gym:Pendulum-v1'?",
     "pretrain --env dmc:walker_wolk": "did you mean 'dmc:walker_walk'?",
     "pretrain --env point --root-position": "Environment 'point' has no option root_position",

@@ -183,7 +183,7 @@ def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, tmp_p
     config = offline(data, urlrl.agents.find_agent("uniform")[1](), "uniform", steps=5)
     run = urlrl.pretrain(config, tmp_path / "uniform", quiet=True)
     result = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)
-    assert not result["rows"] and any("no skills" in note for note in result["notes"])
+    assert not result["rows"] and any("cannot follow a prompt" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(

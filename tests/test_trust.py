@@ -435,9 +435,10 @@ CALLERS = {
     "load_object": {"agents/__init__.py", "envs/gym.py", "envs/tasks.py", "urlrl/learners/reward_priors.py"},
     "load_module": {"envs/gym.py", "urlrl/loading.py"},
     "import_module": {"urlrl/__init__.py", "urlrl/loading.py"},
-    "find_agent": {"urlrl/cli.py", "urlrl/runs/begin.py", "urlrl/verbs/agents.py", "urlrl/verbs/runs.py"},
+    "find_agent": {"urlrl/cli.py", "urlrl/runs/begin.py"}
+    | {f"urlrl/verbs/{name}.py" for name in ("agents", "runs", "tuned")},
     "find_maker": {"envs/__init__.py"},
-    "run_config_from_json": {"urlrl/training/run.py", "urlrl/verbs/runs.py"},
+    "run_config_from_json": {"urlrl/training/run.py", "urlrl/verbs/runs.py", "urlrl/verbs/tuned.py"},
     "make_env": {f"envs/{name}.py" for name in ("single", "tasks")}
     | {"urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
 }

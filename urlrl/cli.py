@@ -126,7 +126,7 @@ def _pretrain(argv: list[str]) -> None:
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
     config = tyro.cli(
-        AvoidSubcommands[options_class],  # type: ignore[valid-type]
+        AvoidSubcommands[options_class],  # type: ignore[valid-type,misc]
         args=options,
         default=default,
         prog="urlrl pretrain",

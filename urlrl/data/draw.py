@@ -82,9 +82,9 @@ def geometric(key: jax.Array, shape: tuple[int, ...], gamma: float) -> jax.Array
 class Columns(Protocol):
     """What is stored, gathered by rows (*B,); arrays of NumPy and JAX alike."""
 
-    def transitions(self, row: Array) -> Transition: ...  # with discount 0 at true terminations alone
-    def reached(self, row: Array) -> Array: ...  # (*B, obs): next_obs
-    def timed_out(self, row: Array) -> Array: ...  # (*B,), bool: the episode ended here, but not by itself
+    def transitions(self, row: Any, /) -> Transition: ...  # with discount 0 at true terminations alone
+    def reached(self, row: Any, /) -> Any: ...  # (*B, obs): next_obs
+    def timed_out(self, row: Any, /) -> Any: ...  # (*B,), bool: the episode ended here, but not by itself
 
 
 def gather(columns: Columns, drawn: Drawn, spec: BatchSpec) -> Transition:

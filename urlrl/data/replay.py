@@ -99,7 +99,7 @@ class Slots(NamedTuple):
     """The space of rows of rings side by side, one a shard: slots (batches, shards, *more)."""
 
     width: Array | int  # environments of a shard, interleaved: slot i + width holds what follows slot i
-    filled: Array  # (): how many slots of each shard hold a transition
+    filled: Any  # (), int32: how many slots of each shard hold a transition
     left: Array | None  # (shards, size), int32: see `steps_left`; None where nobody asks for later rows
 
     def any_row(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

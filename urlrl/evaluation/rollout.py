@@ -16,8 +16,8 @@ BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 class Policy(NamedTuple):
     """Whatever acts, as an agent does in training: it begins, and then goes on from what it remembers."""
 
-    begin: Callable[[jax.Array, int], Carry]  # key, number of lanes -> carry
-    act: Callable[[np.ndarray, Carry, jax.Array, np.int32], tuple[Any, Carry]]  # obs, carry, key, step -> action, carry
+    begin: Callable[[jax.Array, int], Any]  # key, number of lanes -> carry
+    act: Callable[[np.ndarray, Any, jax.Array, np.int32], tuple[Any, Any]]  # obs, carry, key, step -> action, carry
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -83,9 +83,10 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
             next_obs, _ = env.reset(options={"reset_mask": ended})
         obs = next_obs
     *columns, kept, mask = (jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*records))
+    obs, action, reward, discount, next_obs = columns
     z = kept.pop("z")
     return Trajectory(
-        steps=Transition(*columns, z, extra=kept or None),
+        steps=Transition(obs, action, reward, discount, next_obs, z, extra=kept or None),
         mask=mask,
         position=np.stack(position) if env.env_spec.position else None,
         physics=np.stack(physics) if env.env_spec.physics else None,

@@ -47,18 +47,19 @@ def begin(config: RunConfig, on_device: bool) -> Iterator[Begun]:
         yield Begun(*with_data(config, dataset), dataset)
     elif on_device:
         env = _device_env(config)
+        _check_actions(config, env.env_spec)
         _check_normalizer(config, env.env_spec)
         yield Begun(config, env.env_spec, env)
     else:
         with closing(make_run_env(config, config.num_envs)) as envs:
+            _check_actions(config, envs.env_spec)
             _check_normalizer(config, envs.env_spec)
             yield Begun(config, envs.env_spec, envs)
 
 
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
     """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
-    if spec.action == "onehot":
-        need(find_agent(config.agent_name)[0], "discrete")
+    _check_actions(config, spec)
     check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
     return _create(*_arguments(config, spec))
 
@@ -108,6 +109,12 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
     with closing(make_run_env(config, FIT_LANES)) as env:
         mean, std = normalizer.fit_statistics(env, normalizer.ROLLOUTS, env_seed(config.seed, "fit"))
     return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
+
+
+def _check_actions(config: RunConfig, spec: EnvSpec) -> None:
+    """Raises UnsupportedPrompt if the agent cannot act as the environment asks for."""
+    if spec.action == "onehot":
+        need(find_agent(config.agent_name)[0], "discrete")
 
 
 def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:

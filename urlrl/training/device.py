@@ -49,7 +49,7 @@ class RunState(NamedTuple):
     lanes: Any  # Lanes
     epochs: Any  # (), int32: how many are done
     keys: Any  # Keys
-    replay: DeviceReplay
+    replay: Any  # DeviceReplay
 
 
 class Made(NamedTuple):

@@ -1,7 +1,7 @@
 """What each agent is and what it can be asked."""
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from urlrl.agents import AGENTS, find_agent
 from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt
@@ -22,7 +22,7 @@ def list_agents() -> list[AgentRow]:
     """A row for each registered agent, made of what its class says of itself."""
     rows = []
     for name in AGENTS:
-        agent, _ = find_agent(name)
+        agent: Any = find_agent(name)[0]
         abilities = agent.abilities
         rows.append(
             AgentRow(

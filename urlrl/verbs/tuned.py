@@ -19,10 +19,11 @@ from urlrl.errors import UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.files import read_json, write_atomically
 from urlrl.loading import check_names
+from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runtime import versions
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
-from urlrl.verbs.runs import Loaded, create_agent, run_spec
+from urlrl.verbs.runs import Loaded
 
 FORMAT = "urlrl-tuned-1"
 SHAPE = {
