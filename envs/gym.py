@@ -91,7 +91,7 @@ class GymEnv(HostVectorEnv):
         spec = EnvSpec(
             id=name,
             obs_dim=obs_space.shape[0],
-            action_dim=int(self._actions.n) if choices else self._actions.shape[0],
+            action_dim=int(actions.n) if choices else self._actions.shape[0],
             action="onehot" if choices else "box",
             episode_steps=min((limit for limit in (own_limit, episode_steps) if limit is not None), default=None),
             control_dt=position.get("control_dt"),
