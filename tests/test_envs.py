@@ -448,7 +448,7 @@ BAD = {
     "gym version": (lambda: make_env("gym:Pendulum-v9"), "`v9` .* did you mean 'gym:Pendulum-v1'"),
     "gym name": (lambda: make_env("gym:Pendulumm-v1"), "did you mean 'gym:Pendulum-v1'"),
     "gym module": (lambda: make_env("gym:no_such_module:Foo-v0"), "No module named 'no_such_module'"),
-    "gym discrete action": (lambda: make_env("gym:CartPole-v1"), r"action space Discrete\(2\): expected a flat Box"),
+    "gym binary actions": (toy(action_space=gymnasium.spaces.MultiBinary(3)), r"MultiBinary\(3\): expected a flat Box"),
     "gym discrete obs": (lambda: make_env("gym:FrozenLake-v1"), r"observation space Discrete\(16\): expected a flat"),
     "gym image": (toy(observation_space=gymnasium.spaces.Box(0, 1, (4, 4))), r"observation space Box\(.*\(4, 4\)"),
     "gym unbounded": (toy(action_space=gymnasium.spaces.Box(-np.inf, 1, (2,))), "action space .* finite bounds"),

@@ -19,7 +19,7 @@ from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig
 from urlrl.envs import make_env
-from urlrl.errors import UserError
+from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import Normalizer
@@ -188,13 +188,12 @@ def test_an_agent_without_skill_networks_is_refused_by_name(metra_on_point):
     _, env, trajectory = metra_on_point
 
     class Other:
-        config = MetraConfig()
+        config, abilities = MetraConfig(), frozenset()
 
-    with pytest.raises(SkillError) as refusal:
+    with pytest.raises(UnsupportedPrompt) as refusal:
         exporting.make_policy(Other(), env, trajectory, jax.random.key(0), ORIGIN)
     assert str(refusal.value) == (
-        "Agent Other cannot be exported: expected one whose policy is a chain of dense layers, with a method "
-        "'skill_networks', such as metra. In Python it is loaded with urlrl.load."
+        "Agent Other cannot be exported: expected one with the ability 'exportable' (`urlrl agents` lists them)."
     )
 
 
@@ -423,8 +422,8 @@ def test_a_run_whose_agent_cannot_be_exported_gets_one_sentence(tmp_path, capsys
         cli.main(["export", str(run), "--out", str(tmp_path / "out")])
     assert stop.value.code == 2 and not (tmp_path / "out").exists()
     assert capsys.readouterr().err == (
-        "urlrl: Agent Uniform cannot be exported: expected one whose policy is a chain of dense layers, with a method "
-        "'skill_networks', such as metra. In Python it is loaded with urlrl.load.\n"
+        "urlrl: Agent Uniform cannot be exported: expected one with the ability 'exportable' (`urlrl agents` lists "
+        "them).\n"
     )
 
 

@@ -389,7 +389,7 @@ class Aiming(Follower):
     """It aims at its task, away from where it is."""
 
     def aim(self, task, obs):
-        return task - obs
+        return jnp.broadcast_to(task, obs.shape) - obs
 
 
 @pytest.mark.parametrize("one", [False, True])

@@ -37,7 +37,7 @@ def random_rollout(steps=7, lanes=3, obs=3):
     discount = np.ones((steps, lanes), np.float32)
     discount[2::4, :1] = discount[4::4, 1:2] = 0
     ended = discount == 0
-    ended[1, 1] = ended[3, 2] = True
+    ended[1:2, 1:2] = ended[3:4, 2:] = True
     x, next_x = RNG.normal(size=(2, steps, lanes, obs)).astype(np.float32)  # Apart, as at the end of an episode.
     action = np.eye(2, dtype=np.float32)[RNG.integers(2, size=(steps, lanes))]
     return Rollout(x, action, RNG.normal(size=(steps, lanes)).astype(np.float32), discount, next_x, ended)

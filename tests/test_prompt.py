@@ -84,6 +84,8 @@ def test_distances_to_a_goal():
 class Linear(SimpleNamespace):
     """Explains a reward by the first entry of the observation, with the slope of what it was shown."""
 
+    abilities = frozenset({"told", "predicts"})
+
     def read(self, given, seen, key):
         self.shown = len(given.steps.reward)
         return jnp.float32(np.polyfit(given.steps.obs[:, 0], given.steps.reward, 1))
@@ -108,6 +110,8 @@ def test_what_is_not_shown_is_held_out_a_fifth_at_least(monkeypatch):
 
 def test_more_samples_are_the_same_ones_and_further_ones():
     class Keeps:
+        abilities = frozenset({"told", "predicts"})
+
         def read(self, given, seen, key):
             self.shown = given.steps.reward
             return jnp.float32(0)

@@ -16,7 +16,7 @@ from urlrl.agents.uniform import Uniform, UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.nets import MLP, Model, Normalizer, RunningMoments, orthogonal
-from urlrl.types import GoalPrompt, Transition
+from urlrl.types import Transition, need
 
 OBS, ACT, OUT, BATCH, LR = 4, 2, 3, 6, 0.05
 SGD = optax.sgd(LR)
@@ -314,9 +314,8 @@ def test_fine_tuning_starts_from_its_own_policy_and_critics():
 @pytest.mark.parametrize(("agent_class", "config"), [(RND, CONFIG), (Uniform, UniformConfig())])
 def test_what_has_no_skills_follows_no_prompt(agent_class, config):
     agent = jax.eval_shape(lambda key: agent_class.create(config, make_batch(), key), jax.random.key(0))
-    with pytest.raises(UnsupportedPrompt, match="no skills"):
-        agent.read(GoalPrompt(jnp.zeros(OBS)), make_batch(), jax.random.key(0))
-    assert agent.aim(None, jnp.zeros((2, 5, OBS))).shape == (2, 5, 0)
+    with pytest.raises(UnsupportedPrompt, match="cannot follow a prompt"):
+        need(agent, "told")
 
 
 def test_the_random_policy_is_uniform():

@@ -622,7 +622,7 @@ def test_settings_out_of_range_are_refused():
         ({"mix": -0.1}, "mix is -0.1"),
         ({"features": "icm"}, "features is 'icm'"),
         ({"cumulant": "concat"}, "cumulant is 'concat'"),
-        ({"batch": BatchSpec()}, "batch.goals is False: expected True, as features 'hilbert' learn from goals"),
+        ({"batch": BatchSpec()}, "batch.goals is None: expected some, as features 'hilbert' learn from goals"),
         ({"features": "contrastive"}, "batch.goals.random is 0.375: expected 0, as features 'contrastive' learn"),
         ({"batch": BatchSpec(size=1, goals=Goals())}, "batch.size is 1"),
     ):
