@@ -1,5 +1,6 @@
-"""FB: forward-backward representations (Touati, Ollivier, 2021; Touati, Rapin, Ollivier, 2023), and their conservative
-variants VC-FB and MC-FB (Jeen, Bewley, Cullen, 2024).
+"""FB: forward-backward representations (Touati, Ollivier, 2021; Touati, Rapin, Ollivier, 2023).
+
+Also its conservative variants VC-FB and MC-FB (Jeen, Bewley, Cullen, 2024).
 
 https://arxiv.org/abs/2103.07945, https://arxiv.org/abs/2209.14935, https://arxiv.org/abs/2309.15178
 
