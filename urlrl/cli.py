@@ -125,13 +125,8 @@ def _pretrain(argv: list[str]) -> None:
             "AGENT is a registered name (metra) or module:Class. Options below show the defaults of "
             f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
         )
-    config = tyro.cli(
-        AvoidSubcommands[options_class],  # type: ignore[valid-type,misc]
-        args=options,
-        default=default,
-        prog="urlrl pretrain",
-        description="",
-    )
+    wanted: Any = AvoidSubcommands[options_class]  # type: ignore[valid-type,misc]
+    config = tyro.cli(wanted, args=options, default=default, prog="urlrl pretrain", description="")
     if isinstance(config, OfflineConfig) and not config.data:
         raise UserError(
             f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
