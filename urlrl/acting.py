@@ -41,6 +41,20 @@ def nothing_yet(agent: Any, n: int, plan: Any, task: Each | All | None = None) -
     return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
 
+def remembered(carry: Carry) -> dict[str, Any]:
+    """A carry as checkpoints hold it. That of an agent without memory is its skill alone, as it has always been."""
+    return carry._asdict() if _has_memory(carry) else carry.stored
+
+
+def recalled(held: dict[str, Any], like: Carry) -> Carry:
+    """The reverse of `remembered`, of a carry like this one."""
+    return Carry(**held) if _has_memory(like) else like._replace(stored=held)
+
+
+def _has_memory(carry: Carry) -> bool:
+    return bool(jax.tree.leaves(carry._replace(stored={})))
+
+
 def planned(agent: Any, seen: Transition) -> Any:
     """The shapes of the agent's plan."""
     return jax.eval_shape(lambda a, k: a.plan(seen, k), agent, jax.random.key(0))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.acting import act, begin, nothing_yet, planned
+from urlrl.acting import act, begin, nothing_yet, planned, recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged
@@ -86,7 +86,7 @@ class Host:
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
         loop = {
-            "carry": self.carry,
+            "carry": remembered(self.carry),
             "obs": self.obs,
             "ended": self.ended,
             "env": self.env.get_state(),
@@ -99,7 +99,7 @@ class Host:
         environment cannot save its state, new episodes begin."""
         loop = state["loop"]
         self.agent = jax.tree.map(jnp.asarray, state["agent"])
-        self.carry = jax.tree.map(jnp.asarray, loop["carry"])
+        self.carry = recalled(jax.tree.map(jnp.asarray, loop["carry"]), self.carry)
         self.obs, self.ended = loop["obs"], np.array(loop["ended"])
         self.env.set_state(loop["env"])
         self.epochs = int(loop["epochs"])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.acting import recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import in_order, rings
 from urlrl.data.replay import Rows, agent_fields, blank
@@ -118,15 +119,18 @@ class SeedRun:
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
         if (stacked := self.seeds.state) is None:
-            return self.memory
-        agent = pick_agent(self.seeds.axes, stacked.agent, self.lane)
-        lanes, epochs = jax.device_get(_pick((stacked.lanes, stacked.epochs), self.lane))
-        return {"agent": agent, "loop": {"lanes": lanes, "epochs": epochs}}
+            agent, (lanes, epochs) = self.memory["agent"], self.memory["loop"].values()
+        else:
+            agent = pick_agent(self.seeds.axes, stacked.agent, self.lane)
+            lanes, epochs = jax.device_get(_pick((stacked.lanes, stacked.epochs), self.lane))
+        return {"agent": agent, "loop": {"lanes": lanes._replace(carry=remembered(lanes.carry)), "epochs": epochs}}
 
     def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
         """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last; the other
         runs must be brought to the same."""
-        self.memory, self.rows = state, rows
+        lanes, like = state["loop"]["lanes"], self.memory["loop"]["lanes"].carry
+        loop = {"lanes": lanes._replace(carry=recalled(lanes.carry, like)), "epochs": state["loop"]["epochs"]}
+        self.memory, self.rows = {"agent": state["agent"], "loop": loop}, rows
         self.seeds.epochs = total // self.seeds.per_epoch
 
 
