@@ -166,7 +166,7 @@ sharded, alone = seeds_of(config, range(8), devices), seeds_of(config, [6], devi
 for _ in range(4):
     outcomes, (outcome,) = sharded.epoch(), alone.epoch()
 assert sharded.step == sharded.updates == 20 and len(jax.tree.leaves(sharded.agents)[0].sharding.device_set) == 8
-assert {len(column.sharding.device_set) for column in sharded.data.columns.values()} == {8}
+assert {len(column.sharding.device_set) for column in sharded.data} == {8}
 assert_close(outcome, outcomes[6])
 assert_close(alone.runs[0].state(), sharded.runs[6].state())
 """
