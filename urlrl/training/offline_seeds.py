@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from urlrl.config import OfflineConfig
-from urlrl.data.dataset import Columns, Dataset, Episodes
-from urlrl.data.draw import draw, gather
+from urlrl.data.dataset import Columns, Dataset, Episodes, draw_rows
+from urlrl.data.draw import gather
 from urlrl.streams import stream
 from urlrl.training.device import seed_mesh
 from urlrl.training.loop import (
@@ -37,7 +37,7 @@ from urlrl.types import BatchSpec, Transition
 
 def sample(columns: Columns, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
     """The batches of `Dataset.sample`, drawn and gathered in a compiled program."""
-    return gather(columns, draw(key, (num_batches, spec.size), spec, Episodes(columns.starts)), spec)
+    return gather(columns, draw_rows(key, (num_batches, spec.size), spec, Episodes(columns.starts)), spec)
 
 
 class OfflineSeeds:
