@@ -47,7 +47,7 @@ class Physics:
     def euler(self, sim: Sim, ctrl: jax.Array) -> tuple[Sim, Any]:
         """After one step, and MJX's data of the state that it began in, with accelerations and forces."""
         before = self._forward(sim, ctrl)
-        data = self.mjx.euler(self.model, before)
+        data = self.mjx.euler(self.model, _alone(before))
         return Sim(data.qpos, data.qvel, data.act, data.qacc), before
 
     def look(self, sim: Sim) -> Any:
@@ -122,6 +122,13 @@ class Physics:
             quat_w * w - jnp.dot(quat_xyz, turn), quat_w * turn + w * quat_xyz + jnp.cross(quat_xyz, turn)
         )
         return jnp.concatenate([qpos[:3] + way[:3], quat / jnp.linalg.norm(quat), qpos[7:] + way[6:]])
+
+
+def _alone(data: Any) -> Any:
+    """The same data with a mass matrix that depends on the accelerations, so that MJX factorises M plus damping after
+    M and not beside it. In jaxlib 0.10 a batch of factorisations waits in one of XLA's threads for others: two batches
+    at once hang a CPU of two cores for good."""
+    return data.tree_replace({"_impl.M": data._impl.M + 0 * jnp.sum(data.qacc)})
 
 
 @contextmanager

@@ -30,10 +30,6 @@ def pytest_configure(config):
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         os.environ.setdefault("XLA_FLAGS", flags)
-    import jax
-
-    # One call after the other: hundreds of calls that wait for each other once left all of XLA's threads waiting.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 # What glibc's allocator keeps of memory that was freed, hundreds of MB of each module, goes back to the system by this.

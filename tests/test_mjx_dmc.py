@@ -1,6 +1,9 @@
 """dm_control's bodies on the device: their steps are C MuJoCo's. What compiles a step is slow."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -159,3 +162,26 @@ def test_drift_is_chaos_and_not_bias(episodes):
     assert np.isfinite(episodes.obs).all()
     assert np.median(error) < 0.05
     assert abs(episodes.reward.mean() - episodes.c_reward.mean()) < 0.05 * episodes.c_reward.mean()
+
+
+STEPS = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax, numpy as np
+from urlrl.envs import make_device_env
+
+env = make_device_env("mjx:quadruped_run")
+state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 256))
+step = jax.jit(jax.vmap(env.step))
+for action in np.random.default_rng(0).uniform(-1, 1, (60, 256, 12)).astype(np.float32):
+    state = step(state, action)
+jax.block_until_ready(state)
+"""
+
+
+@needs_mjx
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="The system does not assign cores to processes.")
+def test_two_cores_do_not_wait_for_each_other_for_good():
+    """jaxlib's factorisations of many bodies hang where two are side by side: here in step 12, before `_alone`."""
+    subprocess.run([sys.executable, "-c", STEPS], check=True, timeout=600)
