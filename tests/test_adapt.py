@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,15 +22,15 @@ from urlrl.adaptation import ladder as ladder_module
 from urlrl.adaptation import methods, plot
 from urlrl.adaptation.config import METHODS, AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
 from urlrl.adaptation.ladder import Cell, summarise
-from urlrl.adaptation.learn import Plan, mode_of, off_policy
-from urlrl.adaptation.methods import RUN, Setting, _reward_scale, episode_returns
+from urlrl.adaptation.methods import RUN, TRAIN, Setting, Training, _reward_scale, episode_returns, prepare
 from urlrl.adaptation.search import Found
 from urlrl.adaptation.suite import URLB
+from urlrl.adaptation.tuned import Controlled, Tuned, TunedConfig
 from urlrl.agents.fre import FRE, FREConfig
 from urlrl.agents.hilp import HILP, HILPConfig
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
-from urlrl.data.replay import Replay, example_transition
+from urlrl.data.replay import example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
@@ -38,12 +39,19 @@ from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
-from urlrl.streams import env_seed
+from urlrl.skills.env import SkillEnv
+from urlrl.skills.policy import SkillError, SkillPolicy
+from urlrl.streams import env_seed, stream
+from urlrl.training.host import Host
+from urlrl.training.loop import learn
+from urlrl.training.saver import Saver
+from urlrl.training.stop import Stop
 from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.runs import load_checkpoint
 from urlrl.verbs.tuned import adapted_returns, load_adapted
+from urlrl.verbs.tuning import train
 from urlrl.verbs.zero_shot_suite import SUITES
 
 FULL = find_task("point_goal")  # 50 control steps per episode
@@ -118,6 +126,20 @@ def lane_steps(monkeypatch):
     return counts
 
 
+def play(setting: Setting, method: str, folder: Path) -> None:
+    """By a method, whether it learns in a loop, into this folder, or not."""
+    if method in RUN:
+        RUN[method](setting)
+    else:
+        train(folder / f"{method}-{setting.seed}", method, setting, Stop(Notes()), Notes())
+
+
+def training(setting: Setting, method: str) -> Training:
+    """What the loop is asked to do."""
+    start = (prepare(setting),) if method == "finetune" else ()
+    return TRAIN[method](setting, *start)
+
+
 def steps_of(setting: Setting) -> list[int]:
     return [steps for steps, _ in setting.curve]
 
@@ -166,49 +188,35 @@ def guided(task: Task, config: AdaptConfig = SMALL, kind: str = "sphere", seed: 
         ("zero_shot", [0]),
         ("z_search", [0, 40, 80]),  # Two skills, then the better one, each of two lanes for 20 steps.
         ("hierarchical", [0, 100, 200, 300]),
-        ("finetune", [0, 40, 80, 130, 230, 330]),  # 80 of them are the search; a phase of learning takes 50.
+        ("finetune", [0, 40, 80, 180, 280, 330]),  # 80 of them are the search; a phase of learning takes 50.
         ("scratch", [0, 100, 200, 300]),
     ],
 )
-def test_curves_begin_at_0_and_count_every_control_step(run, start, lane_steps, method, expected):
+def test_curves_begin_at_0_and_count_every_control_step(run, start, lane_steps, tmp_path, method, expected):
     setting = start(run)
-    RUN[method](setting)
+    play(setting, method, tmp_path)
     assert steps_of(setting) == expected
     assert lane_steps[SMALL.num_envs] == expected[-1]
-    assert lane_steps[SMALL.eval_episodes] == 4 * 20 * len(expected)  # whole episodes, and not on the axis
-    assert all(len(returns) == SMALL.eval_episodes for _, returns in setting.curve)
+    evaluations = len(expected) + (method == "finetune")  # What the search found is measured once more by the loop.
+    assert lane_steps[SMALL.eval_episodes] == 4 * 20 * evaluations  # whole episodes, and not on the axis
 
 
 @pytest.mark.parametrize("kind", ["sphere", "onehot"])
-def test_the_controller_counts_low_level_steps_where_options_do_not_fill_the_episode(
-    run, onehot_run, start, lane_steps, kind
-):
-    """Options of 15 and 5 steps. PPO learns after 4 episodes of 20."""
+def test_the_controller_counts_its_options_in_full(run, onehot_run, start, lane_steps, tmp_path, kind):
+    """Options of 15 and 5 steps count 15 each; so an episode of 20 counts 30. PPO learns after 4 episodes."""
     setting = start(run if kind == "sphere" else onehot_run, dataclasses.replace(POINT, option_steps=15))
-    RUN["hierarchical"](setting)
-    assert steps_of(setting) == ([0, 110, 200, 310] if kind == "sphere" else [0, 160, 240, 320])
-    assert lane_steps[SMALL.num_envs] == steps_of(setting)[-1]
+    play(setting, "hierarchical", tmp_path)
+    assert steps_of(setting) == ([0, 90, 180, 270, 300] if kind == "sphere" else [0, 120, 240, 360])
+    assert lane_steps[SMALL.num_envs] == steps_of(setting)[-1] * 20 / 30
 
 
-def test_the_controller_is_ppo_over_indices_and_sac_over_the_sphere(run, onehot_run, start, monkeypatch):
-    made = []
-    for kind in (PPO, SAC):
-        original = kind.create.__func__
-
-        def create(cls, *args, original=original, **kwargs):
-            made.append(cls)
-            return original(cls, *args, **kwargs)
-
-        monkeypatch.setattr(kind, "create", classmethod(create))
-    short = dataclasses.replace(SMALL, steps=100, eval_every=100)
+def test_the_controller_is_ppo_over_indices_and_sac_over_the_sphere(run, onehot_run, start):
     for folder, kind in ((run, SAC), (onehot_run, PPO)):
-        setting = start(folder, config=short)
-        made.clear()
-        RUN["hierarchical"](setting)
-        assert made == [kind]
+        asked = training(start(folder), "hierarchical")
+        assert type(asked.agent.learner) is kind and asked.env.env_spec.action == ("onehot" if kind is PPO else "box")
 
 
-def test_evaluation_starts_are_the_same_for_every_method_and_measurement(run, start, monkeypatch):
+def test_evaluation_starts_are_the_same_for_every_method_and_measurement(run, start, monkeypatch, tmp_path):
     seen = []
     original = methods.episode_returns
 
@@ -219,9 +227,9 @@ def test_evaluation_starts_are_the_same_for_every_method_and_measurement(run, st
 
     monkeypatch.setattr(methods, "episode_returns", spy)
     for method in METHODS:
-        RUN[method](start(run))
+        play(start(run), method, tmp_path)
     starts = [obs for lanes, obs in seen if lanes == SMALL.eval_episodes]
-    assert len(starts) == 18 and all(obs == starts[0] for obs in starts)
+    assert len(starts) == 19 and all(obs == starts[0] for obs in starts)
     assert len({str(obs) for lanes, obs in seen if lanes == SMALL.num_envs}) == 2  # Rounds of a search differ.
     RUN["zero_shot"](start(run, seed=1))
     assert seen[-1][1] != starts[0]
@@ -252,15 +260,15 @@ def test_zero_shot_is_told_each_goal_and_told_again_when_it_moves():
     """A guide that goes straight to what it was told collects nearly all: it cannot be at a far goal at once."""
     setting = guided(FULL)
     RUN["zero_shot"](setting)
-    (_, returns) = setting.curve[0]
+    (_, mean) = setting.curve[0]
     env = make_task_env(FULL, 4)
     obs, _ = env.reset(seed=setting.env_seed("evaluation"))
     far = np.abs(obs[:, 2:] - obs[:, :2]).max(axis=1)  # the larger coordinate takes the longest, 0.1 m per step
-    assert all(49 - 10 * distance <= total <= 49 for distance, total in zip(far, returns))
+    assert 49 - 10 * far.mean() <= mean <= 49
     moving = dataclasses.replace(FULL, goals=2, half=0.8, radius=0.3)
     setting = guided(moving)
     RUN["zero_shot"](setting)
-    assert np.mean(setting.curve[0][1]) > 30  # Who stays at the first goal gets at most 25.
+    assert setting.curve[0][1] > 30  # Who stays at the first goal gets at most 25.
 
 
 def test_a_reward_is_prompted_by_the_past_labelled_with_it(run, start):
@@ -299,7 +307,7 @@ def test_agents_without_a_learner_are_not_finetuned(run, start, monkeypatch):
     monkeypatch.setattr(Metra, "abilities", Metra.abilities - {"adaptable"})
     for method in ("finetune", "scratch"):
         with pytest.raises(UnsupportedPrompt, match="Agent Metra cannot be fine-tuned on a reward"):
-            RUN[method](start(run))
+            training(start(run), method)
 
 
 # --- search
@@ -310,7 +318,7 @@ def test_search_finds_the_direction_that_pays_and_its_mean_return():
     setting = guided(RIGHT, config)
     found, spent = methods._search(setting, config.steps, setting.make_env(4))
     assert found.z[0] > 0.95 and spent == 20 * (16 + 8 + 4 + 2 + 2)  # the last skill alone takes both lanes
-    returns = [np.mean(returns) for _, returns in setting.curve]
+    returns = [mean for _, mean in setting.curve]
     assert returns[-1] == max(returns) == pytest.approx(found.score, abs=4)
     assert setting.notes == {"z": found.z.tolist(), "search_steps": spent}
 
@@ -362,60 +370,39 @@ def test_spare_lanes_share_their_skills_returns():
     )
 
 
-# --- fine-tuning
+# --- what the loop is asked to do
 
 
-@pytest.fixture
-def learning(monkeypatch):
-    """What `off_policy` was asked to do, by name; it is not done."""
-    asked = {}
-
-    def spy(env, learner, encode, plan, start, steps, key, seed, observe):
-        asked.update(locals())
-
-    monkeypatch.setattr(methods, "off_policy", spy)
-    return asked
-
-
-def test_the_controllers_loop_counts_decisions(run, start, learning):
-    """Sheet 4.3: the last option of an episode is stored as terminal. 4 random decisions are 40 control steps."""
-    RUN["hierarchical"](start(run))
-    plan, env = learning["plan"], learning["env"]
-    assert (plan.calls, plan.updates, plan.first, plan.uniform) == (1, 6, 40, True)
-    assert plan.batch == BatchSpec(8, timeout_as_terminal=True) and plan.reward_scale == 1.0
-    assert env.k == POINT.option_steps and env.single_action_space.shape == (2,)
-    assert learning["learner"].config == SMALL.high_level.sac
+def test_the_controllers_loop_counts_decisions(run, onehot_run, start):
+    """Sheet 4.3: the last option of an episode is stored as terminal. 2 lanes make a decision each, then 6 updates."""
+    asked = training(start(run), "hierarchical")
+    config = asked.config
+    assert (config.rollout_steps, config.updates, config.min_replay, config.steps) == (1, 6, 4, 30)
+    assert config.agent == TunedConfig(BatchSpec(8, timeout_as_terminal=True), uniform=True)
+    assert asked.hold == POINT.option_steps and asked.env.env_spec.action_dim == 2 and asked.agent.reward_scale == 1
+    assert asked.agent.learner.config == SMALL.high_level.sac
+    asked = training(start(onehot_run), "hierarchical")
+    assert (asked.config.rollout_steps, asked.config.updates) == (2 * 2, 1)  # 4 episodes of 2 decisions by 2 lanes
+    assert asked.config.agent.batch == BatchSpec(8, timeout_as_terminal=True, source="rollout")
 
 
-def first_actions(run, start, **changes) -> tuple[np.ndarray, np.ndarray]:
-    """(n, act) of the first call of the learning loop, and those of the pretrained policy there."""
-    setting, taken = start(run), []
-
-    def loop(env, learner, encode, plan, begin, steps, key, seed, observe):
-        original = env.step
-
-        def step(actions):
-            taken.append(actions)
-            return original(actions)
-
-        env.step = step
-        off_policy(env, learner, encode, dataclasses.replace(plan, **changes), begin, begin + 1, key, seed, observe)
-
-    original, methods.off_policy = methods.off_policy, loop
-    try:
-        RUN["finetune"](setting)
-    finally:
-        methods.off_policy = original
-    env = setting.make_env(2)
-    obs, _ = env.reset(seed=setting.env_seed("training"))
-    key = jax.random.fold_in(jax.random.split(setting.key("loop"), 4)[0], 0)
+def first_actions(run, start, uniform: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(n, act) of the first step of the loop, and those of the pretrained policy there."""
+    setting = start(run)
+    asked = training(setting, "finetune")
+    agent = asked.agent.replace(config=dataclasses.replace(asked.agent.config, uniform=uniform))
+    host = Host(dataclasses.replace(asked.config, agent=agent.config), agent, asked.env)
+    host.epoch()
+    obs, taken = (host.replay.data[name][:2] for name in ("obs", "action"))
+    key = jax.random.split(jax.random.fold_in(stream(0, "epochs"), 0), 5)[0]
     z = np.tile(np.float32(setting.notes["z"]), (2, 1))
-    return taken[0], setting.agent.sample_actions(np.float32(obs[:, :2]), z, key, 1.0)
+    own = setting.agent.sample_actions(obs[:, :2], z, jax.random.fold_in(key, 0), 1.0)
+    return taken, own
 
 
 def test_finetuning_acts_from_its_first_step_as_the_pretrained_policy(run, start):
     """F2 of URLB's sheet: the same noise, so the same sampled actions."""
-    np.testing.assert_allclose(*first_actions(run, start), atol=1e-6)
+    np.testing.assert_allclose(*first_actions(run, start, uniform=False), atol=1e-6)
 
 
 def test_random_seed_frames_are_caught(run, start):
@@ -424,114 +411,95 @@ def test_random_seed_frames_are_caught(run, start):
         np.testing.assert_allclose(*first_actions(run, start, uniform=True), atol=1e-6)
 
 
-def test_finetuning_begins_with_the_agents_actor_and_critics_whatever_the_features_say(run, start, learning):
+def test_finetuning_begins_with_the_agents_actor_and_critics_whatever_the_features_say(run, start):
     setting = start(run)
-    RUN["finetune"](setting)
-    learner, encode, z = learning["learner"], learning["encode"], np.float32(setting.notes["z"])
+    asked = training(setting, "finetune")
+    tuned, learner, z = asked.agent, asked.agent.learner, np.float32(setting.notes["z"])
     obs = np.float32(np.random.default_rng(0).normal(0, 3, (20, 4)))
     obs[10:, :2] = obs[:10, :2]  # the same places, other goals
     expected = setting.agent.sample_actions(obs[:, :2], np.tile(z, (20, 1)), jax.random.key(0), 0.0)
-    np.testing.assert_allclose(mode_of(learner, encode).act(obs, None, None, None)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(tuned.sample_actions(obs, None, jax.random.key(0), 0.0), expected, atol=1e-6)
     action = np.float32(np.random.default_rng(1).uniform(-1, 1, (20, 2)))
     x = jnp.concatenate([setting.agent.normalizer(obs[:, :2]), np.tile(z, (20, 1))], axis=1)
-    q = learner.critic(encode(obs), action)
+    q = learner.critic(tuned.normalizer(obs), action)
     np.testing.assert_allclose(q, setting.agent.sac.critic(x, action), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(q, learner.critic(encode(obs), action, params=learner.target))
-    assert learning["start"] == 80 and learning["plan"].first == 120  # The search, and a warm-up behind it.
-    assert not learning["plan"].uniform and learning["plan"].critic_updates == 3
+    np.testing.assert_array_equal(q, learner.critic(tuned.normalizer(obs), action, params=learner.target))
+    assert asked.spent == 80 and asked.config.min_replay == 40  # The search, and a warm-up behind it.
+    assert asked.config.agent == TunedConfig(BatchSpec(16), warmup_updates=3)
 
 
-def test_fresh_critics_are_others_and_the_actor_is_not(run, start, learning):
+def test_fresh_critics_are_others_and_the_actor_is_not(run, start):
     fresh = dataclasses.replace(SMALL, off_policy=dataclasses.replace(SMALL.off_policy, critic="fresh"))
-    RUN["finetune"](start(run))
-    own = learning["learner"]
-    RUN["finetune"](start(run, config=fresh))
-    other = learning["learner"]
+    own, other = (training(start(run, config=config), "finetune").agent.learner for config in (SMALL, fresh))
     jax.tree.map(np.testing.assert_array_equal, own.actor, other.actor)
     x, action = np.ones((3, 4), np.float32), np.zeros((3, 2), np.float32)
     assert (own.critic(x, action) != other.critic(x, action)).all()
     jax.tree.map(np.testing.assert_array_equal, other.critic.params, other.target)
 
 
-def loop_of(env, learner, **changes) -> list:
-    """The learners that a short loop shows, with its control steps."""
-    plan = Plan(calls=5, updates=5, batch=BatchSpec(16), first=20, uniform=False, critic_updates=3)
-    shown, width = [], env.single_observation_space.shape[0]
-    off_policy(
-        env, learner, Normalizer.identity(width), dataclasses.replace(plan, **changes), 0, 50, jax.random.key(3), 0,
-        lambda steps, learner: shown.append((steps, jax.tree.map(np.array, learner))),
-    )  # fmt: skip
-    return shown
-
-
-def tiny_sac() -> SAC:
-    """As what is fine-tuned in these tests, so that programs are compiled once for both."""
-    return SAC.create(PLAIN.agent.sac(), jnp.zeros((1, 4)), jnp.zeros((1, 2)), jax.random.key(0))
-
-
 def same(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), a, b)))
 
 
+def tuned(updates: int, **config) -> tuple[Tuned, Tuned]:
+    """An agent of a task, and the same after so many updates."""
+    learner = SAC.create(PLAIN.agent.sac(), jnp.zeros((1, 4)), jnp.zeros((1, 2)), jax.random.key(0))
+    agent = Tuned.create(TunedConfig(BatchSpec(16), **config), learner, Normalizer.identity(4))
+    rng = np.random.default_rng(0)
+    batch = example_transition(make_task_env(POINT, 1).env_spec, 0, updates * 16)
+    batch = jax.tree.map(lambda x: np.float32(rng.uniform(-1, 1, x.shape)).reshape(updates, 16, *x.shape[1:]), batch)
+    after, _, finite = learn(jax.tree.map(jnp.copy, agent), batch, jax.random.key(1))
+    assert finite
+    return agent, after
+
+
 def test_critics_warm_up_alone_once_and_then_all_learn():
-    env, learner = make_task_env(POINT, 2), tiny_sac()
-    steps, shown = zip(*loop_of(env, learner, updates=0))
-    assert steps == (10, 20, 30, 40, 50)
-    assert all(same(new, learner) for new in shown[:2])  # nothing is learned before step 20
-    for new in shown[2:]:
-        assert same((new.actor, new.alpha), (learner.actor, learner.alpha))  # bit by bit, the optimisers' state too
-        assert same(new, shown[2])  # The warm-up happens once.
-    assert not same(shown[2].critic, learner.critic) and not same(shown[2].target, learner.target)
-    assert shown[2].critic.opt_state[0].count == 3
-    _, both = zip(*loop_of(make_task_env(POINT, 2), learner))
-    assert [int(new.critic.opt_state[0].count) for new in both] == [0, 0, 8, 13, 18]
-    assert [int(new.actor.opt_state[0].count) for new in both] == [0, 0, 5, 10, 15]
+    before, after = tuned(3, warmup_updates=3)
+    learner, new = before.learner, after.learner
+    assert same((new.actor, new.alpha), (learner.actor, learner.alpha))  # bit by bit, the optimisers' state too
+    assert not same(new.critic, learner.critic) and not same(new.target, learner.target)
+    assert new.critic.opt_state[0].count == 3 and after.updates == 3
+    _, after = tuned(5, warmup_updates=3)
+    assert [int(part.opt_state[0].count) for part in (after.learner.critic, after.learner.actor)] == [5, 2]
+    assert not same(after.learner.alpha, learner.alpha)
 
 
-def test_the_loop_acts_at_random_only_where_it_is_told_to():
-    def actions(**changes):
-        env, taken = make_task_env(POINT, 2), []
-        step = env.step
-        env.step = lambda action: taken.append(action) or step(action)
-        loop_of(env, tiny_sac(), **changes)
-        return np.array(taken)
+def test_it_acts_at_random_only_until_its_first_update_and_never_where_modes_are_asked_for():
+    obs = np.zeros((500, 4), np.float32)
 
-    policy, uniform = actions(), actions(uniform=True)
-    assert (policy[:10] != uniform[:10]).all() and np.abs(uniform).max() <= 1
-    again = actions(uniform=True)
-    np.testing.assert_array_equal(uniform, again)
+    def draw(agent, temperature=1.0) -> np.ndarray:
+        return np.asarray(agent.sample_actions(obs, None, jax.random.key(3), temperature))
 
-
-def test_the_replay_holds_what_happened_in_the_learners_units(monkeypatch):
-    rows = []
-    monkeypatch.setattr(Replay, "add", lambda self, row: rows.append(row))
-    env = make_task_env(NEAR, 2)
-    step, rewards = env.step, []
-
-    def spy(action):
-        result = step(action)
-        rewards.append(result[1])
-        return result
-
-    env.step = spy
-    off_policy(
-        env, tiny_sac(), Normalizer.identity(4),
-        Plan(calls=5, updates=1, batch=BatchSpec(4), first=10_000, uniform=True, reward_scale=7.0),
-        0, 100, jax.random.key(0), 0, lambda steps, learner: None,
-    )  # fmt: skip
-    assert np.ptp(rewards) > 0
-    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    np.testing.assert_allclose(stacked["reward"], 7 * np.stack(rewards))
-    ends = stacked["truncated"][:, 0]
-    assert np.flatnonzero(ends).tolist() == [19, 39] and not stacked["terminated"].any()
-    follows = (stacked["next_obs"][:-1] == stacked["obs"][1:]).all(axis=(1, 2))
-    np.testing.assert_array_equal(follows, ~ends[:-1])  # What was reached is kept, also where a reset follows.
+    before, after = tuned(1, uniform=True)
+    assert np.abs(draw(before)).max() <= 1 and draw(before).std() == pytest.approx(1 / np.sqrt(3), rel=0.05)
+    _, policy_key = jax.random.split(jax.random.key(3))
+    np.testing.assert_array_equal(draw(after), after.learner.actor(obs).sample(policy_key))
+    plain = before.replace(config=dataclasses.replace(before.config, uniform=False))
+    np.testing.assert_array_equal(draw(plain), before.learner.actor(obs).sample(jax.random.key(3)))
+    np.testing.assert_allclose(draw(before, 0.0), before.learner.actor(obs).mode(), atol=1e-6)
 
 
-def test_a_learner_that_is_not_finite_stops_the_loop(monkeypatch):
-    monkeypatch.setattr(GoalTask, "score", lambda self, moment: np.full(2, np.nan))
-    with pytest.raises(TrainingDiverged, match="Adaptation diverged at step 30: a parameter is not finite"):
-        loop_of(make_task_env(POINT, 2), tiny_sac())
+def test_rewards_are_learned_from_in_the_learners_units(run, start):
+    """Twice the reward is as half of it with a scale of four."""
+    agent, _ = tuned(1)
+    batch = example_transition(make_task_env(POINT, 1).env_spec, 0, 16)
+    reward = np.linspace(-1, 1, 16, dtype=np.float32)
+    one, other = (
+        agent.replace(reward_scale=jnp.float32(scale)).update(batch._replace(reward=part), jax.random.key(0))[0]
+        for scale, part in ((1.0, 2 * reward), (4.0, reward / 2))
+    )
+    jax.tree.map(np.testing.assert_array_equal, one.learner, other.learner)
+    setting = start(run, RIGHT)
+    assert training(setting, "finetune").agent.reward_scale == np.float32(setting.notes["reward_scale"]) != 1.0
+    asked = training(start(run, RIGHT), "scratch")
+    assert asked.agent.reward_scale == 1.0 and asked.config.agent.uniform and asked.spent == 0
+
+
+def test_a_learner_that_is_not_finite_stops_the_loop(run, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(GoalTask, "score", lambda self, moment: np.full(len(moment.clock), np.inf))
+    monkeypatch.setattr(methods.Setting, "returns", lambda *arguments: np.zeros(4))
+    with pytest.raises(TrainingDiverged, match="Training diverged at step 50: metric '.*' is nan"):
+        play(start(run), "scratch", tmp_path)
 
 
 def test_a_reward_that_is_not_finite_is_no_result():
@@ -555,14 +523,14 @@ def test_a_reward_that_never_varied_tells_no_skill(run, start):
         RUN["zero_shot"](setting)
 
 
-def test_adapting_leaves_the_agent_as_it_is(run, start):
+def test_adapting_leaves_the_agent_as_it_is(run, start, tmp_path):
     agent = load_checkpoint(run).agent
     before, curves = jax.tree.map(np.array, agent), []
     for _ in range(2):
         setting = start(run)
         setting.agent = agent
         for method in ("finetune", "hierarchical", "scratch"):
-            RUN[method](setting)
+            play(setting, method, tmp_path / str(len(curves)))
         curves.append(setting.curve)
     assert same(agent, before) and curves[0] == curves[1]
 
@@ -578,14 +546,6 @@ def test_the_reward_scale_brings_rewards_to_the_intrinsic_size(run, start):
     assert _reward_scale(setting, Found(z, 0.0), env) == 1.0  # A skill that earns nothing tells nothing.
     setting.data = None
     assert _reward_scale(setting, Found(z, 4.0), env) == 1.0
-
-
-def test_finetuning_learns_from_scaled_rewards_and_scratch_from_plain_ones(run, start, learning):
-    setting = start(run, RIGHT)
-    RUN["finetune"](setting)
-    assert learning["plan"].reward_scale == setting.notes["reward_scale"] != 1.0
-    RUN["scratch"](start(run, RIGHT))
-    assert learning["plan"].reward_scale == 1.0 and learning["plan"].uniform and learning["start"] == 0
 
 
 # --- what learners see
@@ -626,15 +586,15 @@ def test_without_a_past_observations_are_as_the_agent_knows_them_and_features_as
     np.testing.assert_array_equal(spread.std, [3, 4, 1, 1])
 
 
-def test_motor_learners_see_the_agents_own_normalisation_and_the_runs_of_features(run, start, learning):
+def test_motor_learners_see_the_agents_own_normalisation_and_the_runs_of_features(run, start):
     setting = start(run)
     setting.agent = setting.agent.replace(normalizer=Normalizer(jnp.float32([1, 2]), jnp.float32([3, 4])))
     for method in ("finetune", "scratch"):
-        RUN[method](setting)
-        encode = learning["encode"]
+        agent = training(setting, method).agent
+        encode = agent.normalizer
         np.testing.assert_array_equal(encode.mean, [1, 2, *setting.encode.mean[2:]])
         np.testing.assert_array_equal(encode.std, [3, 4, *setting.encode.std[2:]])
-        kernel = learning["learner"].actor.params["Dense_0"]["kernel"]
+        kernel = agent.learner.actor.params["Dense_0"]["kernel"]
         assert kernel.shape == (4, 16) and (np.asarray(kernel[2:]) == 0).all() == (method == "finetune")
 
 
@@ -663,14 +623,14 @@ def strict(path: Path) -> dict:
 def forbid(monkeypatch, allowed=()) -> list:
     """Nothing but `allowed` may run; what did is in the list."""
     ran = []
-    for method, original in list(RUN.items()):
+    original = verb.run_cell
 
-        def spy(setting, method=method, original=original):
-            ran.append((method, setting.seed))
-            assert (method, setting.seed) in allowed
-            return original(setting)
+    def spy(folder, run, loaded, task, config, method, seed, *rest):
+        ran.append((method, seed))
+        assert (method, seed) in allowed
+        return original(folder, run, loaded, task, config, method, seed, *rest)
 
-        monkeypatch.setitem(RUN, method, spy)
+    monkeypatch.setattr(verb, "run_cell", spy)
     return ran
 
 
@@ -684,9 +644,9 @@ def test_the_ladder_says_what_each_method_brought(ladder):
     for method, entry in result["methods"].items():
         cells = [strict(folder / f"{method}-{seed}.json") for seed in (0, 1)]
         assert entry["seeds"] == [0, 1]
-        assert entry["final_per_seed"] == [np.mean(cell["curve"][-1][1]) for cell in cells]
+        assert entry["final_per_seed"] == [cell["curve"][-1][1] for cell in cells]
         assert entry["final"]["value"] == pytest.approx(np.mean(entry["final_per_seed"]))
-        assert entry["curves"] == [[[steps, np.mean(r)] for steps, r in cell["curve"]] for cell in cells]
+        assert entry["curves"] == [cell["curve"] for cell in cells]
         assert (entry["over_scratch"] is None) == (method == "scratch") and entry["normalised"] is None
     areas = [result["methods"][method]["area_per_seed"] for method in ("finetune", "scratch")]
     assert result["methods"]["finetune"]["over_scratch"]["value"] == pytest.approx(np.mean(np.subtract(*areas)))
@@ -790,7 +750,7 @@ def test_settings_of_other_methods_may_differ(run, tmp_path):
     assert_refused(run, tmp_path, "hierarchical-0.json holds another result: config.high_level.updates", config=short)
 
 
-GOOD = {"method": "zero_shot", "seed": 1, "same": {}, "curve": [[0, [1.0]]], "notes": {}, "seconds": 0.1}
+GOOD = {"method": "zero_shot", "seed": 1, "same": {}, "curve": [[0, 1.0]], "notes": {}, "seconds": 0.1}
 DAMAGED = {
     "cut off": '{"format": "urlrl-adapt-1", "method": "zero_',
     "empty": "",
@@ -806,7 +766,7 @@ DAMAGED = {
     "a number for a curve": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": 3}),
     "no returns": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, []]]}),
     "words for returns": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, ["a"]]]}),
-    "returns that are not finite": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, [float("nan")]]]}),
+    "returns that are not finite": json.dumps({"format": "urlrl-adapt-1", **GOOD, "curve": [[0, float("nan")]]}),
     "no text": b"\xff\xfe\x00",
 }
 
@@ -919,7 +879,7 @@ def test_environments_are_closed(run, tmp_path, monkeypatch):
 
 
 def cell(method: str, seed: int, curve: list) -> Cell:
-    return Cell(method, seed, {}, [(steps, [value]) for steps, value in curve], {}, 0.0)
+    return Cell(method, seed, {}, curve, {}, 0.0)
 
 
 def test_differences_from_scratch_are_paired_by_seed():
@@ -947,8 +907,8 @@ def test_a_remaining_time_is_never_negative(run, monkeypatch):
     said = []
     monkeypatch.setattr(Notes, "update", lambda self, line: said.append(line))
     monkeypatch.setattr(verb, "time", SimpleNamespace(monotonic=iter((0, 5000, 5001)).__next__))
-    monkeypatch.setitem(RUN, "zero_shot", lambda s: (s.progress(700, 1.0), s.curve.append((700, [1.0]))))
-    verb.run_cell(run, load_checkpoint(run), POINT, SMALL, "zero_shot", 0, {}, Notes(), 0.5)
+    monkeypatch.setitem(RUN, "zero_shot", lambda s: (s.progress(700, 1.0), s.curve.append((700, 1.0))))
+    verb.run_cell(Path(), run, load_checkpoint(run), POINT, SMALL, "zero_shot", 0, {}, Stop(Notes()), Notes(), 0.5)
     assert said == [" 50%  zero_shot seed 0  700/300 steps  return 1.0  ETA 0:00"]
 
 
@@ -964,7 +924,7 @@ def test_a_kept_policy_does_what_was_measured_last(method, ladder):
     adapted = load_adapted(ladder[1] / f"{method}-0")
     assert (adapted.method, adapted.seed, adapted.pretrain_steps, adapted.task) == (method, 0, 80, NEAR)
     assert adapted.steps == cell["curve"][-1][0]
-    assert adapted_returns(adapted, 4, env_seed(0, "adapt evaluation")).tolist() == cell["curve"][-1][1]
+    assert adapted_returns(adapted, 4, env_seed(0, "adapt evaluation")).mean() == cell["curve"][-1][1]
 
 
 def test_a_kept_policy_needs_no_run(ladder, tmp_path):
@@ -977,14 +937,17 @@ def test_a_kept_policy_needs_no_run(ladder, tmp_path):
 @pytest.mark.parametrize("skills", ["run", "onehot_run"])
 def test_a_kept_controller_holds_its_skills_as_in_training(skills, request, start):
     setting = start(request.getfixturevalue(skills), RIGHT)
-    RUN["hierarchical"](setting)
+    asked = training(setting, "hierarchical")
+    in_training = asked.agent.replace(config=dataclasses.replace(asked.agent.config, uniform=False))
+    expected = episode_returns(asked.env, acting(in_training), setting.env_seed("evaluation"))
 
-    def returns(policy) -> np.ndarray:
-        return episode_returns(setting.make_env(4), acting(policy), setting.env_seed("evaluation"))
+    def returns(hold: int) -> np.ndarray:
+        policy = Controlled(setting.agent, in_training, hold)
+        return episode_returns(setting.make_env(2), acting(policy), setting.env_seed("evaluation"))
 
-    np.testing.assert_allclose(returns(setting.kept), setting.curve[-1][1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(returns(asked.hold), expected, rtol=1e-4, atol=1e-4)
     if skills == "run":  # Wrong: it chooses again at every step. Indices change too rarely to see it.
-        assert not np.allclose(returns(setting.kept.replace(hold=1)), setting.curve[-1][1], rtol=1e-3)
+        assert not np.allclose(returns(1), expected, rtol=1e-3)
 
 
 def test_a_prompted_reward_keeps_its_skill(run, start):
@@ -1003,14 +966,102 @@ def test_a_kept_policy_is_evaluated_beside_the_floors(ladder, tmp_path, capsys):
     assert "point_near, after 330 steps in the task" in said and "(finetune)" in said and "(random)" in said
 
 
-@pytest.mark.parametrize("verb_and_options", ["prompt vx", "export --out OUT", "report", "adapt --task point_near"])
-def test_other_verbs_refuse_a_kept_policy_by_name(verb_and_options, ladder, tmp_path, capsys):
-    name, *rest = verb_and_options.replace("OUT", str(tmp_path / "out")).split()
+@pytest.mark.parametrize("verb_and_options", ["prompt vx", "report", "adapt --task point_near"])
+def test_other_verbs_refuse_a_kept_policy_by_name(verb_and_options, ladder, capsys):
+    name, *rest = verb_and_options.split()
     with pytest.raises(SystemExit) as stop:
         main([name, str(ladder[1] / "scratch-0"), *rest])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1
     assert "scratch-0 holds what an adaptation left for one task: expected a run" in said
+
+
+@pytest.mark.parametrize("format", ["bundle", "onnx", "stablehlo"])
+def test_a_kept_policy_is_exported(format, ladder, tmp_path):
+    """As a policy without skills, which sees the features of the task behind the observation."""
+    main(["export", str(ladder[1] / "finetune-0"), "--out", str(tmp_path / "out"), "--format", format])
+    if format != "bundle":
+        return  # `check_parity` has compared it.
+    policy = SkillPolicy.from_pretrained(tmp_path / "out")
+    agent = load_adapted(ladder[1] / "finetune-0").policy
+    obs = np.float32(np.random.default_rng(0).normal(size=(5, 4)))
+    np.testing.assert_allclose(policy.act(obs), agent.sample_actions(obs, None, jax.random.key(0), 0.0), atol=1e-5)
+    assert policy.act(obs[0]).shape == (2,) and not policy.skills
+    assert policy.config["skill"] == {"kind": "none", "dim": 0}
+    assert policy.config["observation"]["names"][2:] == ["goal_x", "goal_y"]
+    assert "fine-tuned on the reward of the task `point_near` for 330 control steps" in policy.card
+    with pytest.raises(SkillError, match="is of one task and has no skills"):
+        SkillEnv(gymnasium.make("MountainCarContinuous-v0"), policy)
+
+
+def test_a_skill_that_was_found_is_a_named_one_of_the_agents_bundle(ladder, tmp_path):
+    main(["export", str(ladder[1] / "z_search-0"), "--out", str(tmp_path / "out")])
+    policy = SkillPolicy.from_pretrained(tmp_path / "out")
+    found = strict(ladder[1] / "z_search-0.json")["notes"]["z"]
+    np.testing.assert_allclose(policy.skills["point_near"], found, atol=1e-6)
+    assert policy.config["observation"]["size"] == 2 and policy.config["latent"]
+
+
+def test_a_controller_is_no_single_policy_to_export(ladder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(ladder[1] / "hierarchical-0"), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and not (tmp_path / "out").exists()
+    assert "hierarchical-0 holds a controller over skills: expected a single policy" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """As if the process were ended here."""
+
+
+@pytest.mark.parametrize("method", ["finetune", "hierarchical", "scratch"])
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_what_was_killed_goes_on_bit_for_bit(method, epoch, run, ladder, tmp_path, monkeypatch):
+    """In the warm-up, and later."""
+    epochs, original = [], Host.epoch
+
+    def count(self):
+        epochs.append(1)
+        if len(epochs) == epoch + 1:
+            raise Killed
+        return original(self)
+
+    monkeypatch.setattr(Saver, "due", lambda self: True)
+    monkeypatch.setattr(Host, "epoch", count)
+    options = {"seeds": [0], "config": SMALL, "out": tmp_path, "quiet": True}
+    with pytest.raises(Killed):
+        adapt(run, "point_near", [method], **options)
+    assert load_adapted(tmp_path / "point_near" / f"{method}-0").steps < 300  # It can be looked at meanwhile.
+    adapt(run, "point_near", [method], **options)
+    assert_equal_cells(method, ladder[1], tmp_path / "point_near")
+
+
+def test_a_search_that_was_killed_is_done_again_alike(run, ladder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(methods, "_reward_scale", lambda *arguments: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            adapt(run, "point_near", ["finetune"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    with pytest.raises(UserError, match="finetune-0 holds no policy yet"):
+        load_adapted(tmp_path / "point_near" / "finetune-0")
+    adapt(run, "point_near", ["finetune"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    assert_equal_cells("finetune", ladder[1], tmp_path / "point_near")
+
+
+def assert_equal_cells(method: str, there: Path, here: Path) -> None:
+    cells = [strict(folder / f"{method}-0.json") | {"seconds": 0} for folder in (there, here)]
+    assert cells[0] == cells[1]
+    policies = [load_adapted(folder / f"{method}-0").policy for folder in (there, here)]
+    assert same(*policies)
+    assert not (here / f"{method}-0" / "replay").exists()  # It is done.
+
+
+def test_what_was_begun_with_other_settings_is_not_gone_on_with(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "epoch", lambda self: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            adapt(run, "point_near", ["scratch"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    longer = dataclasses.replace(SMALL, steps=400)
+    with pytest.raises(UserError, match="tuned.json holds another result: config.steps is 300 there and 400 here"):
+        adapt(run, "point_near", ["scratch"], seeds=[0], config=longer, out=tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -1020,7 +1071,7 @@ def test_other_verbs_refuse_a_kept_policy_by_name(verb_and_options, ladder, tmp_
         (lambda data: data | {"task": "nowhere:task"}, "names code that you have not used before: 'nowhere:task'"),
         (lambda data: data | {"config": {"stepps": 3}}, "cannot be read: Unknown key in config 'stepps'"),
         (lambda data: data | {"seed": "0"}, "cannot be read: seed is '0', not a whole number"),
-        (lambda data: data | {"steps": 7}, "is damaged|cannot be read"),
+        (lambda data: data | {"pretrain_steps": "7"}, "cannot be read: pretrain_steps is '7'"),
     ],
 )
 def test_damage_to_what_is_kept_is_named(damage, message, ladder, tmp_path):
@@ -1050,7 +1101,7 @@ FRE_TINY = FREConfig(
 
 
 @pytest.mark.parametrize(("agent_class", "config"), [(HILP, HILP_TINY), (FRE, FRE_TINY)])
-def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config):
+def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config, tmp_path):
     """Its policy explores by its own noise, and after 1,600 steps it goes where the reward is."""
     off_policy = OffPolicyConfig(interval=2, batch=64, warmup=400, warmup_updates=100)
     budget = AdaptConfig(
@@ -1064,9 +1115,8 @@ def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config):
         example = example_transition(make_env(1).env_spec, config.z.dim)
         agent = jax.jit(lambda key: agent_class.create(config, example, key))(jax.random.key(0))
         setting = Setting(agent, make_env, budget, 0, None, agent.normalizer, lambda steps, mean: None)
-        RUN["finetune"](setting)
-    first, last = setting.curve[0][1], setting.curve[-1][1]
-    assert np.mean(first) < 1 and np.mean(last) > 5
+        play(setting, "finetune", tmp_path)
+    assert setting.curve[0][1] < 1 and setting.curve[-1][1] > 5
 
 
 # --- the command line

@@ -2,6 +2,7 @@
 skills acted."""
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,10 @@ import numpy as np
 import pytest
 
 import urlrl
-from urlrl.adaptation import methods
 from urlrl.adaptation.config import AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
-from urlrl.adaptation.learn import _learn
-from urlrl.adaptation.methods import RUN, _reward_scale
+from urlrl.adaptation.methods import TRAIN, _reward_scale, prepare
 from urlrl.adaptation.search import Found
+from urlrl.adaptation.tuned import as_skill
 from urlrl.agents.fb import FBConfig
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
@@ -22,6 +22,7 @@ from urlrl.envs.tasks import find_task
 from urlrl.learners.ddpg import DDPG
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
+from urlrl.training.loop import learn
 from urlrl.types import BatchSpec
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.runs import load_checkpoint
@@ -78,19 +79,15 @@ def test_every_method_has_a_result(ladder):
     assert not [note for note in ladder["notes"] if not note.startswith("zero_shot: ")]
 
 
-def test_finetuning_begins_with_the_agents_actor_and_scratch_does_not(setting, monkeypatch):
-    given = []
-    monkeypatch.setattr(methods, "_learn_control", lambda setting, learner, *rest: given.append(learner))
+def test_finetuning_begins_with_the_agents_actor_and_scratch_does_not(setting):
     obs = jnp.asarray(setting.data.obs)
-    for method in ("finetune", "scratch"):
-        RUN[method](setting)
-    tuned, fresh = given
-    assert type(tuned) is type(fresh) is DDPG and not hasattr(tuned, "alpha")
+    tuned, fresh = TRAIN["finetune"](setting, prepare(setting)).agent, TRAIN["scratch"](setting).agent
+    assert type(tuned.learner) is type(fresh.learner) is DDPG and tuned.learner.acts_by == ("actor",)
     z = jnp.tile(jnp.float32(setting.notes["z"]), (len(obs), 1))
     own = setting.agent.sample_actions(obs, z, jax.random.key(0), 0.0)
-    x = setting.agent.normalizer(obs)
-    np.testing.assert_allclose(tuned.actor(x).mode(), own, atol=1e-5)
-    assert np.abs(fresh.actor(x).mode() - own).max() > 0.1
+    tuned, fresh = (agent.sample_actions(obs, z, jax.random.key(0), 0.0) for agent in (tuned, fresh))
+    np.testing.assert_allclose(tuned, own, atol=1e-5)
+    assert np.abs(fresh - own).max() > 0.1
 
 
 def leaves(tree) -> list[np.ndarray]:
@@ -103,12 +100,12 @@ def same(a, b) -> bool:
 
 def test_critics_of_a_learner_without_temperature_warm_up_alone(setting):
     batch = jax.tree.map(lambda x: jnp.asarray(x)[:32].reshape(2, 16, *x.shape[1:]), setting.data)
-    for keep_actor in (True, False):
-        learner = setting.agent.learner(jnp.full(DIM, 1.0), jax.random.key(0))
-        actor, critic = leaves(learner.actor), leaves(learner.critic)
-        learner, finite = _learn(jax.tree.map(jnp.copy, learner), batch, jax.random.key(1), keep_actor)
-        assert finite and not same(leaves(learner.critic), critic)
-        assert same(leaves(learner.actor), actor) == keep_actor
+    agent = TRAIN["finetune"](setting, prepare(setting)).agent
+    for warmup in (2, 0):
+        new = agent.replace(config=replace(agent.config, warmup_updates=warmup))
+        new, _, finite = learn(jax.tree.map(jnp.copy, new), batch, jax.random.key(1))
+        assert finite and not same(leaves(new.learner.critic), leaves(agent.learner.critic))
+        assert same(leaves(new.learner.actor), leaves(agent.learner.actor)) == bool(warmup)
 
 
 # --- The size of the reward, where the data does not say which skills acted
@@ -147,13 +144,6 @@ def test_the_reward_scale_check_finds(wrong, setting):
 # --- A controller over skills of length sqrt(dim)
 
 
-def test_the_controller_holds_skills_of_the_agents_own_length(setting, monkeypatch):
-    original, lengths = methods.Skill, []
-
-    def told(z):
-        lengths.append(np.linalg.norm(z, axis=-1))
-        return original(z)
-
-    monkeypatch.setattr(methods, "Skill", told)
-    RUN["hierarchical"](setting)
-    np.testing.assert_allclose(np.concatenate(lengths), DIM**0.5, rtol=1e-5)
+def test_the_controller_holds_skills_of_the_agents_own_length(setting):
+    skills = as_skill(setting.agent.config.z, np.random.default_rng(0).uniform(-1, 1, (9, DIM)))
+    np.testing.assert_allclose(np.linalg.norm(skills, axis=-1), DIM**0.5, rtol=1e-5)

@@ -1,20 +1,27 @@
 """PPO and its two policy heads against NumPy, and small problems that it learns in seconds."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import struct
 
-from urlrl.adaptation.learn import mode_of, on_policy
+from urlrl.adaptation.options import Options
+from urlrl.adaptation.tuned import Tuned, TunedConfig
+from urlrl.config import PretrainConfig
 from urlrl.envs.tasks import Task, make_task_env
-from urlrl.errors import UserError
+from urlrl.errors import TrainingDiverged, UserError
+from urlrl.learners.latents import SkillSpace, hold_skill
 from urlrl.learners.nets import MLP, Categorical, CategoricalPolicy, Normalizer, TanhNormal
 from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
-from urlrl.skills.env import SkillVectorEnv
 from urlrl.streams import stream
+from urlrl.training.host import Host
+from urlrl.types import BatchSpec
 
 RNG = np.random.default_rng(0)
 SMALL = PPOConfig(width=16, lr=1e-2, gamma=0.9, gae_lambda=0.7, entropy_coef=0.0, rounds=1, batch=64)
@@ -378,15 +385,27 @@ class Nearer(Task):
 
 
 def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
-    task = Nearer("nearer", "point", ("point",), episode_steps=30, feature_names=("goal_x", "goal_y"))
+    """In the training loop, on options of 10 steps: 3 decisions of each of 64 lanes are a rollout."""
+    task = Nearer("nearer", "point", ("point",), episode_steps=30, option_steps=10, feature_names=("goal_x", "goal_y"))
     directions = np.float32([[1, 0], [-1, 0], [0, 1], [0, -1]])
 
-    def make_env(n):
-        return SkillVectorEnv(make_task_env(task, n), lambda z: z @ directions, lambda obs, way: (way, way), 4, 10, 2)
+    class Compass(struct.PyTreeNode):
+        """Four skills lead in four directions."""
+
+        normalizer: Normalizer
+        config: Any = struct.field(pytree_node=False)
+        begin, act = hold_skill()
+
+        def sample_actions(self, obs, z, key, temperature):
+            return z @ directions
+
+    def make_env():
+        compass = Compass(Normalizer.identity(2), SimpleNamespace(z=SkillSpace("onehot", 4)))
+        return Options(make_task_env(task, 64), compass)
 
     def mean_return(act):
         """`act(obs)` is skills."""
-        env = make_env(64)
+        env = make_env()
         obs, _ = env.reset(seed=7)
         total = np.zeros(64)
         for _ in range(3):
@@ -398,16 +417,15 @@ def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
         gap = obs[:, 2:] - obs[:, :2]
         return np.eye(4)[(gap @ directions.T).argmax(axis=1)]
 
-    found = []
     ppo = make(PPOConfig(width=64, lr=3e-3, rounds=40, batch=128, entropy_coef=0.05), obs=4, act=4)
-    identity = Normalizer.identity(4)
-    on_policy(
-        make_env(64), ppo, identity, 64, 60_000, stream(0, "loop"), 0, lambda steps, ppo: found.append((steps, ppo))
-    )
-    assert [steps for steps, _ in found[:2]] == [64 * 30, 2 * 64 * 30] and found[-1][0] >= 60_000
+    tuned = TunedConfig(BatchSpec(128, timeout_as_terminal=True, source="rollout"))
+    agent = Tuned.create(tuned, ppo, Normalizer.identity(4))
+    config = PretrainConfig(agent=tuned, num_envs=64, rollout_steps=3, replay_capacity=192, normalizer="off")
+    host = Host(config, agent, make_env())
+    while host.step < 6_000:
+        (outcome,) = host.epoch()
+        assert not isinstance(outcome, TrainingDiverged)
     random = mean_return(lambda obs: np.eye(4)[np.random.default_rng(0).integers(4, size=len(obs))])
-    best, learned = (
-        mean_return(greedy),
-        mean_return(lambda obs: mode_of(found[-1][1], identity).act(obs, None, None, None)[0]),
-    )
+    best = mean_return(greedy)
+    learned = mean_return(lambda obs: host.agent.sample_actions(np.float32(obs), None, jax.random.key(0), 0.0))
     assert learned > random + 0.8 * (best - random), (random, learned, best)

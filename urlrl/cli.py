@@ -196,6 +196,7 @@ class EvaluateOptions:
     suite: str | None = None  # a protocol, as in exorl-v1/walker; `urlrl tasks` lists them
     samples: int | None = None  # with --suite: labelled transitions that a reward prompt shows; the protocol's own
     json: Path | None = None  # also write the result to this file
+    video: Path | None = None  # of what an adaptation left: also render episodes to this .mp4 or .webp file
     step: int | None = None  # which checkpoint; the newest by default
     seed: int = 0  # of skills, goals, resets, samples and sampled actions
 
@@ -216,6 +217,8 @@ class ReportOptions:
 def _evaluate(argv: list[str]) -> None:
     options = parse(EvaluateOptions, argv, "evaluate")
     if options.suite is not None:
+        if options.video is not None:
+            raise UserError("Option '--video' is of what an adaptation left: expected it without --suite.")
         from urlrl.verbs.zero_shot_suite import evaluate_suite, show
 
         given = {name: getattr(options, name) for name in ("samples", "seed", "step")}
@@ -224,7 +227,7 @@ def _evaluate(argv: list[str]) -> None:
         raise UserError("Option '--samples' is of a suite: expected --suite NAME with it.")
     from urlrl.verbs.evaluate import evaluate
 
-    result = evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json)
+    result = evaluate(options.run, step=options.step, seed=options.seed, json_file=options.json, video=options.video)
     (_print_task_scores if "task" in result else _print_evaluation)(result)
 
 
@@ -481,6 +484,8 @@ def _print_task_scores(result: dict[str, Any]) -> None:
         print(f"return {score['mean']:.2f}{error}  ({name})")
     if result["expert"] is not None:
         print(f"return {result['expert']:.2f}  (published expert)")
+    for note in result["notes"]:
+        print(note)
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

@@ -236,6 +236,7 @@ class Learner(Protocol):
     """Reinforcement learning on any reward: what `Agent.learner` hands over. `x` is what the actor sees, (B, in)."""
 
     actor: Any  # x -> a distribution with `mode()` and `sample(key, temperature)`
+    acts_by: tuple[str, ...]  # its fields that decide how it acts; the others can learn alone
 
     def update(
         self, x: Array, action: Array, reward: Array, discount: Array, next_x: Array, key: jax.Array

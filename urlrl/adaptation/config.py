@@ -43,8 +43,8 @@ class OffPolicyConfig:
     batch: int = 256  # transitions per gradient step
     replay_capacity: int = 1_000_000  # transitions kept
     random: int = 4_000  # from scratch: steps of uniform actions before the first update, a quarter at most
-    warmup: int = 4_000  # fine-tuning: steps by the pretrained actor before the first update, a quarter at most
-    warmup_updates: int = 1_000  # fine-tuning: gradient steps of the critics alone, then
+    warmup: int = 1_000  # fine-tuning: steps by the pretrained actor before the first update, a quarter at most
+    warmup_updates: int = 400  # fine-tuning: the first gradient steps, of the critics alone, a quarter at most
     critic: Literal["own", "fresh"] = "own"  # fine-tuning starts from the agent's critics, or from untrained ones
 
     def __post_init__(self):

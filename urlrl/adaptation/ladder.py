@@ -32,7 +32,7 @@ class Cell:
     method: str
     seed: int
     same: dict[str, Any]
-    curve: list[tuple[int, list[float]]]  # control steps, returns of the evaluation's episodes
+    curve: list[tuple[int, float]]  # control steps, mean return of the evaluation's episodes
     notes: dict[str, Any]
     seconds: float
 
@@ -42,11 +42,12 @@ class Cell:
 
     @property
     def returns(self) -> np.ndarray:
-        return np.array([np.mean(returns) for _, returns in self.curve])
+        return np.array([mean for _, mean in self.curve])
 
 
 class Ladder:
-    """The folder of one task: `<method>-<seed>.json`, and `ladder.json`, which merges them."""
+    """The folder of one task: `<method>-<seed>.json`; in the folder `<method>-<seed>` what was learned; and
+    `ladder.json`, which merges the results."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -60,13 +61,7 @@ class Ladder:
         found = [(match, path) for path in sorted(self.folder.glob("*.json")) if (match := NAME.fullmatch(path.name))]
         cells = [self._read(path, match["method"], int(match["seed"])) for match, path in found]
         for cell in cells:
-            there, here = flatten(cell.same), flatten(json.loads(json.dumps(same)))  # Tuples are lists in JSON.
-            for name in here | there:
-                if _matters(name, cell.method) and there.get(name) != here.get(name):
-                    raise UserError(
-                        f"{self._path(cell.method, cell.seed)} holds another result: {name} is {there.get(name)!r} "
-                        f"there and {here.get(name)!r} here; choose another --out, or the same options to add to it."
-                    )
+            check_same(self._path(cell.method, cell.seed), cell.method, cell.same, same)
         order = list(METHODS)
         return sorted(cells, key=lambda cell: (order.index(cell.method), cell.seed))
 
@@ -88,16 +83,34 @@ class Ladder:
             if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
                 raise ValueError(f"it does not say format {FORMAT}")
             cell = Cell(**content)
-            curve = [(int(steps), [float(r) for r in returns]) for steps, returns in cell.curve]
+            curve = [(int(steps), _mean(returns)) for steps, returns in cell.curve]
             if (cell.method, cell.seed) != (method, seed):
                 raise ValueError(f"it is of {cell.method!r}, seed {cell.seed!r}")
             if not isinstance(cell.same, dict):
                 raise ValueError("it does not say what it is a result of")
-            if not curve or not all(returns and np.isfinite(returns).all() for _, returns in curve):
+            if not curve or not all(np.isfinite(mean) for _, mean in curve):
                 raise ValueError("its curve has no finite returns")
             return replace(cell, curve=curve)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read as a result: {error}.") from error
+
+
+def check_same(path: Path, method: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Refuse what is of another task, agent or settings than `here`, where the method depends on these."""
+    had, has = flatten(there), flatten(json.loads(json.dumps(here)))  # Tuples are lists in JSON.
+    for name in has | had:
+        if _matters(name, method) and had.get(name) != has.get(name):
+            raise UserError(
+                f"{path} holds another result: {name} is {had.get(name)!r} there and {has.get(name)!r} here; choose "
+                f"another --out, or the same options to add to it."
+            )
+
+
+def _mean(returns: Any) -> float:
+    """0.1.0 wrote the return of each episode."""
+    if isinstance(returns, list) and not returns:
+        raise ValueError("its curve has no finite returns")
+    return float(np.mean([float(r) for r in returns] if isinstance(returns, list) else float(returns)))
 
 
 def _matters(name: str, method: str) -> bool:
@@ -126,7 +139,7 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
             "normalised": None if expert is None else end.value / expert,
             "area": iqm_interval([np.array(list(areas.values()))]).to_json(),
             "area_per_seed": list(areas.values()),
-            "curves": [[[steps, float(np.mean(returns))] for steps, returns in cell.curve] for cell in mine],
+            "curves": [[[steps, mean] for steps, mean in cell.curve] for cell in mine],
             "over_scratch": mean_interval(np.array(paired)).to_json() if paired and method != "scratch" else None,
         }
     return result

@@ -1,4 +1,5 @@
-"""The methods of the ladder. Each takes a `Setting` and says, along the budget, how well it would do.
+"""The methods of the ladder. Those of RUN take a `Setting` and say, along the budget, how well they would do; those of
+TRAIN say what the training loop is to do.
 
 | method | what is learned | starts from |
 |---|---|---|
@@ -12,7 +13,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,27 +21,19 @@ import numpy as np
 
 from urlrl.acting import begun
 from urlrl.adaptation.config import AdaptConfig
-from urlrl.adaptation.learn import Plan, mode_of, off_policy, on_policy
+from urlrl.adaptation.options import Options
 from urlrl.adaptation.search import Found, search
-from urlrl.adaptation.tuned import (
-    Controlled,
-    Kept,
-    Skilled,
-    Tuned,
-    as_skill,
-    controller,
-    tuned_learner,
-    untrained_learner,
-    without_optimiser,
-)
+from urlrl.adaptation.tuned import Skilled, Tuned, TunedConfig, start
+from urlrl.config import PretrainConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting
 from urlrl.learners.nets import Normalizer
-from urlrl.skills.env import SkillVectorEnv
 from urlrl.streams import env_seed, stream
-from urlrl.types import All, BatchSpec, Carry, Each, GoalPrompt, RewardPrompt, Skill, Transition, need
+from urlrl.types import All, Carry, Each, GoalPrompt, HostEnv, RewardPrompt, Skill, Transition, need
 
 MAX_SCALE = 100.0  # of rewards, up or down
+CALLS = 25  # of an environment between two learning phases of motor control; a controller learns after each
+NO_LIMIT = 1_000  # control steps that an episode without a time limit is taken for, where rollouts are counted out
 
 
 @dataclass
@@ -54,19 +47,13 @@ class Setting:
     data: Transition | None  # transitions of the agent's own past, with the task's reward; None if it has none
     encode: Normalizer  # of observations and features, as the past has spread them
     progress: Callable[[int, float], None]  # told control steps and return at each measurement
-    curve: list[tuple[int, list[float]]] = field(default_factory=list)  # control steps, returns of the episodes
+    curve: list[tuple[int, float]] = field(default_factory=list)  # control steps, mean return of the episodes
     notes: dict[str, Any] = field(default_factory=dict)
-    learner: Any = None  # the last that a loop has shown
-    kept: Kept | None = None  # what the method leaves; None: it leaves nothing but the agent as it was
+    kept: Skilled | None = None  # what a method of RUN leaves; None: nothing but the agent as it was
 
     @property
     def obs_dim(self) -> int:
         return self.agent.normalizer.mean.shape[0]
-
-    @property
-    def features(self) -> int:
-        """What the task adds to the observation."""
-        return self.encode.mean.shape[0] - self.obs_dim
 
     def key(self, name: str) -> jax.Array:
         return stream(self.seed, f"adapt {name}")
@@ -80,25 +67,37 @@ class Setting:
         return policy._replace(act=lambda obs, *rest: policy.act(obs[:, : self.obs_dim], *rest))
 
     def measure(self, steps: int, env: Any, policy: Policy) -> None:
-        """Note the returns of deterministic episodes in `env`; their starts depend on nothing but the seed."""
+        """Note the mean return of deterministic episodes in `env`; their starts depend on nothing but the seed."""
+        mean = self.returns(env, policy, steps).mean()
+        self.curve.append((steps, float(mean)))
+        self.progress(steps, float(mean))
+
+    def returns(self, env: Any, policy: Policy, steps: int) -> np.ndarray:
+        """(n,): of deterministic episodes, after so many `steps` in the task."""
         returns = episode_returns(env, policy, self.env_seed("evaluation"))
         if not np.isfinite(returns).all():
             raise UserError(
                 f"An episode after {steps:,} steps has the return {returns.sum()}: expected finite rewards."
             )
-        self.curve.append((steps, returns.tolist()))
-        self.progress(steps, float(returns.mean()))
+        return returns
 
-    def observer(self, env: Any, encode: Normalizer) -> Callable[[int, Any], None]:
-        """Measures a learner in `env` where a curve begins, and whenever another `eval_every` steps are over."""
 
-        def observe(steps: int, learner: Any) -> None:
-            self.learner = learner
-            last = self.curve[-1][0] if self.curve else -1
-            if steps // self.config.eval_every > last // self.config.eval_every or steps >= self.config.steps:
-                self.measure(steps, env, mode_of(learner, encode))
+class Start(NamedTuple):
+    """What fine-tuning begins with, by a search."""
 
-        return observe
+    z: np.ndarray  # (d,)
+    steps: int  # control steps that were spent
+    reward_scale: float
+
+
+class Training(NamedTuple):
+    """What a method of TRAIN asks of the training loop."""
+
+    config: PretrainConfig[TunedConfig]
+    agent: Tuned
+    env: HostEnv
+    spent: int = 0  # control steps before it
+    hold: int = 1  # control steps of one of its steps
 
 
 def episode_returns(env: Any, policy: Policy, seed: int) -> np.ndarray:
@@ -219,65 +218,13 @@ def _search(setting: Setting, budget: int, evaluation: Any) -> tuple[Found, int]
     return best, env.control_steps
 
 
-def hierarchical(setting: Setting) -> None:
-    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`."""
-    config, space = setting.config.high_level, setting.agent.config.z
-    key, policy = jax.random.key(0), setting.acting()  # Modes of actions are taken: nothing is drawn.
-
-    def begin(action: np.ndarray) -> Carry:
-        return setting.agent.begin(key, len(action), None, Each(Skill(np.float32(as_skill(space, action)))))
-
-    def act(obs: np.ndarray, carry: Carry) -> tuple[Any, Carry]:
-        return policy.act(obs, carry, key, np.int32(0))
-
-    def make(n: int) -> SkillVectorEnv:
-        env = setting.make_env(n)
-        return SkillVectorEnv(env, begin, act, space.dim, env.task.option_steps, setting.obs_dim)
-
-    env, evaluation = make(setting.config.num_envs), make(setting.config.eval_episodes)
-    observe = setting.observer(evaluation, setting.encode)
-    loop_key, seed = setting.key("loop"), setting.env_seed("training")
-    learner = controller(config, setting.agent, setting.features, setting.key("create"))
-    observe(0, learner)
-    if space.kind == "onehot":
-        on_policy(env, learner, setting.encode, config.episodes, setting.config.steps, loop_key, seed, observe)
-    else:
-        plan = _controller_plan(setting, env.k)
-        off_policy(env, learner, setting.encode, plan, 0, setting.config.steps, loop_key, seed, observe)
-    actor = without_optimiser(setting.learner)
-    setting.kept = Controlled(setting.agent, actor, setting.encode, env.k)
-
-
-def _controller_plan(setting: Setting, hold: int) -> Plan:
-    config = setting.config.high_level
-    return Plan(
-        calls=1,
-        updates=config.updates * setting.config.num_envs,
-        batch=BatchSpec(config.batch, timeout_as_terminal=True),
-        first=config.random * hold,
-        uniform=True,
-        replay_capacity=100_000,
-    )
-
-
-def finetune(setting: Setting) -> None:
-    """From the first step the pretrained policy acts; its critics, or fresh ones, first learn alone.
-
-    Raises:
-        UnsupportedPrompt: the agent has no learner.
-    """
+def prepare(setting: Setting) -> Start:
+    """The search for the skill that fine-tuning begins with. Raises UnsupportedPrompt: the agent has no learner."""
     need(setting.agent, "adaptable")  # Before a search is paid for.
-    config = setting.config.off_policy
     evaluation = setting.make_env(setting.config.eval_episodes)
     share = int(setting.config.search.finetune_share * setting.config.steps)
     found, spent = _search(setting, share, evaluation)
-    learner = tuned_learner(setting.agent, found.z, setting.features, setting.key("learner"))
-    if config.critic == "fresh":
-        learner = learner.fresh_critic(setting.key("critic"))
-    plan = _control_plan(setting, spent, config.warmup, uniform=False, critic_updates=config.warmup_updates)
-    plan = replace(plan, reward_scale=_reward_scale(setting, found, evaluation))
-    setting.notes["reward_scale"] = plan.reward_scale
-    _learn_control(setting, learner, plan, spent, evaluation)
+    return Start(found.z, spent, _reward_scale(setting, found, evaluation))
 
 
 def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
@@ -293,44 +240,71 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
     return float(np.clip(intrinsic / per_step, 1 / MAX_SCALE, MAX_SCALE))
 
 
-def scratch(setting: Setting) -> None:
+def finetune(setting: Setting, start: Start) -> Training:
+    """From the first step the pretrained policy acts; its critics, or fresh ones, first learn alone."""
+    setting.notes |= {"z": start.z.tolist(), "search_steps": start.steps, "reward_scale": start.reward_scale}
+    training = _motor_control(setting, "finetune", start.z, start.steps, setting.config.off_policy.warmup)
+    return training._replace(agent=training.agent.replace(reward_scale=jnp.float32(start.reward_scale)))
+
+
+def scratch(setting: Setting) -> Training:
+    """Raises UnsupportedPrompt: the agent has no learner."""
     need(setting.agent, "adaptable")
-    env = setting.make_env(setting.config.eval_episodes)
-    action_dim = env.single_action_space.shape[0]
-    learner = untrained_learner(setting.agent, setting.features, action_dim, setting.key("create"))
-    plan = _control_plan(setting, 0, setting.config.off_policy.random, uniform=True)
-    _learn_control(setting, learner, plan, 0, env)
+    z = np.zeros(setting.agent.config.z.dim, np.float32)
+    return _motor_control(setting, "scratch", z, 0, setting.config.off_policy.random)
 
 
-def _control_plan(setting: Setting, spent: int, wait: int, uniform: bool, critic_updates: int = 0) -> Plan:
-    config, n = setting.config.off_policy, setting.config.num_envs
-    calls = 25
-    first = spent + min(wait, setting.config.steps // 4)
-    capacity = min(config.replay_capacity, setting.config.steps + calls * n)
-    return Plan(
-        calls, max(1, calls * n // config.interval), BatchSpec(config.batch), first, uniform, critic_updates, capacity
-    )
-
-
-def _learn_control(setting: Setting, learner: Any, plan: Plan, spent: int, evaluation: Any) -> None:
-    """Act with motor commands; observations keep the agent's own normalisation, features the run's."""
-    split = setting.obs_dim
+def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wait: int) -> Training:
+    """Observations keep the agent's own normalisation, features have the run's."""
+    config, normalizer, split, n = setting.config, setting.agent.normalizer, setting.obs_dim, setting.config.num_envs
     encode = Normalizer(
-        mean=jnp.concatenate([setting.agent.normalizer.mean, setting.encode.mean[split:]]),
-        std=jnp.concatenate([setting.agent.normalizer.std, setting.encode.std[split:]]),
+        mean=jnp.concatenate([normalizer.mean, setting.encode.mean[split:]]),
+        std=jnp.concatenate([normalizer.std, setting.encode.std[split:]]),
     )
-    observe = setting.observer(evaluation, encode)
-    observe(spent, learner)
-    env = setting.make_env(setting.config.num_envs)
-    seed = setting.env_seed("training")
-    off_policy(env, learner, encode, plan, spent, setting.config.steps, setting.key("loop"), seed, observe)
-    setting.kept = Tuned(without_optimiser(setting.learner), encode)
+    env = setting.make_env(n)
+    env.env_spec = replace(env.env_spec, physics=())  # Its rewards are known: no transition is labelled again.
+    agent = start(method, setting.agent, z, config, encode, env.env_spec.action_dim, setting.key("learner"))
+    rhythm = {
+        "rollout_steps": CALLS,
+        "steps_per_update": CALLS * n / max(1, CALLS * n // config.off_policy.interval),
+        "min_replay": min(wait, config.steps // 4),
+        "replay_capacity": max(CALLS * n, min(config.off_policy.replay_capacity, config.steps + CALLS * n)),
+    }
+    return Training(_loop(setting, method, agent, env, spent, 1, **rhythm), agent, env, spent)
 
 
-RUN: dict[str, Callable[[Setting], None]] = {
-    "zero_shot": zero_shot,
-    "z_search": z_search,
-    "hierarchical": hierarchical,
-    "finetune": finetune,
-    "scratch": scratch,
-}
+def hierarchical(setting: Setting) -> Training:
+    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`."""
+    config, n, z = setting.config.high_level, setting.config.num_envs, np.zeros(0)
+    below = setting.make_env(n)
+    env, hold = Options(below, setting.agent), below.task.option_steps
+    agent = start("hierarchical", setting.agent, z, setting.config, setting.encode, 0, setting.key("learner"))
+    rhythm: dict[str, Any]
+    if agent.config.batch.source == "rollout":
+        episode = env.env_spec.episode_steps or NO_LIMIT // hold
+        rhythm = {"rollout_steps": -(-config.episodes // n) * episode}
+        rhythm["replay_capacity"] = n * rhythm["rollout_steps"]
+    else:
+        rhythm = {"rollout_steps": 1, "steps_per_update": 1 / config.updates, "min_replay": config.random}
+        rhythm["replay_capacity"] = 100_000
+    return Training(_loop(setting, "hierarchical", agent, env, 0, hold, **rhythm), agent, env, 0, hold)
+
+
+def _loop(setting: Setting, method: str, agent: Tuned, env: HostEnv, spent: int, hold: int, **rhythm: Any) -> Any:
+    config = setting.config
+    return PretrainConfig(
+        agent=agent.config,
+        agent_name=method,
+        env=env.env_spec.id,
+        normalizer="off",
+        num_envs=config.num_envs,
+        steps=max(1, -(-(config.steps - spent) // hold)),
+        seed=setting.seed,
+        eval_every=max(1, config.eval_every // hold),
+        keep_data="window",
+        **rhythm,
+    )
+
+
+RUN: dict[str, Callable[[Setting], None]] = {"zero_shot": zero_shot, "z_search": z_search}
+TRAIN: dict[str, Callable[..., Training]] = {"hierarchical": hierarchical, "finetune": finetune, "scratch": scratch}

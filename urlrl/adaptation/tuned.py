@@ -1,9 +1,11 @@
 """What an adaptation leaves: agents of one task, which act by `begin` and `act` as every agent does.
 
-They see the task's observations: those of the pretrained agent, and the task's features behind them. A policy is kept
-without its optimiser and critics: it can act, and is not trained further.
+They see the task's observations: those of the pretrained agent, and the task's features behind them. `Tuned` is trained
+by the loop that pretrains (`urlrl.training.host`), on the task's environment.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -12,28 +14,74 @@ import numpy as np
 from flax import struct
 
 from urlrl.acting import begun
-from urlrl.adaptation.config import AdaptConfig, HighLevelConfig
+from urlrl.adaptation.config import AdaptConfig
 from urlrl.envs.tasks import Task
-from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import Model, Normalizer
-from urlrl.learners.ppo import PPO
+from urlrl.learners.latents import SkillSpace, hold_skill, nothing
+from urlrl.learners.nets import Normalizer, TanhPolicy, dense_layers
+from urlrl.learners.ppo import PPO, Rollout
 from urlrl.learners.sac import SAC
 from urlrl.skills.env import Z_SCALE
-from urlrl.types import All, Array, Carry, Each, Skill
+from urlrl.types import All, Array, BatchSpec, Carry, Each, Metrics, Skill, SkillNetworks, Transition
+
+NO_SKILL = SkillSpace("none", 0)
+
+
+@dataclass(frozen=True)
+class TunedConfig:
+    batch: BatchSpec
+    uniform: bool = False  # until the first update act uniformly at random, and not by the learner
+    warmup_updates: int = 0  # the first updates are of the critics alone
+    z: SkillSpace = NO_SKILL
 
 
 class Tuned(struct.PyTreeNode):
-    """A policy that was learned by the task's reward: from a skill's, or from scratch."""
+    """A policy that learns by the task's reward: from a skill's, or from scratch. The one agent whose `update` reads
+    `batch.reward`."""
 
-    actor: Model  # of what `encode` makes of observations
-    encode: Normalizer
+    learner: Any  # a `Learner`, or PPO
+    normalizer: Normalizer
+    reward_scale: Array  # (): what the learner is shown of a reward of 1
+    updates: Array  # (), int32: how many there were
+    config: TunedConfig = struct.field(pytree_node=False)
+    begin, act = hold_skill()
+    plan, shared = nothing, ("updates",)
 
-    def begin(self, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry:
-        del key, plan, task
-        return Carry({"z": jnp.zeros((n, 0), jnp.float32)})
+    @classmethod
+    def create(cls, config: TunedConfig, learner: Any, normalizer: Normalizer) -> "Tuned":
+        # Copies: updates take over the memory, which may be the pretrained agent's.
+        learner, normalizer = jax.tree.map(jnp.copy, (learner, normalizer))
+        return cls(learner, normalizer, jnp.float32(1), jnp.zeros((), jnp.int32), config)
 
-    def act(self, obs: Array, carry: Carry, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]:
-        return self.actor(self.encode(obs)).sample(key, temperature), carry
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset({"exportable"} if isinstance(self.learner.actor.module, TanhPolicy) else ())
+
+    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        del z
+        policy = self.learner.actor(self.normalizer(obs))
+        if not self.config.uniform or not temperature:
+            return policy.sample(key, temperature)
+        uniform_key, key = jax.random.split(key)
+        action = policy.sample(key, temperature)
+        return jnp.where(self.updates == 0, jax.random.uniform(uniform_key, action.shape, minval=-1.0), action)
+
+    def update(self, batch: Transition, key: jax.Array) -> tuple["Tuned", Metrics]:
+        x, next_x = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        reward = self.reward_scale * batch.reward
+        if self.config.batch.source == "rollout":
+            ended = batch.extra["ended"]
+            learner, metrics = self.learner.update(Rollout(x, batch.action, reward, batch.discount, next_x, ended), key)
+        else:
+            learner, metrics = self.learner.update(x, batch.action, reward, batch.discount, next_x, key)
+        if self.config.warmup_updates:
+            warm = self.updates >= self.config.warmup_updates
+            for name in learner.acts_by:
+                old, new = getattr(self.learner, name), getattr(learner, name)
+                learner = learner.replace(**{name: jax.tree.map(lambda a, b: jnp.where(warm, b, a), old, new)})
+        return self.replace(learner=learner, updates=self.updates + 1), metrics
+
+    def skill_networks(self) -> SkillNetworks:
+        return SkillNetworks(policy=dense_layers(self.learner.actor), latent=None)
 
 
 class Skilled(struct.PyTreeNode):
@@ -54,8 +102,7 @@ class Controlled(struct.PyTreeNode):
     """The pretrained agent, and a controller that chooses its skill every `hold` control steps."""
 
     agent: Any
-    actor: Model  # of what `encode` makes of observations; its actions stand for skills
-    encode: Normalizer
+    controller: Tuned  # its actions stand for skills
     hold: int = struct.field(pytree_node=False)
 
     def begin(self, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry:
@@ -66,7 +113,7 @@ class Controlled(struct.PyTreeNode):
     def act(self, obs: Array, carry: Carry, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]:
         choose_key, begin_key, act_key = jax.random.split(key, 3)
         clock, below = carry.lane
-        action = self.actor(self.encode(obs)).sample(choose_key, temperature)
+        action = self.controller.sample_actions(obs, carry.z, choose_key, temperature)
         skill = as_skill(self.agent.config.z, action)
         chosen = self.agent.begin(begin_key, clock.shape[0], None, Each(Skill(skill)))
         below = begun(clock % self.hold == 0, chosen, below)
@@ -77,11 +124,11 @@ class Controlled(struct.PyTreeNode):
 Kept: TypeAlias = Tuned | Skilled | Controlled
 
 
-def as_skill(space: SkillSpace, action: Array) -> Array:
+def as_skill(space: SkillSpace, action: Array) -> jax.Array:
     """The skills that a controller's actions (*B, d) stand for; a one-hot action is one."""
     if space.kind == "onehot":
-        return action
-    return Z_SCALE * action if space.kind == "gaussian" else space.project(action)
+        return jnp.asarray(action, jnp.float32)
+    return Z_SCALE * jnp.asarray(action) if space.kind == "gaussian" else space.project(action)
 
 
 def _known(agent: Any, obs: Array) -> Array:
@@ -89,52 +136,62 @@ def _known(agent: Any, obs: Array) -> Array:
     return obs[:, : agent.normalizer.mean.shape[0]]
 
 
-# How learners begin.
+# How they begin. METHODS of `urlrl.adaptation.config` that learn are "hierarchical", "finetune" and "scratch".
 
 
-def tuned_learner(agent: Any, z: Array, features: int, key: jax.Array) -> Any:
-    """The agent's own learner under z, which sees the task's features too and ignores them so far."""
-    return agent.learner(z, key).insert_inputs(agent.normalizer.mean.shape[0], features)
+def start(
+    method: str, agent: Any, z: Array, config: AdaptConfig, encode: Normalizer, action_dim: int, key: jax.Array
+) -> Tuned:
+    """What learns in a task that it has not seen yet.
+
+    Args:
+        agent: the pretrained one.
+        z: the skill that fine-tuning begins with, (d,).
+        encode: of the task's observations.
+        action_dim: of the task's environment.
+    """
+    obs_dim, space = agent.normalizer.mean.shape[0], agent.config.z
+    features = encode.mean.shape[0] - obs_dim
+    x = jnp.zeros((1, obs_dim + features), jnp.float32)
+    learn_key, critic_key = jax.random.split(key)
+    learner: Any
+    match method:
+        case "finetune":  # The agent's own learner under z, which sees the task's features too and ignores them so far.
+            learner = agent.learner(jnp.asarray(z), learn_key).insert_inputs(obs_dim, features)
+            if config.off_policy.critic == "fresh":
+                learner = learner.fresh_critic(critic_key)
+        case "scratch":  # One of the same kind and with the same settings that knows nothing.
+            own = agent.learner(jnp.zeros(space.dim, jnp.float32), jax.random.key(0))
+            learner = type(own).create(own.config, x, jnp.zeros((1, action_dim), jnp.float32), learn_key)
+        case _ if space.kind == "onehot":
+            learner = PPO.create(config.high_level.ppo, x, jnp.zeros((1, space.dim), bool), learn_key)
+        case _:
+            learner = SAC.create(config.high_level.sac, x, jnp.zeros((1, space.dim), jnp.float32), learn_key)
+    return Tuned.create(tuned_config(method, space, config), learner, encode)
 
 
-def untrained_learner(agent: Any, features: int, action_dim: int, key: jax.Array) -> Any:
-    """A learner of the same kind and with the same settings that knows nothing."""
-    any_z = jnp.zeros(agent.config.z.dim, jnp.float32)
-    learner = agent.learner(any_z, jax.random.key(0))
-    x = jnp.zeros((1, agent.normalizer.mean.shape[0] + features), jnp.float32)
-    return type(learner).create(learner.config, x, jnp.zeros((1, action_dim), jnp.float32), key)
-
-
-def controller(config: HighLevelConfig, agent: Any, features: int, key: jax.Array) -> Any:
-    """An untrained controller over the agent's skills: PPO where they are indices, else SAC."""
-    space = agent.config.z
-    x = jnp.zeros((1, agent.normalizer.mean.shape[0] + features), jnp.float32)
-    if space.kind == "onehot":
-        return PPO.create(config.ppo, x, jnp.zeros((1, space.dim), bool), key)
-    return SAC.create(config.sac, x, jnp.zeros((1, space.dim), jnp.float32), key)
-
-
-def without_optimiser(learner: Any) -> Model:
-    return learner.actor.replace(opt_state=None)
+def tuned_config(method: str, space: SkillSpace, config: AdaptConfig) -> TunedConfig:
+    """`space` is that of the agent's skills."""
+    high, off = config.high_level, config.off_policy
+    match method:
+        case "finetune":
+            most = config.steps // 4 // off.interval
+            return TunedConfig(BatchSpec(off.batch), warmup_updates=min(off.warmup_updates, most))
+        case "scratch":
+            return TunedConfig(BatchSpec(off.batch), uniform=True)
+        case _ if space.kind == "onehot":
+            return TunedConfig(BatchSpec(high.ppo.batch, timeout_as_terminal=True, source="rollout"))
+        case _:
+            return TunedConfig(BatchSpec(high.batch, timeout_as_terminal=True), uniform=True)
 
 
 def blank(method: str, agent: Any, task: Task, config: AdaptConfig, action_dim: int) -> Kept:
     """What a method keeps, with zeros for all that it learns: the structure of what is stored."""
-    features, obs_dim = len(task.feature_names), agent.normalizer.mean.shape[0]
-
-    def make(agent: Any, key: jax.Array) -> Any:
-        z = jnp.zeros(agent.config.z.dim, jnp.float32)
-        match method:
-            case "finetune":
-                return tuned_learner(agent, z, features, key)
-            case "scratch":
-                return untrained_learner(agent, features, action_dim, key)
-            case _:
-                return controller(config.high_level, agent, features, key)
-
+    z = np.zeros(agent.config.z.dim, np.float32)
     if method in ("zero_shot", "z_search"):
-        return Skilled(agent, np.zeros(agent.config.z.dim, np.float32))
-    shapes = without_optimiser(jax.eval_shape(make, agent, jax.random.key(0)))
-    actor = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-    encode = Normalizer.identity(obs_dim + features)
-    return Controlled(agent, actor, encode, task.option_steps) if method == "hierarchical" else Tuned(actor, encode)
+        return Skilled(agent, z)
+    encode = Normalizer.identity(agent.normalizer.mean.shape[0] + len(task.feature_names))
+    make = partial(start, method, z=z, config=config, encode=encode, action_dim=action_dim)
+    shapes = jax.eval_shape(lambda agent, key: make(agent, key=key), agent, jax.random.key(0))
+    tuned = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+    return Controlled(agent, tuned, task.option_steps) if method == "hierarchical" else tuned

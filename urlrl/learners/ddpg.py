@@ -45,6 +45,7 @@ class DDPG(struct.PyTreeNode):
     critic: Model
     target: dict  # critic parameters, averaged
     config: DDPGConfig = struct.field(pytree_node=False)
+    acts_by = ("actor",)
 
     @classmethod
     def create(cls, config: DDPGConfig, x: Array, action: Array, key: jax.Array) -> "DDPG":

@@ -67,6 +67,7 @@ class IQL(struct.PyTreeNode):
     critic: Model  # (2, *B, 1) of [x, action]
     target: dict  # critic parameters, averaged
     config: IQLConfig = struct.field(pytree_node=False)
+    acts_by = ("actor",)
 
     @classmethod
     def create(cls, config: IQLConfig, x: Array, action: Array, key: jax.Array) -> "IQL":

@@ -47,6 +47,7 @@ class SAC(struct.PyTreeNode):
     target: dict  # critic parameters, averaged
     alpha: PositiveScalar
     config: SACConfig = struct.field(pytree_node=False)
+    acts_by = ("actor", "alpha")
 
     @classmethod
     def create(cls, config: SACConfig, x: Array, action: Array, key: jax.Array) -> "SAC":

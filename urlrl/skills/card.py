@@ -20,13 +20,15 @@ def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
     """README.md of a bundle whose provenance is that of `urlrl.verbs.export`; evaluation is of the same checkpoint."""
     config = policy.config
     origin = config["provenance"]
+    known = origin["config"].get("env") or config["env"]
     title = f"{origin['agent']} skills for {config['env']}"
+    if "task" in origin:
+        title = f"{origin['task']}, by {origin['method']} of {origin['agent']}"
     parts = [
         _front_matter(origin["agent"], config["env"]),
         f"# {title}",
-        f"A policy that {origin['agent']} pretrained on `{config['env']}` without any reward, for {origin['step']:,} "
-        f"environment steps. Beside the observation it takes a skill z. It is deterministic, keeps nothing between "
-        f"calls and has its normalisation inside.",
+        f"A policy that {origin['agent']} pretrained on `{known}` without any reward, for {origin['step']:,} "
+        f"steps. {_adapted(origin)}It is deterministic, keeps nothing between calls and has its normalisation inside.",
         "## Use",
         _usage(policy),
         "## Contract",
@@ -40,6 +42,17 @@ def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _adapted(origin: dict[str, Any]) -> str:
+    """What became of it in a task, and what it takes beside the observation."""
+    takes = "Beside the observation it takes a skill z. "
+    if (task := origin.get("task")) is None:
+        return takes
+    if origin["method"] in ("zero_shot", "z_search"):
+        return f"{takes}The skill `{task}` was found for that task by {origin['method']}. "
+    was = "Then it was fine-tuned" if origin["method"] == "finetune" else "It was not used: this one was trained"
+    return f"{was} on the reward of the task `{task}` for {origin['task_steps']:,} control steps. "
+
+
 def _front_matter(agent: str, env: str) -> str:
     tags = ["reinforcement-learning", "unsupervised-reinforcement-learning", "skill-discovery", agent, env]
     lines = ["---", "library_name: urlrl", "pipeline_tag: reinforcement-learning", "tags:"]
@@ -48,6 +61,8 @@ def _front_matter(agent: str, env: str) -> str:
 
 def _usage(policy: SkillPolicy) -> str:
     z = json.dumps(next(iter(policy.skills))) if policy.skills else "policy.sample(rng, 1)[0]"
+    if policy.config["skill"]["kind"] == "none":
+        z = "()"
     place = policy.config["goal"]
     goal = f"policy.goal({', '.join(f'{name}=1.0' for name in place['names'])})" if place else "goal_obs"
     aim = AIM.format(goal=goal) if policy.config["latent"] else ""
@@ -56,7 +71,10 @@ def _usage(policy: SkillPolicy) -> str:
 
 def _contract(config: dict[str, Any]) -> str:
     dt, skill, action = config["control_dt"], config["skill"], config["action"]
-    priors = {"sphere": "unit vectors", "gaussian": "standard normal vectors", "onehot": "one-hot vectors"}
+    priors = {
+        "sphere": "unit vectors", "gaussian": "standard normal vectors", "onehot": "one-hot vectors",
+        "none": "none: vectors",
+    }  # fmt: skip
     rows = [
         ("control step", "not stated by the environment" if dt is None else f"{dt:g} s"),
         ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers"),

@@ -42,6 +42,8 @@ class SkillEnv(gymnasium.Wrapper):
         if not isinstance(policy, SkillPolicy):
             raise SkillError(f"policy is a {type(policy).__name__}: expected a SkillPolicy.")
         self.policy, self.k, self._kind = policy, k, policy.config["skill"]["kind"]
+        if self._kind == "none":
+            raise SkillError("The policy is of one task and has no skills: expected one with skills to choose from.")
         self.obs_dim, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
         _check(k, env.observation_space, self.obs_dim)
         actions = _bounded(env.action_space, policy.config["action"]["size"])
@@ -133,6 +135,18 @@ class SkillVectorEnv(VectorEnv):
         self._obs, self._ended = reached, ~alive
         self.control_steps += int(taken.sum())
         return reached, reward, terminated, truncated, {"control_steps": taken}
+
+    def get_state(self) -> dict[str, Any]:
+        """All that continues it, where `env` has a `get_state` too."""
+        own = {"obs": np.array(self._obs), "ended": self._ended.copy(), "control_steps": np.int64(self.control_steps)}
+        return {**own, "env": self.env.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> np.ndarray:
+        """Go on from there; returns the observations, (n, obs)."""
+        self.env.set_state(state["env"])
+        self._obs, self._ended = np.array(state["obs"]), np.array(state["ended"])
+        self.control_steps = int(state["control_steps"])
+        return self._obs
 
     def close(self, **kwargs) -> None:
         self.env.close()

@@ -1,7 +1,8 @@
 """An agent of the training library becomes a `SkillPolicy`, and proves that it acts as the agent does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import cos, pi, sin
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -28,7 +29,14 @@ Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def make_policy(
-    agent: Any, env: HostEnv, trajectory: Trajectory, key: jax.Array, provenance: dict[str, Any]
+    agent: Any,
+    env: HostEnv,
+    trajectory: Trajectory,
+    key: jax.Array,
+    provenance: dict[str, Any],
+    *,
+    named: Mapping[str, np.ndarray] = MappingProxyType({}),
+    features: tuple[str, ...] = (),
 ) -> tuple[SkillPolicy, Probes]:
     """The policy of an agent, and the agent's own inputs and outputs that it was checked with; it has no card yet.
 
@@ -36,6 +44,8 @@ def make_policy(
         env: what the agent was trained in; it will be reset.
         trajectory: episodes of the agent, one skill each: its observations and its named skills come from them.
         provenance: what the bundle tells of its origin, as JSON.
+        named: further skills, z (d,) by name.
+        features: of the agent's observations, the names of those behind what `env` shows.
 
     Raises:
         UnsupportedPrompt: the agent cannot be exported.
@@ -51,11 +61,12 @@ def make_policy(
         "format": FORMAT,
         "env": spec.id,
         "control_dt": spec.control_dt,
-        "observation": {"size": spec.obs_dim, "names": observation_names(spec, model)},
+        "observation": {"size": spec.obs_dim + len(features), "names": [*observation_names(spec, model), *features]},
         "action": {"size": spec.action_dim, "names": action_names(spec, model), "low": low, "high": high},
         "skill": {"kind": z.kind, "dim": z.dim},
-        "skills": named_skills(trajectory, z.kind, spec.position),
-        "goal": goal_template(env),
+        "skills": named_skills(trajectory, z.kind, spec.position)
+        | {name: {"z": to_json(np.asarray(skill)), "displacement": None} for name, skill in named.items()},
+        "goal": None if features else goal_template(env),
         "policy": _describe(networks.policy),
         "latent": _describe(networks.latent) if networks.latent else None,
         "golden": {name: part and {k: to_json(_pick(v, GOLDEN_ROWS)) for k, v in part.items()}
@@ -125,6 +136,8 @@ def check_parity(what: str, act: Act, aim: Act, probes: Probes) -> None:
 def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Name -> {"z", "displacement"}: of the skills in the episodes, those that lead farthest in each direction (if any
     lead there at all), and every one-hot skill by its index. Displacements are means over a skill's episodes."""
+    if kind == "none":
+        return {}
     lanes = trajectory.steps.z[0]
     z = np.eye(lanes.shape[1], dtype=np.float32) if kind == "onehot" else lanes
     runs = [(lanes == row).all(axis=1) for row in z]

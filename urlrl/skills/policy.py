@@ -29,7 +29,7 @@ FORMAT = "urlrl-skill-1"
 WEIGHTS, CONFIG, CARD = FILES = ("skill.safetensors", "config.json", "README.md")
 LIMITS = {WEIGHTS: 2**28, CONFIG: 2**22, CARD: 2**22}  # bytes
 TOLERANCE = 1e-5  # of golden outputs
-KINDS = ("sphere", "gaussian", "onehot")
+KINDS = ("sphere", "gaussian", "onehot", "none")  # none: a policy of one task, whose z has no numbers
 LARGEST = float(np.finfo(np.float32).max)
 TINY = 1e-8  # below this norm a vector has no direction
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -150,12 +150,13 @@ class SkillPolicy:
             except (OSError, ValueError) as error:
                 raise SkillError(f"Cannot push to the hub as '{repo}': {_first_line(error)}.") from error
 
-    def act(self, obs: Any, z: Any) -> np.ndarray:
+    def act(self, obs: Any, z: Any = ()) -> np.ndarray:
         """The mode of the policy: action in [-1, 1], float32 of shape (act,), or (n, act) where obs or z has n rows.
 
         Args:
             obs: (obs,) or (n, obs), in the environment's own units.
-            z: (d,) or (n, d), taken as it is; or a named skill; or, of one-hot skills, an index.
+            z: (d,) or (n, d), taken as it is; or a named skill; or, of one-hot skills, an index. A policy of one task
+                takes none.
 
         Raises:
             SkillError: a wrong size or name, or what is not finite.
@@ -229,7 +230,7 @@ class SkillPolicy:
             if not 0 <= z < self._z_dim:
                 raise SkillError(f"z is the index {z}: expected one in [0, {self._z_dim}).")
             return self._one_hot(z)
-        return _vector("z", z, self._z_dim)
+        return _vector("z", z, self._z_dim) if self._z_dim else np.zeros((*np.shape(z)[:-1], 0), np.float32)
 
     def _normalised(self, name: str, obs: Any) -> np.ndarray:
         return (_vector(name, obs, self._obs_dim, self.config["observation"]["names"]) - self._mean) / self._std
@@ -420,8 +421,11 @@ def _check_config(config: dict[str, Any]) -> None:
     _expect("control_dt", dt is None or dt > 0, dt, "a positive number of seconds")
     if skill["kind"] not in KINDS:
         raise _unknown("skill kind", skill["kind"], KINDS)
-    least = 2 if skill["kind"] == "onehot" else 1
-    _expect("skill.dim", skill["dim"] >= least, skill["dim"], f"at least {least}")
+    if skill["kind"] == "none":
+        _expect("skill.dim", skill["dim"] == 0, skill["dim"], "0, as it has no skills")
+    else:
+        least = 2 if skill["kind"] == "onehot" else 1
+        _expect("skill.dim", skill["dim"] >= least, skill["dim"], f"at least {least}")
     for key in ("observation", "action"):
         size, names = config[key]["size"], config[key]["names"]
         _expect(f"{key}.size", size == len(names) > 0, size, f"as many as there are names, {len(names)}")

@@ -101,7 +101,7 @@ def advance(env: DeviceEnv, config: PretrainConfig, learning: bool, state: RunSt
     metrics, finite = {}, jnp.ones((), bool)
     if learning:
         if config.learns_from_rollouts:
-            batches = as_batch(rows, made.given)
+            batches = as_batch(rows, made.given, agent.config.batch)
         else:
             batches = replay.sample(sample_key, config.updates, agent.config.batch)
         agent, metrics, finite = learn(agent, batches, update_key)

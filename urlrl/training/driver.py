@@ -15,13 +15,15 @@ from urlrl.training.saver import Saver
 from urlrl.training.stop import Interrupted, Stop
 
 Measure = Callable[[Any, int], dict[str, float]]  # (agent, step) -> metrics
+SHOWN = {"coverage": ".0f", "return": ".1f"}  # evaluations of the progress line -> how they are written
 
 
 class Member:
-    """One of the runs of a loop, with its record. It is evaluated by `measure`, where there is one."""
+    """One of the runs of a loop, with its record. It is evaluated by `measure`, where there is one; `advice` is what
+    can be done where it diverges."""
 
-    def __init__(self, run: Lane, saver: Saver, measure: Measure | None):
-        self.run, self.saver, self.measure = run, saver, measure
+    def __init__(self, run: Lane, saver: Saver, measure: Measure | None, advice: str = ""):
+        self.run, self.saver, self.measure, self.advice = run, saver, measure, advice
         self.log = MetricsLog(saver.run.path, saver.saved_step)
         self.error: TrainingDiverged | None = None
 
@@ -31,7 +33,7 @@ class Member:
     def leave(self, error: TrainingDiverged, progress: Progress) -> None:
         """Advance it no further: its numbers are not finite. Its last checkpoint is what remains of it."""
         self.error, saved = error, self.saver.saved_step
-        kept = f"The checkpoint of step {saved:,} is kept; --continue-with changes a setting from there on."
+        kept = f"The checkpoint of step {saved:,} is kept{self.advice}."
         progress.note(f"{self.saver.run.path}: {error} {'There is no checkpoint yet.' if saved < 0 else kept}")
 
 
@@ -122,7 +124,7 @@ class Speed:
         self.acts = isinstance(config, PretrainConfig)  # Its steps are the environment's, else gradient steps.
         self.started, self.first_step = time.perf_counter(), loop.step
         self.last, self.last_step, self.last_updates = self.started, loop.step, loop.updates
-        self.coverage: float | None = None
+        self.measured: dict[str, float] = {}
         self.rates: dict[str, float] = {}
 
     def measure(self) -> dict[str, float]:
@@ -139,9 +141,10 @@ class Speed:
         return self.rates
 
     def see(self, metrics: Sequence[Mapping[str, float]]) -> None:
-        """Remember the coverage that was measured, if it was: the mean over the runs, whose metrics these are."""
-        if measured := [run["eval/coverage"] for run in metrics if "eval/coverage" in run]:
-            self.coverage = float(np.mean(measured))
+        """Remember what was measured, if it was: the mean over the runs, whose metrics these are."""
+        for name in SHOWN:
+            if measured := [run[f"eval/{name}"] for run in metrics if f"eval/{name}" in run]:
+                self.measured[name] = float(np.mean(measured))
 
     def line(self) -> str:
         """One line: what a person watching wants to know."""
@@ -151,7 +154,7 @@ class Speed:
             f"{self.name}  {done:,}/{total:,} {'steps' if self.acts else 'updates'}",
             *([f"{self.rates['time/env_steps_per_s']:,.0f} steps/s"] if self.acts else []),
             f"{self.rates['time/updates_per_s']:,.0f} updates/s",
-            *([] if self.coverage is None else [f"coverage {self.coverage:.0f}"]),
+            *(f"{name} {value:{SHOWN[name]}}" for name, value in self.measured.items()),
             f"ETA {duration(max(total - done, 0) / average)}",
         ]
         return "  ".join(parts)

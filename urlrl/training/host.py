@@ -77,7 +77,7 @@ class Host:
         if len(self.replay) < self.config.learning_starts or not self.config.updates:
             return coverage
         if self.config.learns_from_rollouts:
-            batches = as_batch(rows, given)
+            batches = as_batch(rows, given, self.agent.config.batch)
         else:
             batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
         metrics = self._learn(batches, update_key)

@@ -13,7 +13,7 @@ from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import as_transitions
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.types import EnvSpec, Transition
+from urlrl.types import BatchSpec, EnvSpec, Transition
 
 
 class Memory(Protocol):
@@ -133,12 +133,14 @@ def check_episodes(config: PretrainConfig, spec: EnvSpec) -> None:
         )
 
 
-def as_batch(rows: dict[str, Any], given: dict[str, Any] | None) -> Transition:
+def as_batch(rows: dict[str, Any], given: dict[str, Any] | None, spec: BatchSpec) -> Transition:
     """An epoch's rows, (steps, lanes, ...) each, as the one batch of an agent that learns from rollouts. What only
     `update` is `given`, and where episodes ended, are in `extra`. A leading axis counts batches, as `learn` has it."""
     batch = as_transitions(rows)
     ended = rows["terminated"] | rows["truncated"]
     batch = batch._replace(extra={**(batch.extra or {}), **(given or {}), "ended": ended})
+    if spec.timeout_as_terminal:
+        batch = batch._replace(discount=batch.discount * (1 - rows["truncated"].astype(np.float32)))
     return jax.tree.map(lambda x: x[None], batch)
 
 

@@ -14,21 +14,23 @@ import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
-from urlrl.adaptation.methods import RUN, Setting, episode_returns
-from urlrl.adaptation.tuned import Kept
-from urlrl.config import MAX_SEED, RESUMABLE_FIELDS, to_json
+from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns
+from urlrl.config import MAX_SEED
 from urlrl.data.replay import relabelled
 from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.evaluation.rollout import Policy
+from urlrl.evaluation.video import check_video
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.learners.nets import Normalizer
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
 from urlrl.training.log import Progress, duration, make_progress
-from urlrl.types import Carry, Transition
+from urlrl.training.stop import Stop, stop_requested
+from urlrl.types import Carry, Transition, need
 from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
-from urlrl.verbs.tuned import adapted_returns, keep, load_adapted
+from urlrl.verbs.tuned import adapted_returns, claim, keep_skill, load_adapted, render_adapted, settings
+from urlrl.verbs.tuning import forget, train
 
 FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
 FLOOR_EPISODES = 50
@@ -47,8 +49,9 @@ def adapt(
 ) -> dict[str, Any]:
     """Adapt a run's agent to a task by each of the methods, with each of the seeds, and compare them.
 
-    Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call goes on
-    and a later one adds to it. The policy that it learned is in the folder `<method>-<seed>` beside, for `evaluate`.
+    Every method and seed is one file in `<out>/<task>/`; what is there already is kept, so an interrupted call goes on,
+    also in the middle of a training, and a later one adds to it. The policy that was learned is in the folder
+    `<method>-<seed>` beside, for `evaluate` and `export`.
     `ladder.json` and `ladder.png` there are of all that is done.
 
     Args:
@@ -66,6 +69,7 @@ def adapt(
         UserError: unknown names, a task for another environment, damaged results or such of another agent or of other
             settings in the folder.
         TrainingDiverged: a learner is no longer finite; what was done before is kept.
+        Interrupted: a signal came; what was done is saved, and the same call goes on.
     """  # fmt: skip
     methods, seeds = list(methods), list(seeds)
     check_seeds(seeds)
@@ -82,9 +86,9 @@ def adapt(
         f"{loaded.config.agent_name} on {found.name}: pretrained for {loaded.step:,} steps, {config.steps:,} steps in "
         f"the task for each method and seed; {len(todo)} to do, {len(asked) - len(todo)} done before."
     )
-    with closing(progress):
+    with closing(progress), stop_requested(progress) as stop:
         for i, (method, seed) in enumerate(todo):
-            try_cell(ladder, run, loaded, found, config, method, seed, same, progress, notes, i / len(todo))
+            try_cell(ladder, run, loaded, found, config, method, seed, same, stop, progress, notes, i / len(todo))
         cells = ladder.cells(same)
         if not cells:
             raise UserError(" ".join(notes) or "There are no results: expected at least one method and one seed.")
@@ -111,23 +115,15 @@ def _check_fits(task: Task, loaded: Loaded, methods: Iterable[str], config: Adap
         raise UserError("search.kind is 'cem': expected 'halving' for one-hot skills, which have no neighbours.")
 
 
-def settings(task: str, loaded: Loaded, config: AdaptConfig) -> dict[str, Any]:
-    """What results that are compared have in common: the task, the agent as it was pretrained, how it is adapted."""
-    pretrain = {name: value for name, value in to_json(loaded.config).items() if name not in RESUMABLE_FIELDS}
-    return {"task": task, "pretrain": pretrain, "pretrain_steps": loaded.step, "config": to_json(config)}
-
-
 def try_cell(
     ladder: Ladder, run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int,
-    same: dict[str, Any], progress: Progress, notes: list[str], done: float,
+    same: dict[str, Any], stop: Stop, progress: Progress, notes: list[str], done: float,
 ) -> None:  # fmt: skip
     """`run_cell` into the ladder; where the agent cannot be asked, a note: the other methods can still be compared."""
+    folder = ladder.folder / f"{method}-{seed}"
     try:
-        cell, kept = run_cell(run, loaded, task, config, method, seed, same, progress, done)
-        if kept is not None:  # Before the result, by which the cell counts as done.
-            steps, folder = cell.curve[-1][0], ladder.folder / f"{method}-{seed}"
-            keep(folder, kept, loaded, same["task"], method, seed, steps, config)
-        ladder.add(cell)
+        ladder.add(run_cell(folder, run, loaded, task, config, method, seed, same, stop, progress, done))
+        forget(folder)
     except UnsupportedPrompt as error:
         if (note := f"{method}: {error}") not in notes:
             notes.append(note)
@@ -135,11 +131,11 @@ def try_cell(
 
 
 def run_cell(
-    run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int, same: dict[str, Any],
-    progress: Progress, done: float,
-) -> tuple[Cell, Kept | None]:  # fmt: skip
-    """One method with one seed, measured, and the policy that it leaves, if it learned one. `done` is the share of the
-    work that came before it."""
+    folder: Path, run: Path | str, loaded: Loaded, task: Task, config: AdaptConfig, method: str, seed: int,
+    same: dict[str, Any], stop: Stop, progress: Progress, done: float,
+) -> Cell:  # fmt: skip
+    """One method with one seed, measured; the policy that it leaves, if it does, is in `folder`. `done` is the share of
+    the work that came before it."""
     began = time.monotonic()
 
     def show(steps: int, mean: float) -> None:
@@ -149,11 +145,21 @@ def run_cell(
 
     with ExitStack() as opened:
         setting = make_setting(run, loaded, task, config, seed, show, opened)
-        RUN[method](setting)
+        if method in TRAIN:
+            if method != "hierarchical":
+                need(loaded.agent, "adaptable")  # Before its folder is made.
+            claim(folder, loaded, same["task"], method, seed, config)
+            progress.say(f"{method} seed {seed}, in {folder}.")
+            train(folder, method, setting, stop, progress)
+        else:
+            RUN[method](setting)
+            if setting.kept is not None:
+                claim(folder, loaded, same["task"], method, seed, config)
+                keep_skill(folder, setting.kept, setting.curve[-1][0])
     seconds = time.monotonic() - began
-    mean = np.mean(setting.curve[-1][1])
-    progress.say(f"{method} seed {seed}: return {mean:.1f} at {setting.curve[-1][0]:,} steps, {duration(seconds)}")
-    return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1)), setting.kept
+    steps, mean = setting.curve[-1]
+    progress.say(f"{method} seed {seed}: return {mean:.1f} at {steps:,} steps, {duration(seconds)}")
+    return Cell(method, seed, same, setting.curve, setting.notes, round(seconds, 1))
 
 
 def _compare(
@@ -199,22 +205,32 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
     return floors
 
 
-def evaluate_adapted(folder: Path | str, *, seed: int = 0, json_file: Path | str | None = None) -> dict[str, Any]:
+def evaluate_adapted(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    json_file: Path | str | None = None,
+    video: Path | str | None = None,
+) -> dict[str, Any]:
     """Returns of a kept policy in its task, in as many new episodes as those of controllers that know nothing.
 
     Args:
         folder: `<run>/adapt/<task>/<method>-<seed>`.
         seed: of resets and of what the task draws.
         json_file: also write the result there; it is always written to `<folder>/evaluation.json`.
+        video: also render the first episodes to this .mp4 or .webp file.
 
     Returns:
         {"task", "env", "method", "step", "seed", "policy": {"mean", "standard_error", "episodes"}, "floors": {name:
         the same}, "expert", "notes"}.
     """
     check_folder_of(json_file)
+    if video is not None:
+        check_video(Path(video))
     enable_compilation_cache()
     adapted = load_adapted(folder)
     returns = adapted_returns(adapted, FLOOR_EPISODES, env_seed(seed, "adapted"))
+    failure = None if video is None else render_adapted(adapted, Path(video), env_seed(seed, "adapted"))
     result = {
         "task": adapted.task.name,
         "env": adapted.config.env,
@@ -228,7 +244,7 @@ def evaluate_adapted(folder: Path | str, *, seed: int = 0, json_file: Path | str
         },
         "floors": measure_floors(adapted.task),
         "expert": adapted.task.expert,
-        "notes": [],
+        "notes": [failure] if failure else [],
     }
     content = json.dumps(result, indent=2).encode()
     for path in (Path(folder) / "evaluation.json", *([Path(json_file)] if json_file is not None else [])):

@@ -20,7 +20,14 @@ from urlrl.types import EnvSpec
 from urlrl.verbs.runs import load_checkpoint
 
 
-def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_file: Path | str | None = None) -> dict:
+def evaluate(
+    run: Path | str,
+    *,
+    step: int | None = None,
+    seed: int = 0,
+    json_file: Path | str | None = None,
+    video: Path | str | None = None,
+) -> dict[str, Any]:
     """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. What an
     adaptation left is scored on its task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
 
@@ -28,6 +35,7 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
         step: which checkpoint; None is the newest that is whole.
         seed: of skills, goals, resets and sampled actions.
         json_file: also write the result there; it is always written to `<run>/evaluation.json`.
+        video: of what an adaptation left: also render its first episodes to this .mp4 or .webp file.
 
     Returns:
         {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "twin": {...} or None, "notes":
@@ -42,7 +50,11 @@ def evaluate(run: Path | str, *, step: int | None = None, seed: int = 0, json_fi
 
         if step is not None:
             raise UserError(f"{run} holds one policy of one task: expected no step.")
-        return evaluate_adapted(run, seed=seed, json_file=json_file)
+        return evaluate_adapted(run, seed=seed, json_file=json_file, video=video)
+    if video is not None:
+        raise UserError(
+            f"{run} is a run, whose videos are in its report: expected --video for what an adaptation left."
+        )
     agent, config, spec, step, note = load_checkpoint(run, step)
     scores, notes = _measure(agent, config, spec, seed)
     twin = None

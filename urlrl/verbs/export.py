@@ -2,10 +2,16 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from urlrl.config import MAX_SEED
+import numpy as np
+
+from urlrl.adaptation.tuned import Skilled, Tuned
+from urlrl.config import MAX_SEED, to_json
+from urlrl.envs.tasks import make_task_env
 from urlrl.errors import UserError, check, check_choice
 from urlrl.evaluation import coverage
+from urlrl.files import read_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
@@ -13,14 +19,17 @@ from urlrl.skills.export import make_policy
 from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError
 from urlrl.streams import stream
-from urlrl.training.run import RunFolder
+from urlrl.training.run import TUNED, RunFolder
 from urlrl.verbs.runs import load_checkpoint, saved_evaluation
+from urlrl.verbs.tuned import load_adapted
 
 
 def export(run: Path | str, out: Path | str, *, step: int | None = None, format: str = "bundle", seed: int = 0) -> Path:
-    """Write a run's skills into the folder `out`; it is whole or not there, and replaces only an older export.
+    """Write a run's skills, or the policy that an adaptation left, into the folder `out`; it is whole or not there, and
+    replaces only an older export.
 
     Args:
+        run: folder of a run, or `<run>/adapt/<task>/<method>-<seed>`.
         step: which checkpoint; None is the newest that is whole.
         format: "bundle" (`urlrl.skills.policy` reads it), "onnx" or "stablehlo" (see `urlrl.skills.formats`).
         seed: of the episodes that name the skills and give the golden outputs; that of `evaluate`.
@@ -35,6 +44,10 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
     check_choice("format", format, FORMATS)
     check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
+    if (Path(run) / TUNED).exists():
+        if step is not None:
+            raise UserError(f"{run} holds one policy of one task: expected no step.")
+        return _export_adapted(Path(run), out, format, seed)
     agent, config, spec, step, note = load_checkpoint(run, step)
     manifest = RunFolder(run).manifest()
     parts = [manifest, *(part for part in manifest["continued"] if part["from_step"] < step)]
@@ -51,6 +64,42 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
             trajectory = coverage.scored_episodes(env, agent, seed)
             policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
         policy.card = make_card(policy, saved_evaluation(run, step, spec))
+        return FORMATS[format](policy, probes, out)
+    except SkillError as error:
+        raise UserError(str(error)) from error
+
+
+def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Path:
+    adapted = load_adapted(folder)
+    task, config = adapted.task, adapted.config
+    provenance = {
+        "agent": config.agent_name,
+        "step": adapted.pretrain_steps,
+        "task": task.name,
+        "method": adapted.method,
+        "task_steps": adapted.steps,
+        "evaluation_seed": seed,
+        "note": "",
+        "commands": [],
+        "config": to_json(config),
+        "versions": read_json(folder / TUNED)["versions"],
+    }
+    try:
+        with closing(make_task_env(task, coverage.EPISODES, root_position=config.root_position)) as env:
+            match adapted.policy:
+                case Skilled(agent=agent, z=z):  # The pretrained agent sees no features.
+                    trajectory = coverage.scored_episodes(env.env, agent, seed)
+                    extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
+                case Tuned() as agent:
+                    trajectory = coverage.scored_episodes(env, agent, seed)
+                    extra = {"features": task.feature_names}
+                case _:
+                    raise UserError(
+                        f"{folder} holds a controller over skills: expected a single policy, of another method than "
+                        f"{adapted.method}."
+                    )
+            policy, probes = make_policy(agent, env.env, trajectory, stream(seed, "export"), provenance, **extra)
+        policy.card = make_card(policy, None)
         return FORMATS[format](policy, probes, out)
     except SkillError as error:
         raise UserError(str(error)) from error

@@ -33,6 +33,7 @@ from urlrl.training.seeds import Seeds
 from urlrl.training.stop import stop_requested
 from urlrl.types import EnvSpec, HostEnv
 
+ADVICE = "; --continue-with changes a setting from there on"
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}  # a config's word -> JAX's
 
 
@@ -126,7 +127,9 @@ def _train(
                 measure = _measure(group, inner)
                 for saver in savers:
                     claim(saver, saver.config, command, progress, settings)
-                joined = [Member(lane, saver, measure(lane.config.seed)) for lane, saver in zip(loop.runs, savers)]
+                joined = [
+                    Member(lane, saver, measure(lane.config.seed), ADVICE) for lane, saver in zip(loop.runs, savers)
+                ]
                 drive(loop, joined, group.config, stop, progress)
             members += joined
     raise_diverged(members)

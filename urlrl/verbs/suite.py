@@ -15,8 +15,10 @@ from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.run import RunFolder
-from urlrl.verbs.adapt import check_seeds, measure_floors, settings, try_cell
+from urlrl.training.stop import Stop, stop_requested
+from urlrl.verbs.adapt import check_seeds, measure_floors, try_cell
 from urlrl.verbs.runs import Loaded, load_checkpoint
+from urlrl.verbs.tuned import settings
 
 
 def score_suite(
@@ -48,7 +50,7 @@ def score_suite(
     snapshots = _check_run(run, protocol, tasks)
     progress, notes = make_progress(quiet), list[str]()
     scores: dict[int, dict[str, Any]] = {}
-    with closing(progress):
+    with closing(progress), stop_requested(progress) as stop:
         for i, snapshot in enumerate(protocol.snapshots):
             loaded = load_checkpoint(run, snapshots[snapshot])
             methods = [method for method in protocol.methods if method != "scratch" or not i]  # It has no snapshot.
@@ -56,7 +58,7 @@ def score_suite(
             for j, method in enumerate(methods):
                 place = folder / ("scratch" if method == "scratch" else str(snapshot))
                 done = (i + j / len(methods)) / len(protocol.snapshots)
-                cells = _score_method(run, loaded, protocol, tasks, method, seeds, place, progress, notes, done)
+                cells = _score_method(run, loaded, protocol, tasks, method, seeds, place, stop, progress, notes, done)
                 if any(cells.values()):
                     scores[snapshot][method] = aggregate(cells, experts)
         progress.say("Measuring the floors.")
@@ -93,7 +95,7 @@ def _check_run(run: Path | str, protocol: Suite, tasks: dict[str, Task]) -> dict
 
 def _score_method(
     run: Path | str, loaded: Loaded, protocol: Suite, tasks: dict[str, Task], method: str, seeds: Sequence[int],
-    place: Path, progress: Progress, notes: list[str], done: float,
+    place: Path, stop: Stop, progress: Progress, notes: list[str], done: float,
 ) -> dict[str, list[Cell]]:  # fmt: skip
     """The cells of a method by task, those of earlier calls included; what is missing is run."""
     cells = {}
@@ -102,6 +104,6 @@ def _score_method(
         there = ladder.done(same)
         for seed in dict.fromkeys(seeds):
             if (method, seed) not in there:
-                try_cell(ladder, run, loaded, task, protocol.config, method, seed, same, progress, notes, done)
+                try_cell(ladder, run, loaded, task, protocol.config, method, seed, same, stop, progress, notes, done)
         cells[name] = [cell for cell in ladder.cells(same) if cell.method == method]
     return cells

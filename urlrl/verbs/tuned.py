@@ -1,4 +1,5 @@
-"""What an adaptation left in `<run>/adapt/<task>/<method>-<seed>/`: written, read, and played on its task."""
+"""What an adaptation left in `<run>/adapt/<task>/<method>-<seed>/`: tuned.json says what it is, `checkpoints/` hold it;
+search.json says what fine-tuning began with. The folder `agent` beside is the pretrained agent, where it acts on."""
 
 import json
 from contextlib import closing
@@ -10,19 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
-from urlrl.adaptation.methods import episode_returns
-from urlrl.adaptation.tuned import Kept, Tuned, blank
+from urlrl.adaptation.ladder import check_same
+from urlrl.adaptation.methods import Start, episode_returns
+from urlrl.adaptation.tuned import Controlled, Kept, Skilled, Tuned, blank
 from urlrl.agents import find_agent
-from urlrl.config import RunConfig, from_json, run_config_from_json, to_json
+from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from_json, to_json
 from urlrl.envs.tasks import Task, find_task, make_task_env
 from urlrl.errors import UserError
-from urlrl.evaluation.rollout import acting
+from urlrl.evaluation.coverage import DEFAULT_STEPS
+from urlrl.evaluation.rollout import acting, rollout
+from urlrl.evaluation.video import MAX_TILES, render_video
 from urlrl.files import read_json, write_atomically
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runtime import versions
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
+from urlrl.types import EnvSpec
 from urlrl.verbs.runs import Loaded
 
 FORMAT = "urlrl-tuned-1"
@@ -31,12 +36,13 @@ SHAPE = {
     "task": str,
     "method": str,
     "seed": int,
-    "steps": int,
     "pretrain": {"agent": dict, "agent_name": str, "env": str},
     "pretrain_steps": int,
     "config": dict,
     "versions": {str: str},
 }
+SEARCH = "search.json"
+SEARCHED = {"z": [float], "steps": int, "reward_scale": float, "curve": [[float]]}
 
 
 class Adapted(NamedTuple):
@@ -48,67 +54,125 @@ class Adapted(NamedTuple):
     seed: int
     steps: int  # in the task, those of a search included
     config: RunConfig  # of the pretraining
+    spec: EnvSpec  # of its environment
     pretrain_steps: int
 
 
-def keep(
-    folder: Path, policy: Kept, loaded: Loaded, task: str, method: str, seed: int, steps: int, config: AdaptConfig
-) -> None:
-    """Write a policy into `folder`, in the place of an older one. A policy that acts by the pretrained agent finds it
-    in the folder `agent` beside, which all policies of the task share: the run may go on and drop this checkpoint.
+def settings(task: str, loaded: Loaded, config: AdaptConfig) -> dict[str, Any]:
+    """What results that are compared have in common: the task, the agent as it was pretrained, how it is adapted."""
+    return _settings(task, to_json(loaded.config), loaded.step, to_json(config))
+
+
+def _settings(task: str, pretrain: dict[str, Any], step: int, config: dict[str, Any]) -> dict[str, Any]:
+    pretrain = {name: value for name, value in pretrain.items() if name not in RESUMABLE_FIELDS}
+    return {"task": task, "pretrain": pretrain, "pretrain_steps": step, "config": config}
+
+
+def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, config: AdaptConfig) -> None:
+    """Write into `folder` what it will hold, unless it says so already; beside it the pretrained agent, where that is
+    a part of it: the run may go on and drop this checkpoint.
 
     Raises:
-        UserError: the disk cannot be written.
+        UserError: it holds something else, or the disk cannot be written.
     """
-    if not isinstance(policy, Tuned):
+    if (folder / TUNED).exists():
+        there = read_json(folder / TUNED, SHAPE)
+        same = _settings(there["task"], there["pretrain"], there["pretrain_steps"], there["config"])
+        check_same(folder / TUNED, method, same, settings(task, loaded, config))
+    if method not in ("finetune", "scratch"):
         shared = Checkpoints(folder.parent / "agent")
-        first = not any(folder.parent.glob("*.json"))  # What an interrupted call left may be another agent.
-        if first or loaded.step not in shared.steps():
-            _save(shared, loaded.step, {"agent": loaded.agent})
-        policy = policy.replace(agent=None)
-    _save(Checkpoints(folder / "checkpoints"), steps, {"policy": policy})
+        if loaded.step not in shared.steps():
+            shared.save(loaded.step, {"agent": loaded.agent}, {"step": loaded.step, "shards": [], "snapshots": []})
     content = {
-        "format": FORMAT, "task": task, "method": method, "seed": seed, "steps": steps,
-        "pretrain": to_json(loaded.config), "pretrain_steps": loaded.step, "config": to_json(config),
-        "versions": versions(),
+        "format": FORMAT, "task": task, "method": method, "seed": seed, "pretrain": to_json(loaded.config),
+        "pretrain_steps": loaded.step, "config": to_json(config), "versions": versions(),
     }  # fmt: skip
-    write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
+    if not (folder / TUNED).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
 
 
-def _save(checkpoints: Checkpoints, step: int, parts: dict[str, Any]) -> None:
+def keep_skill(folder: Path, skilled: Skilled, steps: int) -> None:
+    """Write a skill that was found within `steps` into a folder that is claimed."""
+    checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.drop_after(-1)
-    checkpoints.save(step, parts, {"step": step, "shards": [], "snapshots": []})
+    checkpoints.save(steps, {"policy": {"z": skilled.z}}, {"step": steps, "shards": [], "snapshots": []})
+
+
+def keep_search(folder: Path, start: Start, curve: list[tuple[int, float]]) -> None:
+    content = {"z": start.z.tolist(), "steps": start.steps, "reward_scale": start.reward_scale, "curve": curve}
+    write_atomically(folder / SEARCH, json.dumps(content).encode())
+
+
+def read_search(folder: Path) -> tuple[Start, list[tuple[int, float]]] | None:
+    """What `keep_search` wrote, if it did. Raises UserError where the file is damaged."""
+    if not (folder / SEARCH).exists():
+        return None
+    found = read_json(folder / SEARCH, SEARCHED)
+    if not all(len(point) == 2 for point in found["curve"]):
+        raise UserError(f"{folder / SEARCH} cannot be read: expected steps and a return at each point of its curve.")
+    curve = [(int(steps), mean) for steps, mean in found["curve"]]
+    return Start(np.float32(found["z"]), found["steps"], found["reward_scale"]), curve
 
 
 def load_adapted(folder: Path | str) -> Adapted:
-    """The policy that an adaptation left.
+    """The policy that an adaptation left, or has reached so far.
 
     Raises:
         UserError: the folder holds none, it is damaged, or it names code that the user has not used.
     """
     folder = Path(folder)
     data = read_json(folder / TUNED, SHAPE)
-    if data["method"] not in METHODS:
-        raise UserError(f"{folder / TUNED} has the method {data['method']!r}: expected one of {', '.join(METHODS)}.")
+    method = data["method"]
+    if method not in METHODS:
+        raise UserError(f"{folder / TUNED} has the method {method!r}: expected one of {', '.join(METHODS)}.")
     check_names({**data["pretrain"], "task": data["task"]}, folder / TUNED)
     try:
         config = run_config_from_json(data["pretrain"], find_agent(data["pretrain"]["agent_name"])[1])
-        settings = from_json(AdaptConfig, data["config"])
+        adapting = from_json(AdaptConfig, data["config"])
     except UserError as error:
         raise UserError(f"{folder / TUNED} cannot be read: {str(error).removeprefix('config.json: ')}") from error
     task, spec = find_task(data["task"]), run_spec(config)
     agent = create_agent(config, spec)
-    like = blank(data["method"], agent, task, settings, spec.action_dim)
+    like = blank(method, agent, task, adapting, spec.action_dim)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if not (steps := checkpoints.steps()):
+        raise UserError(f"{folder} holds no policy yet: its adaptation has made no checkpoint.")
     if not isinstance(like, Tuned):
         parts, _ = Checkpoints(folder.parent / "agent").restore(data["pretrain_steps"], {"agent": agent})
-        agent, like = parts["agent"], like.replace(agent=None)
-    parts, _ = Checkpoints(folder / "checkpoints").restore(data["steps"], {"policy": like})
-    policy = parts["policy"] if isinstance(like, Tuned) else parts["policy"].replace(agent=agent)
-    policy = jax.tree.map(jnp.asarray, policy)
-    return Adapted(policy, task, data["method"], data["seed"], data["steps"], config, data["pretrain_steps"])
+        agent = parts["agent"]
+    policy: Kept
+    match like:
+        case Tuned():
+            policy = checkpoints.restore(steps[-1], {"agent": like})[0]["agent"]
+        case Controlled():
+            tuned = checkpoints.restore(steps[-1], {"agent": like.controller})[0]["agent"]
+            policy = like.replace(agent=agent, controller=tuned)
+        case _:
+            policy = Skilled(agent, **checkpoints.restore(steps[-1], {"policy": {"z": like.z}})[0]["policy"])
+    found, hold = read_search(folder), task.option_steps if method == "hierarchical" else 1
+    spent = (found[0].steps if found else 0) + hold * steps[-1]
+    return Adapted(
+        jax.tree.map(jnp.asarray, policy), task, method, data["seed"], spent, config, spec, data["pretrain_steps"]
+    )
 
 
 def adapted_returns(adapted: Adapted, episodes: int, seed: int) -> np.ndarray:
     """(episodes,): of one episode each from a reset with `seed`, by the modes of actions."""
     with closing(make_task_env(adapted.task, episodes, root_position=adapted.config.root_position)) as env:
         return episode_returns(env, acting(adapted.policy), seed)
+
+
+def render_adapted(adapted: Adapted, path: Path, seed: int) -> str | None:
+    """The first episodes of `adapted_returns`, side by side in a video; returns None, or why there is none."""
+    with closing(make_task_env(adapted.task, MAX_TILES, root_position=adapted.config.root_position)) as env:
+        model, spec = getattr(env.env, "model", None), env.env_spec
+        if model is None:
+            return f"Environment '{adapted.config.env}' has no MuJoCo model to render: there is no video."
+        steps = spec.episode_steps or DEFAULT_STEPS
+        played = rollout(env, acting(adapted.policy), jax.random.key(0), seed, steps)
+    assert played.physics is not None
+    returns = (played.steps.reward * played.mask).sum(axis=0)
+    labels = [f"{adapted.task.name}: return {total:.1f}" for total in returns]
+    qpos = played.physics[..., : dict(spec.physics)["qpos"]]
+    return render_video(model, qpos, path, fps=1 / (spec.control_dt or 1), labels=labels)
