@@ -104,15 +104,18 @@ def keep_search(folder: Path, start: Start, curve: list[tuple[int, float]]) -> N
     write_atomically(folder / SEARCH, json.dumps(content).encode())
 
 
-def read_search(folder: Path) -> tuple[Start, list[tuple[int, float]]] | None:
+def read_search(folder: Path, z_dim: int) -> tuple[Start, list[tuple[int, float]]] | None:
     """What `keep_search` wrote, if it did. Raises UserError where the file is damaged."""
     if not (folder / SEARCH).exists():
         return None
     found = read_json(folder / SEARCH, SEARCHED)
-    if not all(len(point) == 2 for point in found["curve"]):
-        raise UserError(f"{folder / SEARCH} cannot be read: expected steps and a return at each point of its curve.")
+    if len(found["z"]) != z_dim or not all(len(point) == 2 for point in found["curve"]):
+        raise UserError(
+            f"{folder / SEARCH} cannot be read: expected a z of {z_dim} numbers, and steps and a return at each point of "
+            f"its curve."
+        )
     curve = [(int(steps), mean) for steps, mean in found["curve"]]
-    return Start(np.float32(found["z"]), found["steps"], found["reward_scale"]), curve
+    return Start(np.array(found["z"], np.float32), found["steps"], found["reward_scale"]), curve
 
 
 def load_adapted(folder: Path | str) -> Adapted:
@@ -150,7 +153,7 @@ def load_adapted(folder: Path | str) -> Adapted:
             policy = like.replace(agent=agent, controller=tuned)
         case _:
             policy = Skilled(agent, **checkpoints.restore(steps[-1], {"policy": {"z": like.z}})[0]["policy"])
-    found, hold = read_search(folder), task.option_steps if method == "hierarchical" else 1
+    found, hold = read_search(folder, config.agent.z.dim), task.option_steps if method == "hierarchical" else 1
     spent = (found[0].steps if found else 0) + hold * steps[-1]
     return Adapted(
         jax.tree.map(jnp.asarray, policy), task, method, data["seed"], spent, config, spec, data["pretrain_steps"]

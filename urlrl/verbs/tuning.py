@@ -52,7 +52,7 @@ def forget(folder: Path) -> None:
 
 def _prepared(folder: Path, setting: Setting) -> Start:
     """The search that fine-tuning begins with: a stage of its own, which is done again where it was not over."""
-    if (found := read_search(folder)) is None:
+    if (found := read_search(folder, setting.agent.config.z.dim)) is None:
         start = prepare(setting)
         keep_search(folder, start, setting.curve)
         return start
