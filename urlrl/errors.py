@@ -14,8 +14,7 @@ class UserError(Exception):
 
 
 class TrainingDiverged(UserError):
-    """A learner's state or metric, or what an environment on the device returned, is not finite; nothing was saved
-    after the last good checkpoint."""
+    """A learner's state or metric is not finite; nothing was saved after the last good checkpoint."""
 
     exit_code = 3
 

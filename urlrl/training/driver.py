@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from urlrl.config import PretrainConfig, RunConfig
-from urlrl.errors import TrainingDiverged
+from urlrl.errors import TrainingDiverged, UserError
 from urlrl.training.log import MetricsLog, Progress, duration
 from urlrl.training.loop import Lane, Loop, Timed
 from urlrl.training.saver import Saver
@@ -25,12 +25,12 @@ class Member:
     def __init__(self, run: Lane, saver: Saver, measure: Measure | None, advice: str = ""):
         self.run, self.saver, self.measure, self.advice = run, saver, measure, advice
         self.log = MetricsLog(saver.run.path, saver.saved_step)
-        self.error: TrainingDiverged | None = None
+        self.error: UserError | None = None
 
     def evaluate(self) -> dict[str, float]:
         return self.measure(self.run.agent, self.run.step) if self.measure else {}
 
-    def leave(self, error: TrainingDiverged, progress: Progress) -> None:
+    def leave(self, error: UserError, progress: Progress) -> None:
         """Advance it no further: its numbers are not finite. Its last checkpoint is what remains of it."""
         self.error, saved = error, self.saver.saved_step
         kept = f"The checkpoint of step {saved:,} is kept{self.advice}."
@@ -80,7 +80,7 @@ def _epoch(
     for member, outcome in zip(members, outcomes):
         if member.error:
             continue
-        if isinstance(outcome, TrainingDiverged):
+        if isinstance(outcome, UserError):
             member.leave(outcome, progress)
         else:
             made.append((member, outcome))
@@ -104,15 +104,20 @@ def _save(members: Sequence[Member], stop: Stop) -> None:
 
 
 def raise_diverged(members: Sequence[Member]) -> None:
-    """Raises TrainingDiverged if runs did; of several it says which."""
+    """Raises the error of the run that could not go on. Of several runs it says which, by a TrainingDiverged if one of
+    them diverged."""
     failed = [member for member in members if member.error]
     if not failed:
         return
+    errors = [error for member in failed if (error := member.error)]
     if len(members) == 1:
-        raise TrainingDiverged(str(failed[0].error))
-    reasons = "; ".join(f"seed {member.run.config.seed}: {str(member.error).rstrip('.')}" for member in failed)
+        raise errors[0]
+    reasons = "; ".join(f"seed {m.run.config.seed}: {str(error).rstrip('.')}" for m, error in zip(failed, errors))
     others = ", the others are done" if len(failed) < len(members) else ""
-    raise TrainingDiverged(f"{len(failed)} of {len(members)} seeds diverged{others}; {reasons}.")
+    diverged = [error for error in errors if isinstance(error, TrainingDiverged)]
+    what = "diverged" if diverged else "could not go on"
+    kind = TrainingDiverged if diverged else UserError
+    raise kind(f"{len(failed)} of {len(members)} seeds {what}{others}; {reasons}.")
 
 
 class Speed:

@@ -13,7 +13,7 @@ import numpy as np
 from urlrl.acting import act, begin, nothing_yet, planned, recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay, Rows, agent_fields, blank
-from urlrl.errors import TrainingDiverged
+from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import (
     Outcome,
@@ -81,7 +81,7 @@ class Host:
         else:
             batches = self.replay.sample(sample_key, self.config.updates, self.agent.config.batch)
         metrics = self._learn(batches, update_key)
-        return metrics if isinstance(metrics, TrainingDiverged) else coverage | metrics
+        return metrics if isinstance(metrics, UserError) else coverage | metrics
 
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""

@@ -76,7 +76,7 @@ class Timed(Protocol):
     def step(self) -> int: ...  # of each run
 
 
-Outcome = dict[str, float] | TrainingDiverged  # finite metrics of an epoch, or why there are none
+Outcome = dict[str, float] | UserError  # finite metrics of an epoch, or why there are none
 
 
 class Loop(Timed, Protocol):

@@ -13,7 +13,7 @@ from urlrl.acting import recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import in_order, rings
 from urlrl.data.replay import Rows, agent_fields, blank
-from urlrl.errors import TrainingDiverged, not_finite
+from urlrl.errors import TrainingDiverged, UserError, not_finite
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
 from urlrl.training.loop import (
@@ -67,18 +67,18 @@ class Seeds:
             for place, metrics in enumerate(outcomes):
                 if made.broken.any[place]:
                     outcomes[place] = self._error(Broken(*(values[place] for values in made.broken)))
-                elif not isinstance(metrics, TrainingDiverged):
+                elif not isinstance(metrics, UserError):
                     outcomes[place] = rollout_coverage(made.position[place]) | metrics
             return outcomes
 
-    def _error(self, broken: Broken) -> TrainingDiverged:
+    def _error(self, broken: Broken) -> UserError:
         what, lane, step = list(FLOWS.values())[broken.flow], int(broken.lane), int(broken.step)
         if what == "action":
             return TrainingDiverged(
                 f"Training diverged at step {self.step}: an action is not finite (lane {lane}, step {step} of its "
                 "episode); expected finite numbers."
             )
-        return TrainingDiverged(not_finite(self.config.env, what, lane, step))
+        return UserError(not_finite(self.config.env, what, lane, step))
 
     def _place(self) -> RunState:
         """The runs as they are now, stacked, each seed on its devices."""

@@ -111,8 +111,8 @@ def read_search(folder: Path, z_dim: int) -> tuple[Start, list[tuple[int, float]
     found = read_json(folder / SEARCH, SEARCHED)
     if len(found["z"]) != z_dim or not all(len(point) == 2 for point in found["curve"]):
         raise UserError(
-            f"{folder / SEARCH} cannot be read: expected a z of {z_dim} numbers, and steps and a return at each point of "
-            f"its curve."
+            f"{folder / SEARCH} cannot be read: expected a z of {z_dim} numbers, and steps and a return at each point "
+            f"of its curve."
         )
     curve = [(int(steps), mean) for steps, mean in found["curve"]]
     return Start(np.array(found["z"], np.float32), found["steps"], found["reward_scale"]), curve
