@@ -10,7 +10,7 @@ import pytest
 
 import urlrl
 from urlrl.cli import main
-from urlrl.presets import PRESETS
+from urlrl.presets import all_presets
 
 # The networks of test_runs.py, so that programs are compiled once for both.
 TINY = shlex.split(
@@ -129,12 +129,12 @@ def test_version(capsys):
 def test_presets_are_listed_with_their_source_and_cost(capsys):
     main(["presets"])
     lines = capsys.readouterr().out.splitlines()
-    for agent, presets in PRESETS.items():
+    for agent, presets in all_presets().items():
         for name, entry in presets.items():
             (line,) = [line for line in lines if line.split()[:2] == [agent, name]]
             assert entry.source in line and entry.cost in line and f" {entry.config.steps:,} " in line
             assert f" {entry.config.env or 'a dataset'} " in line
-    assert len(lines) == 1 + sum(map(len, PRESETS.values()))  # No row is folded.
+    assert len(lines) == 1 + sum(map(len, all_presets().values()))  # No row is folded.
 
 
 def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypatch, capsys):

@@ -12,10 +12,10 @@ from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, check
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
-from urlrl.presets import PRESETS, preset
+from urlrl.presets import all_presets, preset
 from urlrl.types import BatchSpec
 
-ALL = [(agent, name) for agent, presets in PRESETS.items() for name in presets]
+ALL = [(agent, name) for agent, presets in all_presets().items() for name in presets]
 
 
 @pytest.mark.parametrize(("agent", "name"), ALL)
@@ -23,7 +23,7 @@ def test_every_preset_survives_json(agent, name):
     config, agent_config = preset(agent, name), find_agent(agent)[1]
     assert config.agent_name == agent and type(config.agent) is agent_config
     assert run_config_from_json(json.loads(json.dumps(to_json(config))), agent_config) == config
-    assert PRESETS[agent][name].source and PRESETS[agent][name].cost
+    assert all_presets()[agent][name].source and all_presets()[agent][name].cost
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ ALLOWED = {
     "urlrl/data": {"acting", "types", "errors", "files", "runtime", "data"},
     "envs": {"types", "errors", "envs", "loading"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
+    "urlrl/presets": {"types", "errors", "config", "learners", "agents", "presets"},
     "urlrl/training": {
         "acting",
         "types",

@@ -453,10 +453,10 @@ def _presets(argv: list[str]) -> None:
     from rich.table import Table
 
     from urlrl.console import make_console
-    from urlrl.presets import PRESETS
+    from urlrl.presets import all_presets
 
     table = Table("agent", "preset", "environment", "steps", "settings from", "takes", box=None, pad_edge=False)
-    for agent, presets in PRESETS.items():
+    for agent, presets in all_presets().items():
         for name, entry in presets.items():
             where = entry.config.env or "a dataset"
             table.add_row(agent, name, where, f"{entry.config.steps:,}", entry.source, entry.cost)
