@@ -1,5 +1,4 @@
-"""What every agent that learns without skills in its data must hold to: FB, successor features, HILP, FRE, RND, the
-random policy. METRA's own file holds it to the same."""
+"""What every agent must hold to: METRA, FB, successor features, HILP, FRE, RND, the random policy."""
 
 import dataclasses
 import re
@@ -16,6 +15,7 @@ from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
+from urlrl.agents.metra import MetraConfig
 from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
@@ -33,6 +33,7 @@ WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, goals=Goals(
 FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2, actor_lr=1e-2)
 SF_TINY = SFConfig(z=WIDE, width=16, feature_width=16, lr=1e-2, feature_lr=1e-2, batch=GOALS)
 CONFIGS: dict[str, Any] = {
+    "metra": MetraConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2),
     "fb": FB_TINY,
     "fb, mc": replace(FB_TINY, penalty="mc", max_gradient=1.0),
     **{f"sf, {name}": replace(SF_TINY, features=name) for name in FEATURES},
@@ -60,7 +61,7 @@ TOLD = [name for name in CONFIGS if name not in ("rnd", "uniform")]  # those tha
 OTHER_FEATURES = [name for name in CONFIGS if name.startswith("sf") and name != "sf, hilbert"]
 WHOLE = [name for name in CONFIGS if name not in OTHER_FEATURES]
 LEARN = [name for name in WHOLE if name != "uniform"]
-ONE_OF_EACH = ["fb", "sf, hilbert", "hilp", "fre", "rnd", "uniform"]
+ONE_OF_EACH = ["metra", "fb", "sf, hilbert", "hilp", "fre", "rnd", "uniform"]
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 MEAN, STD = np.float32(np.linspace(-1, 1, OBS)), np.float32(np.linspace(0.5, 2, OBS))
 
@@ -110,7 +111,10 @@ def learned(agent: Any, batches: Transition, seed: int = 1):
 
 @cache
 def after_learning(name: str, blind: bool = False):
-    return learned(make_agent(name), make_batches(CONFIGS[name].z.dim, blind=blind))
+    batches = make_batches(CONFIGS[name].z.dim, blind=blind)
+    if "offline" not in agent_class(name).abilities:  # It learns by the skills that acted.
+        batches = batches._replace(z=make_batches(CONFIGS[name].z.dim).z)
+    return learned(make_agent(name), batches)
 
 
 def leaves_equal(a, b) -> bool:
@@ -368,21 +372,24 @@ def test_abilities_are_those_of_its_methods(name):
         need(agent, ability)
 
 
-@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("name", ["metra", "fb", "sf, hilbert", "hilp", "fre"])
 def test_a_learner_starts_as_the_skills_policy(name):
     agent, batch = make_agent(name), make_batch()
     z, other = agent.config.z.sample(jax.random.key(0), 2)
     learner = agent.learner(z, jax.random.key(1))
     mode = agent.sample_actions(batch.obs, jnp.tile(z, (BATCH, 1)), jax.random.key(2), 0.0)
     np.testing.assert_allclose(learner.actor(agent.normalizer(batch.obs)).mode(), mode, atol=1e-5)
-    assert learner.config == (agent.config.ddpg() if hasattr(agent.config, "ddpg") else iql_config(agent.config))
+    assert learner.config == learner_config(agent.config)
     assert not np.allclose(learner.actor(batch.obs).mode(), mode, atol=1e-3)  # Wrong: raw observations.
     wrong = agent.learner(other, jax.random.key(1)).actor(agent.normalizer(batch.obs))
     assert not np.allclose(wrong.mode(), mode, atol=1e-3)
 
 
-def iql_config(config):
-    """A learner bins the position itself where the agent bins it before it joins the skill."""
+def learner_config(config):
+    for kind in ("sac", "ddpg"):
+        if hasattr(config, kind):
+            return getattr(config, kind)()
+    # A learner bins the position itself where the agent bins it before it joins the skill.
     return replace(config.iql(), bins=config.bins()) if hasattr(config, "bins") else config.iql()
 
 
@@ -440,7 +447,7 @@ def read_too_short(agent, prompt, seen):
     return task._replace(z=task.z / 2)
 
 
-@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("name", ["metra", "fb", "sf, hilbert", "hilp", "fre"])
 def test_prompts(name):
     check_prompts(name, read)
 
@@ -486,7 +493,7 @@ def unread_fields(name: str, config: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(config)} - asked
 
 
-@pytest.mark.parametrize("name", ["fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform"])
+@pytest.mark.parametrize("name", ["metra", "fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform"])
 def test_every_setting_is_read(name):
     assert unread_fields(name, CONFIGS[name]) <= {"batch"}  # `batch` is for the loops.
 
@@ -521,7 +528,7 @@ def flawed_prompts():
     }
 
 
-@pytest.mark.parametrize("name", ["fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("name", ["metra", "fb", "sf, hilbert", "hilp", "fre"])
 @pytest.mark.parametrize("message", flawed_prompts())
 def test_flawed_prompts_get_one_sentence(name, message):
     with pytest.raises(UserError, match=re.escape(message)):

@@ -1,7 +1,6 @@
 """METRA against hand-written NumPy, and the contract of every agent (sheet, sections 1.1, 1.5, 2.1, 7.1 and 7.2)."""
 
-import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import pytest
 from flax import struct
 
 from urlrl.agents.metra import Metra, MetraConfig
-from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
 from urlrl.learners.sac import SACConfig
@@ -470,147 +469,7 @@ def test_metrics_check_finds(check, wrong):
         check(wrong)
 
 
-# --- The contract of an agent -----------------------------------------------------------------------------------------
-
-
-def leaves_equal(a, b) -> bool:
-    """Same structure, same bits; nothing is not a number."""
-    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b))
-
-
-def check_never_reads_reward(update):
-    agent, batch = make_agent(), make_batch(SMALL)
-    blind = update(agent, batch._replace(reward=jnp.full(BATCH, jnp.nan)), jax.random.key(0))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(blind))
-    assert leaves_equal(blind, update(agent, batch, jax.random.key(0)))
-    assert not leaves_equal(blind[0], agent)
-
-
-def reads_reward(agent, batch, key):
-    return jit_update(agent, batch._replace(action=batch.action + 1e-3 * batch.reward[:, None]), key)
-
-
-def reads_its_sign(agent, batch, key):
-    """No NaN comes out, but another result."""
-    return jit_update(agent, batch._replace(discount=jnp.where(batch.reward > 0, batch.discount, 0.0)), key)
-
-
-def logs_reward(agent, batch, key):
-    agent, metrics = jit_update(agent, batch, key)
-    return agent, {**metrics, "reward/extrinsic": jnp.mean(batch.reward)}
-
-
-def test_update_never_reads_reward():
-    check_never_reads_reward(jit_update)
-
-
-@pytest.mark.parametrize("wrong", [reads_reward, reads_its_sign, logs_reward])
-def test_reward_reading_check_finds(wrong):
-    with pytest.raises(AssertionError):
-        check_never_reads_reward(wrong)
-
-
-def check_create(create):
-    """`create` traces under jit and vmap, to the same arrays with an axis in front; two seeds are two agents."""
-    example, keys = make_batch(SMALL), jax.random.split(jax.random.key(0), 2)
-    first, second = (create(SMALL, example, key) for key in keys)
-    both = jax.eval_shape(jax.jit(jax.vmap(lambda key: create(SMALL, example, key))), keys)
-    assert jax.tree.structure(both) == jax.tree.structure(first)
-    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(first)):
-        assert (a.shape, a.dtype) == ((2, *b.shape), b.dtype)
-    networks = (jax.tree.leaves((agent.phi.params, agent.sac.actor.params)) for agent in (first, second))
-    assert all(not np.allclose(a, b) for a, b in zip(*networks) if a.ndim == 2)
-
-
-def same_seed_for_all(config, example, key):
-    return Metra.create(config, example, jax.random.key(0))
-
-
-def test_create_under_jit_and_vmap():
-    check_create(Metra.create)
-
-
-def test_create_check_finds_one_seed_for_all():
-    with pytest.raises(AssertionError):
-        check_create(same_seed_for_all)
-
-
-def check_compiles_once(agent, batch):
-    """Fed its own output, `update` keeps one program: no dtype, shape or weak type changes on the way."""
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(agent))
-    update = jax.jit(lambda agent, batch, key: agent.update(batch, key))
-    for key in jax.random.split(jax.random.key(0), 3):
-        agent, _ = update(agent, batch, key)
-    assert update._cache_size() == 1
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(agent))
-
-
-class Counting(struct.PyTreeNode):
-    """As small as an agent can be."""
-
-    count: jax.Array
-
-    def update(self, batch, key):
-        return Counting(self.count + 1), {}
-
-
-class Promotes(Counting):
-    def update(self, batch, key):
-        return Promotes(self.count + jnp.float32(1)), {}
-
-
-def test_update_compiles_once():
-    check_compiles_once(make_agent(), make_batch(SMALL))
-    check_compiles_once(Counting(jnp.int32(0)), None)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [pytest.param(Counting(jnp.asarray(0.0)), id="weak type"), pytest.param(Promotes(jnp.int32(0)), id="promotes")],
-)
-def test_compiles_once_check_finds(wrong):
-    with pytest.raises(AssertionError):
-        check_compiles_once(wrong, None)
-
-
-def unread_fields(config: MetraConfig) -> set[str]:
-    """The fields of a config that nothing asks for in the life of an agent (traced, not run)."""
-    read = set()
-
-    class Recording(type(config)):
-        def __getattribute__(self, name):
-            read.add(name)
-            return super().__getattribute__(name)
-
-    recording, batch = Recording(**vars(config)), make_batch(config)
-    read.clear()  # Building it reads nothing of it.
-
-    def life(key):
-        agent, _ = Metra.create(recording, batch, key).update(batch, key)
-        return agent.act(batch.obs, agent.begin(key, BATCH, ()), key)
-
-    with jax.debug_key_reuse(False):
-        jax.eval_shape(life, jax.random.key(0))
-    return {f.name for f in dataclasses.fields(config)} - read
-
-
-@dataclass(frozen=True)
-class WithIdleField(MetraConfig):
-    idle: float = 0.0  # nobody reads it
-
-
-def check_every_field_is_read(config):
-    assert unread_fields(config) == {"batch"}  # `batch` is for the loops.
-
-
-def test_every_config_field_is_read():
-    check_every_field_is_read(SMALL)
-
-
-def test_config_check_finds_an_idle_field():
-    with pytest.raises(AssertionError):
-        check_every_field_is_read(WithIdleField(z=SMALL.z, width=16))
+# --- Settings and actions; `test_agent_contract.py` holds METRA to what every agent must do ----------------------------
 
 
 def check_config_arrives(create):
@@ -690,15 +549,6 @@ def test_actions():
 def test_actions_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_actions(wrong)
-
-
-def test_one_skill_is_held_for_an_episode():
-    agent, batch = make_agent(ONEHOT), make_batch(ONEHOT)
-    carry = agent.begin(jax.random.key(0), BATCH, ())
-    np.testing.assert_array_equal(carry.z, ONEHOT.z.sample(jax.random.key(0), BATCH))
-    action, later = agent.act(batch.obs, carry, jax.random.key(1))
-    np.testing.assert_array_equal(later.z, carry.z)
-    np.testing.assert_array_equal(action, agent.sample_actions(batch.obs, carry.z, jax.random.key(1)))
 
 
 # --- A policy that does not see the first entries ---------------------------------------------------------------------
@@ -872,15 +722,6 @@ def test_demo_prompt():
 def test_demo_prompt_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_demo_prompt(wrong)
-
-
-def test_another_prompt_is_refused_by_name():
-    class TextPrompt(NamedTuple):
-        text: str
-
-    agent, batch = make_agent(), make_batch(SMALL)
-    with pytest.raises(UnsupportedPrompt, match=r"^METRA cannot follow a TextPrompt: expected a GoalPrompt, Reward"):
-        agent.read(TextPrompt("run"), batch, jax.random.key(0))
 
 
 def test_published_constants():
