@@ -469,7 +469,7 @@ def test_metrics_check_finds(check, wrong):
         check(wrong)
 
 
-# --- Settings and actions; `test_agent_contract.py` holds METRA to what every agent must do ----------------------------
+# --- Settings and actions. What every agent must do is in `test_agent_contract.py` ------------------------------------
 
 
 def check_config_arrives(create):
