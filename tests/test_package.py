@@ -84,10 +84,21 @@ def test_the_installed_wheel_works_on_its_own(installed, tmp_path):
 def test_the_checkout_works_where_it_shadows_the_wheel(installed):
     found = python("-c", SHOW, cwd=ROOT, path=installed).split()
     assert found == [str(ROOT / name) for name in
-                     ("urlrl/__init__.py", "agents/__init__.py", "agents/metra.py", "envs/__init__.py")]  # fmt: skip
+                     ("urlrl/__init__.py", "urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")]  # fmt: skip
     assert "half-cheetah-quick" in python("-m", "urlrl", "presets", cwd=ROOT, path=installed)
 
 
 def test_the_editable_install_works_elsewhere(tmp_path):
     found = python("-c", SHOW, cwd=tmp_path).split()
-    assert found[1:] == [str(ROOT / name) for name in ("agents/__init__.py", "agents/metra.py", "envs/__init__.py")]
+    names = ("urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")
+    assert found[1:] == [str(ROOT / name) for name in names]
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_editable_install(tmp_path):
+    """From elsewhere, as a user's own project does: agents and environments have their types."""
+    (tmp_path / "mine.py").write_text(
+        "from urlrl.agents.metra import Metra\nfrom urlrl.envs import make_env\nreveal_type(Metra.create)\nreveal_type(make_env)\n"
+    )
+    said = python("-m", "mypy", "--ignore-missing-imports", "mine.py", cwd=tmp_path)
+    assert "-> urlrl.agents.metra.Metra" in said and "-> urlrl.types.HostEnv" in said, said

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy
+import pytest
 
 from urlrl.presets import all_presets, preset
 from urlrl.skills import BUNDLES
@@ -24,6 +25,7 @@ SHORTER = {
     "--task half_cheetah_goal --seeds 0..4": "--task half_cheetah_goal",
     "--task half_cheetah_goal": "--task point_goal --seeds 0 --steps 400 --eval-every 400 --eval-episodes 2 "
     "--num-envs 2 --off-policy.warmup-updates 10",
+    "adapt/half_cheetah_goal/": "adapt/point_goal/",
     "--seeds 0..7": "--seeds 0..1 --steps 6400 --eval-every 0",
     "--goal x=30": "--goal x=2,y=1",
     "scripts/drive_skill.py bundles/x": f"{ROOT}/scripts/drive_skill.py {BUNDLES}/half_cheetah",
@@ -31,11 +33,15 @@ SHORTER = {
 WITHOUT_JAX = "# without JAX"
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MUJOCO_GL": "disabled"}
+def environment(installed: Path | None) -> dict[str, str]:
+    """Of the checkout, or of what is installed in a folder."""
+    tools = f"{installed / 'bin' if installed else Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": tools, "MUJOCO_GL": "disabled"} | (
+        {"PYTHONPATH": str(installed)} if installed else {}
+    )
 
 
-def run_block(language: str, text: str, place: Path) -> None:
+def run_block(language: str, text: str, place: Path, installed: Path | None) -> None:
     for long, short in SHORTER.items():
         text = text.replace(long, short)
     if "make " in text:  # Each target exists; that they work is what running the tests and the demo shows.
@@ -52,7 +58,7 @@ def run_block(language: str, text: str, place: Path) -> None:
         env = {"PYTHONPATH": str(place / "only-numpy")}
     else:
         argv = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
-        env = environment()
+        env = environment(installed)
     done = subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{text}\n{done.stderr}"
 
@@ -81,7 +87,20 @@ def test_every_block_runs(tmp_path):
     """One after another in an empty folder, as a reader would run them."""
     assert len(BLOCKS) >= 8
     for language, text in BLOCKS:
-        run_block(language, text, tmp_path)
+        run_block(language, text, tmp_path, None)
+
+
+@pytest.mark.slow
+def test_every_block_runs_where_a_wheel_is_installed_and_no_checkout_is(tmp_path):
+    """But for what the checkout holds beside the package: scripts, and make."""
+    site, options = tmp_path / "site", ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    tree = shutil.copytree(ROOT, tmp_path / "tree", ignore=shutil.ignore_patterns(".*", "runs", "build", "__pycache__"))
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", site, tree], cwd=tmp_path, check=True)
+    shutil.rmtree(tree)
+    (tmp_path / "work").mkdir()
+    for language, text in BLOCKS:
+        if "make " not in text:
+            run_block(language, text, tmp_path / "work", site)
 
 
 def test_the_table_of_agents_is_what_the_command_prints():

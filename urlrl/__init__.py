@@ -4,14 +4,9 @@ Everything here is imported on first use, so that `import urlrl` costs milliseco
 """
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-_root = Path(__file__).resolve().parent.parent
-if (_root / "pyproject.toml").is_file():  # Source checkout: agents/ and envs/ sit beside urlrl/.
-    __path__.append(str(_root))
 
 # Public name -> module that defines it.
 _PUBLIC = {
