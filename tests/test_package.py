@@ -21,6 +21,7 @@ print(urlrl.__file__, urlrl.agents.__file__, urlrl.agents.metra.__file__, urlrl.
 assert urlrl.preset("metra", "point-quick").agent.__class__ is urlrl.agents.metra.MetraConfig
 urlrl.make_env("point", 2).close()
 """
+PLACES = ("urlrl/__init__.py", "urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")
 
 
 def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
@@ -73,8 +74,7 @@ def test_the_wheel_holds_the_tree(wheel):
 
 def test_the_installed_wheel_works_on_its_own(installed, tmp_path):
     found = python("-c", SHOW, cwd=tmp_path, path=installed).split()
-    inside = ("urlrl/__init__.py", "urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")
-    assert found == [str(installed / name) for name in inside]
+    assert found == [str(installed / name) for name in PLACES]
     assert "half-cheetah-quick" in python("-m", "urlrl", "presets", cwd=tmp_path, path=installed)
     tops = {path.name for path in installed.iterdir() if path.name != "bin"}
     assert tops == {"urlrl", f"urlrl-{urlrl.__version__}.dist-info"}
@@ -83,22 +83,26 @@ def test_the_installed_wheel_works_on_its_own(installed, tmp_path):
 
 def test_the_checkout_works_where_it_shadows_the_wheel(installed):
     found = python("-c", SHOW, cwd=ROOT, path=installed).split()
-    assert found == [str(ROOT / name) for name in
-                     ("urlrl/__init__.py", "urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")]  # fmt: skip
+    assert found == [str(ROOT / name) for name in PLACES]
     assert "half-cheetah-quick" in python("-m", "urlrl", "presets", cwd=ROOT, path=installed)
 
 
 def test_the_editable_install_works_elsewhere(tmp_path):
     found = python("-c", SHOW, cwd=tmp_path).split()
-    names = ("urlrl/agents/__init__.py", "urlrl/agents/metra.py", "urlrl/envs/__init__.py")
-    assert found[1:] == [str(ROOT / name) for name in names]
+    assert found[1:] == [str(ROOT / name) for name in PLACES[1:]]
+
+
+MINE = """
+from urlrl.agents.metra import Metra
+from urlrl.envs import make_env
+reveal_type(Metra.create)
+reveal_type(make_env)
+"""
 
 
 @pytest.mark.slow
 def test_type_checkers_see_the_editable_install(tmp_path):
     """From elsewhere, as a user's own project does: agents and environments have their types."""
-    (tmp_path / "mine.py").write_text(
-        "from urlrl.agents.metra import Metra\nfrom urlrl.envs import make_env\nreveal_type(Metra.create)\nreveal_type(make_env)\n"
-    )
+    (tmp_path / "mine.py").write_text(MINE)
     said = python("-m", "mypy", "--ignore-missing-imports", "mine.py", cwd=tmp_path)
     assert "-> urlrl.agents.metra.Metra" in said and "-> urlrl.types.HostEnv" in said, said
