@@ -36,9 +36,8 @@ WITHOUT_JAX = "# without JAX"
 def environment(installed: Path | None) -> dict[str, str]:
     """Of the checkout, or of what is installed in a folder."""
     tools = f"{installed / 'bin' if installed else Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": tools, "MUJOCO_GL": "disabled"} | (
-        {"PYTHONPATH": str(installed)} if installed else {}
-    )
+    path = {"PYTHONPATH": str(installed)} if installed else {}
+    return {**os.environ, "PATH": tools, "MUJOCO_GL": "disabled", **path}
 
 
 def run_block(language: str, text: str, place: Path, installed: Path | None) -> None:
