@@ -18,7 +18,7 @@ import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.pool import STATE, Lanes
-from urlrl.envs.urlb import reach_reward
+from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 

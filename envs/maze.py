@@ -12,9 +12,7 @@ With `_mass` in its name the point has inertia: an action is an acceleration, by
 the speed is at most 1 m/s per axis, walls take what runs into them, and the observation is x, y, vx, vy.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -22,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.tasks import PlaceTask
 from urlrl.errors import unknown
 from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
 
@@ -373,23 +370,6 @@ class MazeEnv(HostVectorEnv):
         self.state = np.array(state["xy"])
 
 
-@dataclass(frozen=True)
-class MazeGoalTask(PlaceTask):
-    """1 per control step that ends within GOAL_RADIUS of a place that is the same in every episode, else 0."""
-
-    def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
-        """Of the controller that value iteration finds, from `starts` over one episode."""
-        from urlrl.envs.maze_control import best_returns, returns, rollout, value_iteration
-
-        layout, goal = maze_layout(self.env), np.array(self.goal_position)
-        if starts.shape[1] == 4:
-            found = best_returns(layout.walls, starts, partial(place_reward, self.goal_position), layout.episode_steps)
-        else:
-            controller = value_iteration(layout.walls, goal)
-            found = returns(rollout(controller.act, layout.walls, starts, layout.episode_steps), goal)
-        return float(found.mean()), "value iteration"
-
-
 def maze_layout(env: str) -> Layout:
     """That of an environment `maze:*`."""
     return _MAZES[env.removeprefix("maze:").removesuffix(CELLS).removesuffix(MASS)][0]
@@ -398,30 +378,3 @@ def maze_layout(env: str) -> Layout:
 def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
     """Positions (*B, 2) to (*B,): 1 where they are within `radius` m of the goal (2,), else 0."""
     return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
-
-
-def place_reward(
-    goal: tuple[float, float], physics: np.ndarray, action: np.ndarray | None, radius: float = GOAL_RADIUS
-) -> np.ndarray:
-    """`near`, of physics rows (*B, P) that begin with x and y."""
-    del action
-    return near(physics[..., :2], np.array(goal), radius)
-
-
-def maze_tasks() -> dict[str, MazeGoalTask]:
-    """By name, `maze_<layout>[_mass][_cells]_goal_<1 to 5>`: acted out from the layout's fixed start."""
-    tasks = {}
-    for layout_name, end in product(LAYOUTS, ENDS):
-        layout, fixed = LAYOUTS[layout_name], f"maze:{layout_name}_fixed{end}"
-        for number, (x, y) in enumerate(layout.goals.tolist(), 1):
-            name = f"maze_{layout_name}{end}_goal_{number}"
-            tasks[name] = MazeGoalTask(
-                name,
-                fixed,
-                (f"maze:{layout_name}{end}", fixed),
-                reward=partial(place_reward, (x, y)),
-                episode_steps=layout.episode_steps,
-                option_steps=10,
-                goal_position=(x, y),
-            )
-    return tasks

@@ -28,7 +28,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.mjx_physics import Physics, Sim, exact
-from urlrl.envs.urlb import cheetah_reward, quadruped_reward, tolerance, walker_reward
+from urlrl.envs.rewards import cheetah_reward, quadruped_reward, tolerance, walker_reward
 from urlrl.errors import UserError
 from urlrl.types import Array, DeviceEnv, DeviceState
 
@@ -36,7 +36,7 @@ NUM_STARTS = 512
 
 
 class Glance:
-    """A state as rewards look at it: `urlrl.envs.kinematics.Pose` of one row, from MJX's data."""
+    """A state as rewards look at it: `urlrl.tasks.kinematics.Pose` of one row, from MJX's data."""
 
     def __init__(self, data: Any):
         self.data = data

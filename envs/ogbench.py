@@ -4,7 +4,7 @@ They are the package's own, by the names that it registers: `antmaze-medium-v0` 
 antmaze-medium-stitch-v0, two of its datasets, were collected in. An episode starts as one of the five tasks does,
 reaching the goal ends nothing, and the reward is 0, as the goal is not in the observation.
 
-`antmaze-medium-singletask-task1-v0` is the first of that environment's five tasks, and also the name of the `Task`.
+`antmaze-medium-singletask-task1-v0` is the first of that environment's five tasks, and also the name of the task.
 It starts as in the package, within 1 m per axis (cubes and slides: 1 cm) of what the task says, and its goal is the
 same in each episode. The reward is the package's plus 1, as TD-JEPA has it (https://arxiv.org/abs/2510.00739): 1 on
 success, before it 1 less for each thing that is not where it should be. A maze has one such thing, so there it is 0.
@@ -24,10 +24,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -35,7 +34,6 @@ import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.pool import STATE
-from urlrl.envs.tasks import Task
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 
@@ -58,11 +56,10 @@ OGBENCH_TASKS: dict[str, tuple[str, ...]] = {
 _BASES = {f"ogbench:{base}": base for base in OGBENCH_TASKS} | {
     task: base for base, tasks in OGBENCH_TASKS.items() for task in tasks
 }
-THING_RADIUS = 0.04  # m, of cubes, drawers and windows; in the package it is a literal
 _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
 
 
-def _make(name: str, **options: Any) -> Any:
+def make(name: str, **options: Any) -> Any:
     """One of the package's environments, reset once, as those with an arm are compiled by a reset."""
     try:
         import ogbench
@@ -75,11 +72,11 @@ def _make(name: str, **options: Any) -> Any:
     with _without_leftovers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*DISPLAY")  # mujoco.viewer, which is imported and not used
         env = ogbench.make_env_and_datasets(dataset, env_only=True, **options).unwrapped
-    if not _is_maze(env):
+    if not is_maze(env):
         # There it is a new space at each look, seeded by nobody, and a reset takes samples from it.
         space = gymnasium.spaces.Box(-1.0, 1.0, env.action_low.shape, np.float32)
         env.__class__ = type(type(env).__name__, (type(env),), {"action_space": space})
-    with _drawing(env, (0,)):
+    with drawing(env, (0,)):
         env.reset()
     return env
 
@@ -87,8 +84,8 @@ def _make(name: str, **options: Any) -> Any:
 def _another(env: Any, name: str) -> Any:
     """A further lane. An arm's model takes half a second to compile, so it is copied; what lanes then share is
     constant, or set anew at each use."""
-    if _is_maze(env):
-        return _make(name)
+    if is_maze(env):
+        return make(name)
     twin = copy.copy(env)
     twin._model = copy.copy(env.model)
     twin._data = mujoco.MjData(twin._model)
@@ -115,7 +112,7 @@ def _without_leftovers() -> Iterator[None]:
 
 
 @contextmanager
-def _drawing(env: Any, entropy: tuple[int, ...]) -> Iterator[None]:
+def drawing(env: Any, entropy: tuple[int, ...]) -> Iterator[None]:
     """Whatever is drawn inside the block depends on these numbers alone: by the environment's own generator, by its
     action space, and by NumPy's global one, which is left as it was found."""
     rng = np.random.default_rng([part & 0xFFFFFFFF for part in entropy])
@@ -129,7 +126,7 @@ def _drawing(env: Any, entropy: tuple[int, ...]) -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
-def _is_maze(env: Any) -> bool:
+def is_maze(env: Any) -> bool:
     return hasattr(env, "maze_map")
 
 
@@ -156,10 +153,10 @@ class OGBenchEnv(HostVectorEnv):
             raise unknown("environment", full, _BASES)
         self._base = _BASES[full]
         self._rewarded = name != self._base
-        env = _make(full)
-        if anywhere and (self._rewarded or not _is_maze(env)):
+        env = make(full)
+        if anywhere and (self._rewarded or not is_maze(env)):
             raise UserError(f"Environment '{full}' cannot start anywhere: expected a maze without a task of its own.")
-        with _drawing(env, (0,)):
+        with drawing(env, (0,)):
             obs, info = env.reset()
         parts = _physics(env, info)
         spec = EnvSpec(
@@ -167,8 +164,8 @@ class OGBenchEnv(HostVectorEnv):
             obs_dim=len(obs),
             action_dim=env.action_space.shape[0],
             episode_steps=gymnasium.spec(name).max_episode_steps if episode_steps is None else episode_steps,
-            control_dt=float(env.dt if _is_maze(env) else env.control_timestep()),
-            position=("x", "y") if _is_maze(env) else (),
+            control_dt=float(env.dt if is_maze(env) else env.control_timestep()),
+            position=("x", "y") if is_maze(env) else (),
             physics=tuple((part, len(values)) for part, values in parts.items()),
             obs_is_physics=np.array_equal(obs, np.concatenate(list(parts.values()))),
             exact_resume=True,
@@ -203,7 +200,7 @@ class OGBenchEnv(HostVectorEnv):
             if not inside or env.maze_map[row, column]:
                 raise UserError(f"The goal x={x:g}, y={y:g} is in a wall of '{self.env_spec.id}', or outside.")
             goal = ((y + env._offset_y) / env._maze_unit, (x + env._offset_x) / env._maze_unit)
-            with _drawing(env, (self.seed, -1 - i, 0)):
+            with drawing(env, (self.seed, -1 - i, 0)):
                 obs[i] = env.reset(options=_places((1, 1), (1, 1), goal))[1]["goal"]
         return obs
 
@@ -236,11 +233,11 @@ class OGBenchEnv(HostVectorEnv):
 
     @cached_property
     def _spare(self) -> Any:
-        return _make(f"ogbench:{self._base}", **({"add_noise_to_goal": False} if self.env_spec.position else {}))
+        return make(f"ogbench:{self._base}", **({"add_noise_to_goal": False} if self.env_spec.position else {}))
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         env = self._envs[lane]
-        with _drawing(env, seed):
+        with drawing(env, seed):
             self._rows[lane], info = env.reset(options=self._any_places(env) if self._anywhere else None)
         self._physics_rows[lane] = np.concatenate(list(_physics(env, info).values()))
 
@@ -249,7 +246,7 @@ class OGBenchEnv(HostVectorEnv):
         reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         for i, env in enumerate(self._envs):
             if self._draws:
-                with _drawing(env, (self.seed, i, int(self.episode[i]), int(self.clock[i]))):
+                with drawing(env, (self.seed, i, int(self.episode[i]), int(self.clock[i]))):
                     self._rows[i], found, ended, _, info = env.step(actions[i])
             else:
                 self._rows[i], found, ended, _, info = env.step(actions[i])
@@ -270,7 +267,7 @@ class OGBenchEnv(HostVectorEnv):
         cuts = np.cumsum([size for _, size in self.env_spec.physics])[:-1]
         qpos, qvel, *buttons = np.split(row, cuts)
         env.set_state(qpos, qvel, *(states.astype(int) for states in buttons))
-        return env.get_ob() if _is_maze(env) else env.compute_observation()
+        return env.get_ob() if is_maze(env) else env.compute_observation()
 
     def _get_state(self) -> dict[str, np.ndarray]:
         state = np.empty((self.num_envs, mujoco.mj_stateSize(self._envs[0].model, STATE)))
@@ -304,77 +301,3 @@ def _hand(env: Any) -> tuple[np.ndarray, np.ndarray]:
     """Views of where an arm's hand is, (3,), and of its orientation, (9,). The next action counts from there, and
     MuJoCo has it from before the last simulation step, so the state does not say it."""
     return env.data.site_xpos[env._pinch_site_id], env.data.site_xmat[env._pinch_site_id]
-
-
-class Part(NamedTuple):
-    """One thing that a task wants: these entries of a physics row near these values."""
-
-    columns: tuple[int, ...]
-    target: tuple[float, ...]  # m, or the state of a button
-    radius: float
-
-
-@dataclass(frozen=True)
-class OGBenchTask(Task):
-    """One of the package's five evaluation tasks; see this file's docstring for the reward."""
-
-    goal_observation: tuple[float, ...] = ()  # what the package shows as the goal
-
-    def goal_obs(self, env: Any = None) -> np.ndarray:
-        return np.array(self.goal_observation, np.float32)
-
-    def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
-        del starts
-        return 1.0, "success"
-
-
-def _reward(parts: tuple[Part, ...], physics: np.ndarray, action: np.ndarray) -> np.ndarray:
-    del action
-    missing = np.zeros(physics.shape[:-1])
-    for columns, target, radius in parts:
-        missing += np.linalg.norm(physics[..., columns] - np.array(target), axis=-1) > radius
-    return 1.0 - missing
-
-
-def _parts(env: Any, task: dict[str, Any]) -> tuple[Part, ...]:
-    """What one of the package's `task_infos` wants."""
-    nq, nv = env.model.nq, env.model.nv
-    if _is_maze(env):
-        start = int(env.model.joint("ball_root").qposadr[0]) if "ball_init_xy" in task else 0
-        return (Part((start, start + 1), tuple(map(float, task["goal_xy"])), float(env._goal_tol)),)
-    goal = task.get("goal", task)  # scenes have one level more, and other names
-    cubes = goal.get("goal_xyzs", goal.get("block_xyzs", ()))
-    buttons = goal.get("goal_button_states", goal.get("button_states", ()))
-    places = {f"object_joint_{i}": xyz for i, xyz in enumerate(cubes)}
-    places |= {f"{what}_slide": [goal[f"{what}_pos"]] for what in ("drawer", "window") if f"{what}_pos" in goal}
-    parts = []
-    for joint, place in places.items():
-        start = int(env.model.joint(joint).qposadr[0])
-        parts.append(Part(tuple(range(start, start + len(place))), tuple(map(float, place)), THING_RADIUS))
-    return (*parts, *(Part((nq + nv + i,), (float(state),), 0.5) for i, state in enumerate(buttons)))
-
-
-@cache
-def ogbench_task(name: str) -> OGBenchTask:
-    """The task that is called as its environment, `ogbench:antmaze-medium-singletask-task1-v0`.
-
-    Raises:
-        UserError: there is none, or the package is missing.
-    """
-    tasks = {task: base for base, names in OGBENCH_TASKS.items() for task in names}
-    if name not in tasks:
-        raise unknown("task", name, tasks)
-    env = _make(name)
-    with _drawing(env, (0,)):
-        _, info = env.reset()
-    env.close()
-    base = tasks[name]
-    return OGBenchTask(
-        name, name, (f"ogbench:{base}", *OGBENCH_TASKS[base]), reward=partial(_reward, _parts(env, env.cur_task_info)),
-        goal_observation=tuple(info["goal"].tolist()),
-    )  # fmt: skip
-
-
-def ogbench_tasks(base: str) -> dict[str, OGBenchTask]:
-    """By name, the five tasks of `antmaze-medium-v0` or another key of `OGBENCH_TASKS`."""
-    return {name: ogbench_task(name) for name in OGBENCH_TASKS[base]}

@@ -1,8 +1,8 @@
 """`point_mass_maze`: a point mass among four rooms, as in ExORL (https://arxiv.org/abs/2201.13425).
 
 What is ExORL's here: the arena and the dynamics of dm_control's point mass, observation, time limit, starts and
-(`urlrl.envs.urlb`) tasks. What is not: the walls. Their geometry is in no published description that we follow, so this
-maze is of our own making, and **numbers are not comparable with published ones of the same name**.
+(`urlrl.tasks.urlb`) tasks. What is not: the walls. Their geometry is in no published description that we follow, so
+this maze is of our own making, and **numbers are not comparable with published ones of the same name**.
 
 The arena is 0.6 m wide. A cross of walls, 2 cm thick, with arms of 0.2 m from the centre, parts it into four rooms, and
 leaves a door of 0.1 m between the end of each arm and the outer wall, so that each room opens to its two neighbours. A

@@ -20,7 +20,7 @@ from benchmark_common import load_average, show, spread
 from rich.table import Table
 
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
-from urlrl.envs.tasks import ZERO_SHOT_TASKS, find_task
+from urlrl.tasks.catalogue import ZERO_SHOT_TASKS, find_task
 
 OBS, ACTION, STEPS = 24, 6, 1000  # dm_control's walker
 BATCHES, BATCH = 64, 1024

@@ -26,11 +26,12 @@ from zero_shot_table import label
 
 from urlrl.config import to_json
 from urlrl.envs.maze import CELLS
-from urlrl.envs.tasks import Task, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import ZeroShotSuite, find_suite
 from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.task import Task, check_runs_on, make_task_env
 from urlrl.types import Trajectory
 from urlrl.verbs.adapt import labelled
 from urlrl.verbs.runs import load_checkpoint, past

@@ -25,10 +25,11 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from urlrl.agents.fre import FRE
-from urlrl.envs.tasks import check_runs_on, find_task
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import acting, rollout
 from urlrl.runs.begin import make_run_env
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.task import check_runs_on
 from urlrl.types import All, RewardPrompt
 from urlrl.verbs.runs import load_checkpoint, run_dataset
 

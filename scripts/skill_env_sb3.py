@@ -27,10 +27,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tyro.conf import Positional
 
-from urlrl.envs.single import make_single
 from urlrl.evaluation.stats import area, mean_interval
 from urlrl.skills.env import SkillEnv
 from urlrl.skills.policy import SkillPolicy
+from urlrl.tasks.single import make_single
 
 COPIES = 8  # environments stepped together
 # Both learn from two episodes per copy: of 8 options each, or of 200 raw actions. The rest is Stable-Baselines3's own.

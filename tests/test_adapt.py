@@ -32,7 +32,6 @@ from urlrl.agents.metra import Metra
 from urlrl.cli import main
 from urlrl.data.replay import example_transition
 from urlrl.envs.point import PointEnv
-from urlrl.envs.tasks import TASKS, GoalTask, Task, find_task, make_task_env
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
@@ -42,6 +41,8 @@ from urlrl.learners.sac import SAC, SACConfig
 from urlrl.skills.env import SkillEnv
 from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.streams import env_seed, stream
+from urlrl.tasks.catalogue import TASKS, find_task
+from urlrl.tasks.task import GoalTask, Task, make_task_env
 from urlrl.training.host import Host
 from urlrl.training.loop import learn
 from urlrl.training.saver import Saver
@@ -796,7 +797,7 @@ def test_files_that_are_no_results_are_left_alone(run, tmp_path):
 
 # A user's module with tasks.
 TASK = """
-from urlrl.envs.tasks import Task
+from urlrl.tasks import Task
 
 def x(physics, action):
     return physics[:, 0]
@@ -1131,7 +1132,7 @@ MISTAKES = {
     "RUN --task point_gaol": "Unknown task 'point_gaol': did you mean 'point_goal'?",
     "RUN --task half_cheetah_goal": "is for agents pretrained on half_cheetah: this one knows 'point'.",
     "RUN --task nowhere:task": "Cannot import the task 'nowhere:task'",
-    "RUN --task math:pi": "Task 'math:pi' is a float: expected a urlrl.envs.tasks.Task.",
+    "RUN --task math:pi": "Task 'math:pi' is a float: expected a urlrl.tasks.Task.",
     "RUN --task point_goal --method finetun": "Unknown method 'finetun': did you mean 'finetune'?",
     "RUN --task point_goal --seeds 3..1": "Option '--seeds' is '3..1': expected whole numbers, as in 0..4 or 0,3.",
     "RUN --task point_goal --seeds x": "Option '--seeds' is 'x': expected whole numbers",

@@ -18,10 +18,10 @@ from urlrl.agents.fb import FBConfig
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
 from urlrl.envs import make_env
-from urlrl.envs.tasks import find_task
 from urlrl.learners.ddpg import DDPG
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
+from urlrl.tasks.catalogue import find_task
 from urlrl.training.loop import learn
 from urlrl.types import BatchSpec
 from urlrl.verbs.adapt import adapt, make_setting

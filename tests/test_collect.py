@@ -13,10 +13,10 @@ from urlrl.cli import main
 from urlrl.config import PretrainConfig
 from urlrl.data.dataset import Dataset
 from urlrl.envs.maze import LAYOUTS, cell, centre, place_cells, step_all
-from urlrl.envs.maze_control import Navigator
 from urlrl.envs.ogbench import OGBENCH_TASKS, OGBenchEnv
 from urlrl.errors import UserError
 from urlrl.presets import preset
+from urlrl.tasks.maze_control import Navigator
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 from urlrl.verbs import collect as collecting

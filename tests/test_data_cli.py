@@ -13,8 +13,8 @@ from urlrl.cli import main
 from urlrl.data import validate as checks
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.envs import make_env
-from urlrl.envs.tasks import find_task
 from urlrl.errors import UserError
+from urlrl.tasks.catalogue import find_task
 from urlrl.verbs import data as verb
 from urlrl.verbs import meter as meters
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from urlrl.errors import UserError
-from urlrl.evaluation import expressions
-from urlrl.evaluation.expressions import MAX_DEPTH, MAX_LENGTH, parse
+from urlrl.tasks import expressions
+from urlrl.tasks.expressions import MAX_DEPTH, MAX_LENGTH, parse
 
 V = {
     "vx": np.array([1.5, -0.3, 0.0, 2.0]),

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from urlrl.envs import make_env
-from urlrl.envs.features import NAMES, _model, evaluate, features
-from urlrl.envs.kinematics import CHUNK, Kinematics, by_rows
 from urlrl.errors import UserError
+from urlrl.tasks.features import NAMES, _model, evaluate, features
+from urlrl.tasks.kinematics import CHUNK, Kinematics, by_rows
 
 # Every type of joint, anchors and centres of mass off the origin, turned frames, several joints on one body.
 ODD = """<mujoco><worldbody>

@@ -13,9 +13,9 @@ import urlrl
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.config import OfflineConfig
-from urlrl.envs.tasks import FRE_TASKS
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
+from urlrl.tasks.catalogue import FRE_TASKS
 from urlrl.types import BatchSpec
 from urlrl.verbs.collect import collect
 from urlrl.verbs.zero_shot_suite import SUITES, evaluate_suite

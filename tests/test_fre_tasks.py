@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urlrl.envs import fre_tasks, make_env, maze
-from urlrl.envs.fre_tasks import ANTMAZE, BODIES, RINGS, edges, linear, move, observations, path, simplex, simplex_noise
-from urlrl.envs.maze import LAYOUTS, MARGIN, State, cell, place_cells, place_reward, step_all, step_mass
-from urlrl.envs.maze_control import Navigator, best_returns
-from urlrl.envs.tasks import FRE_TASKS, TASKS, find_task, make_task_env
+from urlrl.envs import make_env, maze
+from urlrl.envs.maze import LAYOUTS, MARGIN, State, cell, place_cells, step_all, step_mass
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns, starts
 from urlrl.evaluation.suites import find_suite
 from urlrl.streams import env_seed
+from urlrl.tasks import fre
+from urlrl.tasks.catalogue import FRE_TASKS, TASKS, find_task
+from urlrl.tasks.fre import ANTMAZE, BODIES, RINGS, edges, linear, move, observations, path, simplex, simplex_noise
+from urlrl.tasks.maze import place_reward
+from urlrl.tasks.maze_control import Navigator, best_returns
+from urlrl.tasks.task import make_task_env
 from urlrl.verbs.zero_shot_suite import SUITES
 
 RINGS_WALLS = LAYOUTS["rings"].walls
@@ -106,7 +109,7 @@ def test_rewards_by_hand_in_the_rings():
 def test_every_path_can_be_walked_round_and_round():
     """Each strip leads into the next one, and none leads into a wall."""
     for name in ("loop", "center"):
-        on_it, toward = fre_tasks._strips(RINGS, name)
+        on_it, toward = fre._strips(RINGS, name)
         assert not (on_it.astype(bool) & RINGS_WALLS).any()
         here, seen = tuple(np.argwhere(on_it)[0].tolist()), []
         while here not in seen:
@@ -135,12 +138,12 @@ def test_rewards_by_hand_in_the_ant_maze():
 
 
 def test_a_landscape_is_read_cell_by_cell():
-    height, vx, vy = fre_tasks._landscape(RINGS, 2)
+    height, vx, vy = fre._landscape(RINGS, 2)
     assert height.shape == (8, 8) and (np.abs(vx[vx != 0]) >= 0.5).all() and (vx != 0).any() and (vy == 0).any()
     row = at((-3.2, 2.3, 0.5, -0.25))  # column 0, row 6
     expected = -1 + 0.5 * (height[6, 0] > 0.3) + 0.5 * vx[6, 0] - 0.25 * vy[6, 0]
     assert simplex(RINGS, 2, row, None) == pytest.approx([expected])
-    assert not np.array_equal(height, fre_tasks._landscape(RINGS, 3)[0])
+    assert not np.array_equal(height, fre._landscape(RINGS, 3)[0])
 
 
 def test_simplex_noise():

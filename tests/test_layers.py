@@ -1,8 +1,9 @@
-"""Which rooms may import which, and what importing the library loads."""
+"""Which rooms may import which, that no imports run in a circle, and what importing the library loads."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ ALLOWED = {
     "envs": {"types", "errors", "envs", "loading"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
     "urlrl/presets": {"types", "errors", "config", "learners", "agents", "presets"},
+    "urlrl/tasks": {"types", "errors", "loading", "envs", "tasks"},
     "urlrl/training": {
         "acting",
         "types",
@@ -62,6 +64,7 @@ ALLOWED = {
         "learners",
         "data",
         "envs",
+        "tasks",
         "evaluation",
         "skills",
         "adaptation",
@@ -91,6 +94,72 @@ def test_rooms_lean_only_on_what_stands_below(room):
 def test_no_agent_imports_another():
     for path in (ROOT / "agents").glob("[a-z]*.py"):
         assert "agents" not in imported_rooms(path), path
+
+
+PLACES = {"urlrl": "urlrl", "agents": "urlrl.agents", "envs": "urlrl.envs"}  # folder of the tree -> installed as
+
+
+def files_by_module() -> dict[str, Path]:
+    found = {}
+    for place, package in PLACES.items():
+        for path in (ROOT / place).rglob("*.py"):
+            parts = path.relative_to(ROOT / place).with_suffix("").parts
+            found[".".join((package, *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+class Imports(ast.NodeVisitor):
+    """The names that a file imports, those in functions too; not those for type checkers alone. Of `from a import b`
+    this is a.b: whether b is a file or something in a, the caller knows."""
+
+    def __init__(self, source: str):
+        self.names: set[str] = set()
+        self.visit(ast.parse(source))
+
+    def visit_If(self, node: ast.If) -> None:
+        is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for child in node.orelse if is_typing else ast.iter_child_nodes(node):
+            self.visit(child)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.module and not node.level, "imports name the whole path"
+        self.names |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+
+def imported_modules(source: str, modules: set[str]) -> set[str]:
+    return {n if n in modules else n.rpartition(".")[0] for n in Imports(source).names} & modules
+
+
+def find_circle(sources: dict[str, str]) -> list[str]:
+    """Modules of which each is imported by the next, the first one twice; [] where there is no such circle."""
+    try:
+        TopologicalSorter({name: imported_modules(source, set(sources)) for name, source in sources.items()}).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_imports_run_in_a_circle():
+    assert find_circle({name: path.read_text() for name, path in files_by_module().items()}) == []
+
+
+def test_every_circle_is_found():
+    below = {"urlrl.a": "", "urlrl.b": "from urlrl.a import thing", "urlrl.b.c": "import numpy\nimport urlrl.a"}
+    assert find_circle(below) == []
+    assert find_circle(below | {"urlrl.a": "if TYPE_CHECKING:\n    from urlrl.b import c"}) == []
+    for back in (
+        "import urlrl.b",
+        "from urlrl.b import thing",
+        "from urlrl.b import c",
+        "from urlrl.b.c import thing",
+        "def f():\n    from urlrl.b import thing",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    import urlrl.b",
+        "if sys.platform:\n    import urlrl.b",
+    ):
+        assert "urlrl.a" in find_circle(below | {"urlrl.a": back}), back
 
 
 def test_import_loads_neither_jax_nor_numpy_nor_mujoco():

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlrl.envs import make_env, maze, maze_control
-from urlrl.envs.maze import LAYOUTS, LEVELS, MARGIN, Level, State, cell, centre, maze_tasks, near, reset, step
-from urlrl.envs.maze_control import Navigator, returns, rollout, shortest_steps, value_iteration
-from urlrl.envs.tasks import TASKS, Moment, make_task_env
+from urlrl.envs import make_env, maze
+from urlrl.envs.maze import LAYOUTS, LEVELS, MARGIN, Level, State, cell, centre, near, reset, step
 from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns
+from urlrl.tasks import maze_control
+from urlrl.tasks.catalogue import TASKS
+from urlrl.tasks.maze import maze_tasks
+from urlrl.tasks.maze_control import Navigator, returns, rollout, shortest_steps, value_iteration
+from urlrl.tasks.task import Moment, make_task_env
 
 SIZES = {"8x8": (8, 8), "rooms": (8, 8), "rings": (8, 8), "pinwheel": (20, 20), "medium": (12, 12), "large": (16, 20)}
 NO_DETOUR = {

@@ -17,8 +17,8 @@ from urlrl.envs.dmc import DmcEnv
 from urlrl.envs.mjx import device_env
 from urlrl.envs.mjx_dmc import DOMAINS, TASKS, Seen, twin
 from urlrl.envs.mjx_physics import Sim, exact
-from urlrl.envs.urlb import urlb_task
 from urlrl.errors import UserError
+from urlrl.tasks.urlb import urlb_task
 
 needs_mjx = pytest.mark.skipif(importlib.util.find_spec("mujoco.mjx") is None, reason="mujoco-mjx is not installed")
 

@@ -16,10 +16,11 @@ from urlrl.data.ogbench import guess_env
 from urlrl.envs import make_env
 from urlrl.envs.locomotion import ANT, OGBENCH_ANT, LocomotionEnv
 from urlrl.envs.maze import cell
-from urlrl.envs.ogbench import _BASES, OGBENCH_TASKS, OGBenchEnv, Part, _reward, ogbench_task, ogbench_tasks
+from urlrl.envs.ogbench import _BASES, OGBENCH_TASKS, OGBenchEnv
 from urlrl.envs.pool import STATE
-from urlrl.envs.tasks import make_task_env
 from urlrl.errors import UserError
+from urlrl.tasks.ogbench import Part, _reward, ogbench_task, ogbench_tasks
+from urlrl.tasks.task import make_task_env
 
 ogbench = pytest.importorskip("ogbench")
 from ogbench.relabel_utils import relabel_dataset  # noqa: E402

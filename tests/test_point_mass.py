@@ -6,10 +6,11 @@ import pytest
 from dm_control import suite
 
 from urlrl.envs import make_env, point_mass
-from urlrl.envs.features import evaluate, features
 from urlrl.envs.point_mass import ARM, RADIUS, TARGETS, THICKNESS, WALLS, PointMassMazeEnv
-from urlrl.envs.tasks import ZERO_SHOT_TASKS, find_task, make_task_env
-from urlrl.envs.urlb import maze_reward
+from urlrl.tasks.catalogue import ZERO_SHOT_TASKS, find_task
+from urlrl.tasks.features import evaluate, features
+from urlrl.tasks.task import make_task_env
+from urlrl.tasks.urlb import maze_reward
 
 TASKS = ZERO_SHOT_TASKS["point_mass_maze"]
 LOW, HIGH = np.array([-0.29, 0.15]), np.array([-0.15, 0.29])  # of the starts

@@ -14,12 +14,12 @@ from flax import struct
 from urlrl.adaptation.options import Options
 from urlrl.adaptation.tuned import Tuned, TunedConfig
 from urlrl.config import PretrainConfig
-from urlrl.envs.tasks import Task, make_task_env
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace, hold_skill
 from urlrl.learners.nets import MLP, Categorical, CategoricalPolicy, Normalizer, TanhNormal
 from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
 from urlrl.streams import stream
+from urlrl.tasks.task import Task, make_task_env
 from urlrl.training.host import Host
 from urlrl.types import BatchSpec
 

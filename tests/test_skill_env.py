@@ -13,11 +13,12 @@ from test_skills import make
 
 from urlrl.envs import make_env
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.single import SingleEnv, make_single
-from urlrl.envs.tasks import find_task, make_task_env
 from urlrl.errors import UserError
 from urlrl.skills.env import Z_SCALE, SkillEnv, SkillVectorEnv
 from urlrl.skills.policy import SkillError
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.single import SingleEnv, make_single
+from urlrl.tasks.task import make_task_env
 from urlrl.types import EnvSpec
 
 OBS, ACT, EXTRA = 3, 2, 2  # of the policies that test_skills makes; a task's features behind the observation

@@ -16,9 +16,10 @@ from urlrl.adaptation.methods import RUN
 from urlrl.adaptation.suite import URLB, Suite, aggregate, find_suite
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
-from urlrl.envs.tasks import TASKS, URLB_TASKS, Task, find_task
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.stats import iqm_interval
+from urlrl.tasks.catalogue import TASKS, URLB_TASKS, find_task
+from urlrl.tasks.task import Task
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.suite import score_suite
 

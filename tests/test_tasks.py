@@ -9,22 +9,10 @@ import pytest
 from urlrl.envs import make_env
 from urlrl.envs.base import HostVectorEnv
 from urlrl.envs.locomotion import HALF_CHEETAH, HALF_CHEETAH_HURDLE, load_model
-from urlrl.envs.tasks import (
-    HURDLES,
-    TASKS,
-    URLB_TASKS,
-    ZERO_SHOT_TASKS,
-    GoalTask,
-    HurdleTask,
-    Moment,
-    Task,
-    TaskEnv,
-    _back_foot,
-    check_runs_on,
-    find_task,
-    make_task_env,
-)
 from urlrl.errors import UserError
+from urlrl.tasks.catalogue import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task
+from urlrl.tasks.locomotion import HURDLES, HurdleTask, _back_foot
+from urlrl.tasks.task import GoalTask, Moment, Task, TaskEnv, check_runs_on, make_task_env
 from urlrl.types import EnvSpec
 
 ANT, CHEETAH, HURDLE = (find_task(name) for name in ("ant_multi_goal", "half_cheetah_goal", "half_cheetah_hurdle"))
@@ -361,7 +349,7 @@ def test_agents_that_know_other_observations_are_refused():
 
 def test_tasks_by_name(tmp_path, monkeypatch):
     (tmp_path / "my_tasks.py").write_text(
-        "from urlrl.envs.tasks import Task\n"
+        "from urlrl.tasks import Task\n"
         "left = Task('left', 'point', ('point',), reward=lambda physics, action: -physics[:, 0])\n"
         "number = 3\n"
     )
@@ -372,7 +360,7 @@ def test_tasks_by_name(tmp_path, monkeypatch):
     env.reset(seed=0)
     obs, reward, *_ = env.step(np.array([[-1.0, 0], [1.0, 0]]))
     assert obs.shape == (2, 2) and np.array_equal(reward, -env.physics()[:, 0]) and env.goal() is None
-    with pytest.raises(UserError, match="Task 'my_tasks:number' is a int: expected a urlrl.envs.tasks.Task"):
+    with pytest.raises(UserError, match="Task 'my_tasks:number' is a int: expected a urlrl.tasks.Task"):
         find_task("my_tasks:number")
     with pytest.raises(UserError, match="module 'my_tasks' has no 'right'"):
         find_task("my_tasks:right")

@@ -8,11 +8,13 @@ import pytest
 from dm_control.utils import rewards
 
 from urlrl.envs import make_env
-from urlrl.envs.features import evaluate, features
 from urlrl.envs.jaco import NAMES, JacoEnv, composer, make_simulation
-from urlrl.envs.tasks import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task, make_task_env
-from urlrl.envs.urlb import EXPERTS, FLOORS, reach_reward, tolerance, urlb_task
+from urlrl.envs.rewards import reach_reward, tolerance
 from urlrl.errors import UserError
+from urlrl.tasks.catalogue import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task
+from urlrl.tasks.features import evaluate, features
+from urlrl.tasks.task import make_task_env
+from urlrl.tasks.urlb import EXPERTS, FLOORS, urlb_task
 
 NEW = ("cheetah_walk_backward", "point_mass_maze_reach_top_left")
 SITE_TASKS = tuple(name for name in TASKS if name.startswith("jaco_site"))

@@ -371,7 +371,7 @@ def _tasks(argv: list[str]) -> None:
     from rich.table import Table
 
     from urlrl.console import make_console
-    from urlrl.envs.tasks import TASKS
+    from urlrl.tasks.catalogue import TASKS
 
     table = Table("task", "acted out in", "for agents pretrained on", box=None, pad_edge=False)
     for name, make in TASKS.items():

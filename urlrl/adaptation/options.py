@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from urlrl.adaptation.tuned import as_skill
-from urlrl.envs.tasks import TaskEnv
 from urlrl.evaluation.rollout import acting
 from urlrl.skills.env import SkillVectorEnv
+from urlrl.tasks.task import TaskEnv
 from urlrl.types import Each, Skill
 
 

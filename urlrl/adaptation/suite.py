@@ -6,9 +6,9 @@ import numpy as np
 
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.adaptation.ladder import Cell
-from urlrl.envs.tasks import URLB_TASKS
 from urlrl.errors import unknown
 from urlrl.evaluation.stats import iqm_interval
+from urlrl.tasks.catalogue import URLB_TASKS
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from flax import struct
 
 from urlrl.acting import begun
 from urlrl.adaptation.config import AdaptConfig
-from urlrl.envs.tasks import Task
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import Normalizer, TanhPolicy, dense_layers
 from urlrl.learners.ppo import PPO, Rollout
 from urlrl.learners.sac import SAC
 from urlrl.skills.env import Z_SCALE
+from urlrl.tasks.task import Task
 from urlrl.types import All, Array, BatchSpec, Carry, Each, Metrics, Skill, SkillNetworks, Transition
 
 NO_SKILL = SkillSpace("none", 0)

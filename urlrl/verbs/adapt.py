@@ -17,7 +17,6 @@ from urlrl.adaptation.ladder import Cell, Ladder, summarise
 from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns
 from urlrl.config import MAX_SEED
 from urlrl.data.replay import relabelled
-from urlrl.envs.tasks import Moment, Task, TaskEnv, check_runs_on, find_task, make_task_env
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.evaluation.rollout import Policy
 from urlrl.evaluation.video import check_video
@@ -25,6 +24,8 @@ from urlrl.files import check_folder_of, write_atomically
 from urlrl.learners.nets import Normalizer
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.task import Moment, Task, TaskEnv, check_runs_on, make_task_env
 from urlrl.training.log import Progress, duration, make_progress
 from urlrl.training.stop import Stop, stop_requested
 from urlrl.types import Carry, Transition, need
@@ -55,7 +56,7 @@ def adapt(
     `ladder.json` and `ladder.png` there are of all that is done.
 
     Args:
-        task: a name of `urlrl.envs.tasks.TASKS`, or a user's `module:object`.
+        task: a name of `urlrl.tasks.TASKS`, or a user's `module:object`.
         methods: of "zero_shot", "z_search", "hierarchical", "finetune", "scratch".
         config: budget and settings; `AdaptConfig()` by default.
         step: which checkpoint; None is the newest that is whole.

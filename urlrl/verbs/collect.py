@@ -17,11 +17,11 @@ from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.data.replay import example_transition
 from urlrl.envs import make_env
 from urlrl.envs.maze import CELLS, LAYOUTS
-from urlrl.envs.maze_control import Navigator
 from urlrl.envs.ogbench import OGBenchEnv
 from urlrl.errors import UserError, check, unknown
 from urlrl.presets import preset
 from urlrl.streams import env_seed, stream
+from urlrl.tasks.maze_control import Navigator
 from urlrl.types import Each, GoalPrompt, HostEnv, Transition
 from urlrl.verbs.data import convert
 from urlrl.verbs.meter import metered

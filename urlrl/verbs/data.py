@@ -22,10 +22,11 @@ from urlrl.data.shards import Shard
 from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import make_env
-from urlrl.envs.tasks import TASKS, Moment, Task, find_task, runs_on
 from urlrl.errors import UserError, check, check_choice
 from urlrl.files import write_atomically
 from urlrl.loading import check_names, is_trusted
+from urlrl.tasks.catalogue import TASKS, find_task
+from urlrl.tasks.task import Moment, Task, runs_on
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
 from urlrl.verbs.meter import metered
@@ -164,7 +165,7 @@ def relabel(dataset: Path | str, task: str, out: Path | str | None = None, *, qu
     """Write a task's reward of every transition as float32, one number per row of the dataset (0 in an episode's last).
 
     Args:
-        task: one of `urlrl.envs.tasks.TASKS`, or a user's `module:object`.
+        task: one of `urlrl.tasks.TASKS`, or a user's `module:object`.
         out: a .npy file; None is `<dataset>/rewards/<task>.npy`.
 
     Returns:

@@ -8,7 +8,6 @@ import numpy as np
 
 from urlrl.adaptation.tuned import Skilled, Tuned
 from urlrl.config import MAX_SEED, to_json
-from urlrl.envs.tasks import make_task_env
 from urlrl.errors import UserError, check, check_choice
 from urlrl.evaluation import coverage
 from urlrl.files import read_json
@@ -19,6 +18,7 @@ from urlrl.skills.export import make_policy
 from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError
 from urlrl.streams import stream
+from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
 from urlrl.verbs.runs import load_checkpoint, saved_evaluation
 from urlrl.verbs.tuned import load_adapted

@@ -16,10 +16,8 @@ from rich.table import Table
 from urlrl.config import MAX_SEED
 from urlrl.console import make_console
 from urlrl.data.replay import relabelled
-from urlrl.envs.features import Feature, evaluate, features
 from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
-from urlrl.evaluation.expressions import parse
 from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
 from urlrl.evaluation.zero_shot import RADII, goal_metrics
@@ -27,6 +25,8 @@ from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
+from urlrl.tasks.expressions import parse
+from urlrl.tasks.features import Feature, evaluate, features
 from urlrl.training.run import RunFolder
 from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, need
 from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past

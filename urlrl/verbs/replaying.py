@@ -91,6 +91,6 @@ def _jaco(env: Any) -> Place:
 
     def place(physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float]:
         _set(env.model, data, physics, env._middle + env._half * action)
-        return env._read(data), float("nan")  # Its tasks are in `urlrl.envs.tasks`.
+        return env._read(data), float("nan")  # Its tasks are in `urlrl.tasks`.
 
     return place

@@ -9,10 +9,11 @@ from typing import Any
 from urlrl.adaptation.ladder import Cell, Ladder
 from urlrl.adaptation.suite import Suite, aggregate, find_suite
 from urlrl.config import to_json
-from urlrl.envs.tasks import Task, check_runs_on, find_task
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.task import Task, check_runs_on
 from urlrl.training.log import Progress, make_progress
 from urlrl.training.run import RunFolder
 from urlrl.training.stop import Stop, stop_requested

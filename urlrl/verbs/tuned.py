@@ -16,7 +16,6 @@ from urlrl.adaptation.methods import Start, episode_returns
 from urlrl.adaptation.tuned import Controlled, Kept, Skilled, Tuned, blank
 from urlrl.agents import find_agent
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from_json, to_json
-from urlrl.envs.tasks import Task, find_task, make_task_env
 from urlrl.errors import UserError
 from urlrl.evaluation.coverage import DEFAULT_STEPS
 from urlrl.evaluation.rollout import acting, rollout
@@ -25,6 +24,8 @@ from urlrl.files import read_json, write_atomically
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runtime import versions
+from urlrl.tasks.catalogue import find_task
+from urlrl.tasks.task import Task, make_task_env
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
 from urlrl.types import EnvSpec

@@ -13,23 +13,14 @@ from urlrl.config import MAX_SEED, OfflineConfig, to_json
 from urlrl.console import make_console
 from urlrl.data.replay import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
-from urlrl.envs.tasks import (
-    FRE_TASKS,
-    MAZE_TASKS,
-    ZERO_SHOT_TASKS,
-    Task,
-    TaskEnv,
-    check_runs_on,
-    find_task,
-    make_task_env,
-    runs_on,
-)
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
+from urlrl.tasks.catalogue import FRE_TASKS, MAZE_TASKS, ZERO_SHOT_TASKS, find_task
+from urlrl.tasks.task import Task, TaskEnv, check_runs_on, make_task_env, runs_on
 from urlrl.training.log import Progress, make_progress, read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import GoalPrompt, Trajectory, Transition, need

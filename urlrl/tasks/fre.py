@@ -11,7 +11,7 @@ The first five are in two arenas: OGBench's large ant maze, whose walls, coordin
 paper's, and `maze:rings_mass`, a point mass. **Scores compare with published ones in neither**: data and bodies differ,
 and starts, which are those of the environments. The noise is simplex noise, but another draw of it than the paper's
 package makes. The postures g are states of ours, drawn from our sets `walker` and `cheetah`; sigma and radii are the
-paper's, and with them come the walker's and the cheetah's tasks of velocity (`urlrl.envs.urlb`).
+paper's, and with them come the walker's and the cheetah's tasks of velocity (`urlrl.tasks.urlb`).
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urlrl.envs.kinematics import by_rows
-from urlrl.envs.maze import CELLS, LAYOUTS, MASS, MazeGoalTask, maze_layout, place_reward
-from urlrl.envs.tasks import PlaceTask, Task
-from urlrl.envs.urlb import suite_body, urlb_task
+from urlrl.envs.maze import CELLS, LAYOUTS, MASS, maze_layout
+from urlrl.tasks.kinematics import by_rows
+from urlrl.tasks.maze import MazeGoalTask, place_reward
+from urlrl.tasks.maze_control import best_returns
+from urlrl.tasks.task import PlaceTask, Task
+from urlrl.tasks.urlb import suite_body, urlb_task
 
 
 class Strip(NamedTuple):
@@ -173,8 +175,6 @@ class MazeRewardTask(Task):
 
     def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
         """What the controller that value iteration finds gets from `starts` in one episode, without a discount."""
-        from urlrl.envs.maze_control import best_returns
-
         assert self.reward is not None and self.episode_steps is not None
         found = best_returns(maze_layout(self.env).walls, starts, self.reward, self.episode_steps)
         return float(found.mean()), "value iteration"
@@ -317,5 +317,5 @@ def _tasks() -> dict[str, Task]:
 
 
 def fre_task(name: str) -> Task:
-    """A task of `urlrl.envs.tasks.FRE_TASKS`."""
+    """A task of `urlrl.tasks.catalogue.FRE_TASKS`."""
     return _tasks()[name] if name in _tasks() else urlb_task(name)

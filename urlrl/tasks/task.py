@@ -1,4 +1,4 @@
-"""Tasks: data beside an environment. `TASKS` names them, `TaskEnv` lets a controller act on one.
+"""Tasks: data beside an environment. `TaskEnv` lets a controller act on one.
 
 A task shows an agent that was pretrained in one of `task.runs_on` the observations that it knows. Most tasks are a
 reward of the state that was reached; METRA's goal tasks also draw something anew in each episode and show it.
@@ -7,7 +7,6 @@ reward of the state that was reached; METRA's goal tasks also draw something ane
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -16,9 +15,7 @@ from gymnasium.vector import VectorEnv
 
 from urlrl.envs import make_env, twin_of
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE
-from urlrl.errors import UserError, unknown
-from urlrl.loading import load_object
+from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (*B, physics), action (*B, act) -> (*B,)
@@ -146,44 +143,6 @@ class PlaceTask(Task):
         return env.goal_obs(np.array([self.goal_position]))[0].astype(np.float32)
 
 
-HURDLES = np.array(HALF_CHEETAH_HURDLE.hurdles)  # x in m; those at x >= 0 count
-
-
-@dataclass(frozen=True)
-class HurdleTask(Task):
-    """+1 for each hurdle with x >= 0 that the back foot passes, -1 for passing it back."""
-
-    def features(self, physics: np.ndarray, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
-        """x of the next hurdle (15 m if there is none), and the distance to it."""
-        foot = _back_foot(physics)[:, None]
-        ahead = np.where(foot <= HURDLES, HURDLES, np.inf).min(axis=1)
-        ahead = np.where(np.isfinite(ahead), ahead, 15.0)
-        return np.stack([ahead, np.abs(ahead - foot[:, 0])], axis=1)
-
-    def score(self, moment: Moment) -> np.ndarray:
-        return (_hurdles_left(moment.before) - _hurdles_left(moment.physics)).astype(float)
-
-
-def _hurdles_left(physics: np.ndarray) -> np.ndarray:
-    return ((HURDLES >= 0) & (_back_foot(physics)[:, None] <= HURDLES)).sum(axis=1)
-
-
-def _back_foot(physics: np.ndarray) -> np.ndarray:
-    """x of the half cheetah's back foot, (n,): down the chain of its three hinges, which all turn about y."""
-    x, angle = physics[:, 0], physics[:, 2]
-    for (offset_x, offset_z), hinge in zip(_BACK_LEG, (3, 4, 5)):
-        x = x + np.cos(angle) * offset_x + np.sin(angle) * offset_z
-        angle = angle + physics[:, hinge]
-    return x
-
-
-_BACK_LEG = (
-    (-0.5, 0.0),
-    (0.16, -0.25),
-    (-0.28, -0.14),
-)  # thigh, shin, foot: where each hangs (x, z), in m
-
-
 class TaskEnv(VectorEnv):
     """`env` with the reward of `task`, and the task's features behind its observations; nothing else differs.
 
@@ -273,131 +232,6 @@ def make_task_env(task: Task, num_envs: int = 1, *, root_position: bool = False)
     """`num_envs` copies of the task's environment with its reward; `root_position` as in `make_env`."""
     env = make_env(task.env, num_envs, episode_steps=task.episode_steps, root_position=root_position)
     return TaskEnv(env, task)
-
-
-# Tasks by name: METRA's (as CSF's released code has them), URLB's and ExORL's, and one for first steps.
-# Quadruped and humanoid: METRA steps these two frames per decision, so an episode of 200 decisions is 400 control steps
-# here, an option of 25 is 50, and a control step pays one half: returns keep their scale, at most 199.
-_LOCOMOTION = {
-    "point_goal": GoalTask(
-        "point_goal", "point", ("point",), episode_steps=50, option_steps=10, feature_names=("goal_x", "goal_y"),
-        position=2, half=3.0, radius=0.5,
-    ),
-    "ant_multi_goal": GoalTask(
-        "ant_multi_goal", "ant", ("ant",), episode_steps=200, feature_names=("goal_x", "goal_y"), position=2, goals=4,
-    ),
-    "half_cheetah_goal": GoalTask(
-        "half_cheetah_goal", "half_cheetah", ("half_cheetah",), episode_steps=200, feature_names=("goal_x",),
-        position=1, half=100.0,
-    ),
-    "half_cheetah_hurdle": HurdleTask(
-        "half_cheetah_hurdle", "half_cheetah_hurdle", ("half_cheetah", "half_cheetah_hurdle"), episode_steps=200,
-        feature_names=("hurdle_x", "hurdle_distance"),
-    ),
-    "quadruped_goal": GoalTask(
-        "quadruped_goal", "dmc:quadruped_run", tuple(f"dmc:quadruped_{task}" for task in ("run", "walk")),
-        episode_steps=400, option_steps=50, feature_names=("goal_x", "goal_y"), position=2, radius=1.5, pays=0.5,
-        first=3,
-    ),
-    "humanoid_goal": GoalTask(
-        "humanoid_goal", "dmc:humanoid_run", tuple(f"dmc:humanoid_{task}" for task in ("run", "walk", "stand")),
-        episode_steps=400, option_steps=50, feature_names=("goal_x", "goal_y"), position=2, half=5.0, radius=1.5,
-        pays=0.5, first=3,
-    ),
-}  # fmt: skip
-
-
-def _maze(name: str) -> Task:
-    from urlrl.envs.maze import maze_tasks  # It imports this file.
-
-    return maze_tasks()[name]
-
-
-def _fre(name: str) -> Task:
-    from urlrl.envs.fre_tasks import fre_task  # It imports this file.
-
-    return fre_task(name)
-
-
-def _urlb(name: str) -> Task:
-    from urlrl.envs.urlb import urlb_task  # Imports dm_control: the other tasks need not.
-
-    return urlb_task(name)
-
-
-_CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
-
-
-def _each(start: str, ends: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{start}_{end}" for end in ends)
-
-
-# The tasks of zero-shot benchmarks by domain: one agent per domain is asked for all of its tasks.
-MAZES = tuple(
-    f"{name}{mass}{cells}"
-    for name in ("8x8", "rooms", "rings", "pinwheel", "medium", "large")
-    for mass in ("", "_mass")
-    for cells in ("", "_cells")
-)
-MAZE_TASKS = {name: tuple(f"maze_{name}_goal_{i}" for i in range(1, 6)) for name in MAZES}
-ZERO_SHOT_TASKS: dict[str, tuple[str, ...]] = {
-    "walker": _each("walker", ("stand", "walk", "run", "flip")),
-    "cheetah": _each("cheetah", ("run", "run_backward", "walk", "walk_backward")),
-    "quadruped": _each("quadruped", ("stand", "walk", "run", "jump")),
-    "jaco": _each("jaco_site_reach", _CORNERS),  # ExORL's version: 42-d observations
-    "point_mass_maze": _each("point_mass_maze_reach", _CORNERS),
-}
-# FRE's kinds of rewards: what is held out from the functions that it is pretrained on.
-_NUMBERS = tuple(map(str, range(1, 6)))
-_FRE_BOTH = (
-    *_each("move", ("left", "right", "up", "down")), *_each("simplex", _NUMBERS),
-    *_each("path", ("edges", "loop", "center")),
-)  # fmt: skip
-_FRE_MAZE = (*_each("reach", _NUMBERS), *_each("linear", _NUMBERS), *_FRE_BOTH)
-_FRE_PLACES = _each("reach", ("bottom", "left", "top", "center", "right"))
-FRE_TASKS = {
-    **{f"maze-rings_mass{end}": _each(f"maze_rings_mass{end}", _FRE_MAZE) for end in ("", "_cells")},
-    "antmaze-large": _each("antmaze_large", (*_FRE_PLACES, *_FRE_BOTH)),
-    "walker": _each("walker", ("velocity_0.1", "walk", "velocity_4", "run", *_each("posture", _NUMBERS))),
-    "cheetah": (*ZERO_SHOT_TASKS["cheetah"], *_each("cheetah_posture", _NUMBERS)),
-}
-URLB_TASKS = {
-    "walker": ZERO_SHOT_TASKS["walker"],
-    "quadruped": ZERO_SHOT_TASKS["quadruped"],
-    "jaco": _each("jaco_brick_reach", _CORNERS),
-}
-
-TASKS: dict[str, Callable[[], Task]] = {
-    **{name: partial(_LOCOMOTION.__getitem__, name) for name in _LOCOMOTION},
-    **{name: partial(_fre, name) for names in FRE_TASKS.values() for name in names},
-    **{
-        name: partial(_urlb, name)
-        for table in (URLB_TASKS, ZERO_SHOT_TASKS)
-        for names in table.values()
-        for name in names
-    },
-    **{name: partial(_maze, name) for names in MAZE_TASKS.values() for name in names},
-}
-
-
-def find_task(name: str) -> Task:
-    """A task of `TASKS`, one of OGBench's by its package's id, or the `Task` that a user's `module:object` is.
-
-    Raises:
-        UserError: there is none of this name.
-    """
-    if name in TASKS:
-        return TASKS[name]()
-    if name.startswith("ogbench:"):
-        from urlrl.envs.ogbench import ogbench_task  # It imports this file.
-
-        return ogbench_task(name)
-    if ":" not in name:
-        raise unknown("task", name, TASKS, "urlrl tasks")
-    task = load_object(name, "task")
-    if not isinstance(task, Task):
-        raise UserError(f"Task '{name}' is a {type(task).__name__}: expected a urlrl.envs.tasks.Task.")
-    return task
 
 
 def runs_on(task: Task, env_id: str) -> bool:

@@ -14,8 +14,8 @@ from functools import cache, cached_property, partial
 import mujoco
 import numpy as np
 
-from urlrl.envs.kinematics import Kinematics, Pose, by_rows
 from urlrl.errors import UserError
+from urlrl.tasks.kinematics import Kinematics, Pose, by_rows
 
 Of = Callable[["Moments"], np.ndarray]
 

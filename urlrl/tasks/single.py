@@ -6,8 +6,9 @@ import gymnasium
 import numpy as np
 
 from urlrl.envs import ENVS, make_env
-from urlrl.envs.tasks import TASKS, find_task, make_task_env
 from urlrl.errors import UserError, unknown
+from urlrl.tasks.catalogue import TASKS, find_task
+from urlrl.tasks.task import make_task_env
 
 
 class SingleEnv(gymnasium.Env):

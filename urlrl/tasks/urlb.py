@@ -2,7 +2,7 @@
 (https://arxiv.org/abs/2201.13425): rewards computed from physics rows and actions alone.
 
 Every reward is a product of ramps of where the body is and how it moves after the step, so stored states are scored
-without a simulator (`urlrl.envs.kinematics`), as ExORL's relabelling does. The walker's stand, walk and run, the
+without a simulator (`urlrl.tasks.kinematics`), as ExORL's relabelling does. The walker's stand, walk and run, the
 quadruped's walk and run and the cheetah's run are the suite's own; flip, stand and jump are URLB's additions, the
 cheetah's other tasks those of zero-shot benchmarks, all with the same dynamics. The Jaco tasks come in URLB's version
 (`jaco_brick_*`, the target is a brick that can be pushed) and in ExORL's (`jaco_site_*`, a fixed point); their returns
@@ -11,60 +11,16 @@ are not comparable. The maze is our own (`urlrl.envs.point_mass`), and its rewar
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
 
-from urlrl.envs.kinematics import Kinematics, by_rows
 from urlrl.envs.point_mass import TARGETS
-from urlrl.envs.tasks import URLB_TASKS, Task
+from urlrl.envs.rewards import Pose, cheetah_reward, quadruped_reward, reach_reward, tolerance, walker_reward
 from urlrl.errors import unknown
-
-
-class Pose(Protocol):
-    """n states of one model as rewards look at them: `urlrl.envs.kinematics.Pose`, or the device's."""
-
-    def position(self, body: int) -> Any: ...  # (n, 3), m
-    def orientation(self, body: int) -> Any: ...  # (n, 3, 3)
-    def local_velocity(self, body: int) -> Any: ...  # (n, 3), m/s
-    def com(self) -> Any: ...  # (n, 3), m
-    def com_velocity(self) -> Any: ...  # (n, 3), m/s
-    def angular_momentum(self) -> Any: ...  # (n, 3), kg m^2/s
-
-
-def tolerance(
-    x: Any,
-    lower: float,
-    upper: float,
-    margin: float,
-    value_at_margin: float = 0.1,
-    kind: Literal["gaussian", "linear", "quadratic"] = "gaussian",
-) -> Any:
-    """dm_control's building block of rewards: 1 where lower <= x <= upper, less the further outside. Of arrays of NumPy
-    or of JAX, as are the rewards that are made of it.
-
-    With d the distance to the bounds in units of `margin` and v the `value_at_margin`, the value outside is v^(d^2)
-    (gaussian), 1 - (1 - v) d (linear) or 1 - (1 - v) d^2 (quadratic), never below 0; with margin 0 it is 0.
-    """
-    xp = _library(x)
-    outside = xp.maximum(xp.maximum(lower - x, x - upper), 0.0)
-    if margin == 0:
-        return xp.where(outside > 0, 0.0, 1.0)
-    d = outside / margin
-    if kind == "gaussian":
-        return value_at_margin ** xp.square(d)
-    return xp.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else xp.square(d)))
-
-
-def _library(x: Any) -> Any:
-    """The functions for arrays like `x`: NumPy's, or JAX's where a reward is computed on the device."""
-    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
-
-
-def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """Of positions (*B, 3) in m: 1 within 5 cm, 0.1 at 10 cm."""
-    return tolerance(np.linalg.norm(hand - np.asarray(target), axis=-1), 0, 0.05, 0.05)
+from urlrl.tasks.kinematics import Kinematics, by_rows
+from urlrl.tasks.task import Task
 
 
 def maze_reward(position: np.ndarray, action: np.ndarray, target: tuple[float, float]) -> np.ndarray:
@@ -76,58 +32,6 @@ def maze_reward(position: np.ndarray, action: np.ndarray, target: tuple[float, f
     near = tolerance(np.hypot(position[..., 0] - target[0], position[..., 1] - target[1]), 0, 0.015, 0.015)
     control = tolerance(np.asarray(action, np.float64), 0, 0, 1, 0, "quadratic").mean(axis=-1)
     return near * (4 + control) / 5
-
-
-def _ramp(x: Any, full: float) -> Any:
-    """From 0 at x = 0 to 1 at `full`, which may be negative."""
-    return _library(x).clip(x / full, 0, 1)
-
-
-def _forward(speed: float) -> Callable[[Pose], Any]:
-    """A factor that is 1 from `speed` m/s on."""
-    return lambda pose: (5 * _ramp(pose.com_velocity()[:, 0], speed) + 1) / 6
-
-
-_WALKER: dict[str, Callable[[Pose], Any]] = {  # factors of the reward beside the posture
-    "stand": lambda pose: np.ones(1),
-    "walk": _forward(1.0),
-    "run": _forward(8.0),
-    "velocity_0.1": _forward(0.1),  # these two are FRE's (https://arxiv.org/abs/2402.17135)
-    "velocity_4": _forward(4.0),
-    "flip": lambda pose: (5 * _ramp(pose.angular_momentum()[:, 1], 5.0) + 1) / 6,  # kg m^2/s, forward
-}
-
-
-def walker_reward(move: str, pose: Pose, torso: int) -> Any:
-    """(n,): a posture, 3/4 height of the torso and 1/4 upright, times how well it moves."""
-    standing = tolerance(pose.position(torso)[:, 2], 1.2, np.inf, 0.6)
-    return (3 * standing + _upright(pose, torso)) / 4 * _WALKER[move](pose)
-
-
-_QUADRUPED: dict[str, Callable[[Pose, int], Any]] = {
-    "stand": lambda pose, torso: np.ones(1),
-    "walk": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 0.5, 1),  # m/s
-    "run": lambda pose, torso: _ramp(0.5 + 0.5 * pose.local_velocity(torso)[:, 0] / 5.0, 1),
-    "jump": lambda pose, torso: _ramp(0.5 + 0.5 * pose.com()[:, 2] / 1.0, 1),  # m
-}
-
-
-def quadruped_reward(move: str, pose: Pose, torso: int) -> Any:
-    """(n,): upright, times how well it moves forward by its own frame, or how high it is."""
-    return _upright(pose, torso) * _QUADRUPED[move](pose, torso)
-
-
-_CHEETAH = {"run": 10.0, "run_backward": -10.0, "walk": 2.0, "walk_backward": -2.0}  # m/s from which the reward is 1
-
-
-def cheetah_reward(move: str, pose: Pose, torso: int) -> Any:
-    """(n,): how fast it moves, in any posture."""
-    del torso
-    return _ramp(pose.com_velocity()[:, 0], _CHEETAH[move])
-
-
-def _upright(pose: Pose, torso: int) -> Any:
-    return (1 + pose.orientation(torso)[:, 2, 2]) / 2
 
 
 @cache
@@ -250,7 +154,8 @@ def _suite_task(domain: str, move: str) -> dict[str, Any]:
 
 
 def _jaco_task(kind: str, corner: str) -> dict[str, Any]:
-    envs = tuple(f"jaco:{kind}_{task.partition('_reach_')[2]}" for task in URLB_TASKS["jaco"])
+    start = f"jaco_{kind}_reach_"
+    envs = tuple(f"jaco:{kind}_{name.removeprefix(start)}" for name in FLOORS if name.startswith(start))
     return {"env": f"jaco:{kind}_{corner}", "runs_on": envs, "reward": partial(_reach, f"{kind}_{corner}")}
 
 
@@ -266,7 +171,7 @@ _KINDS: dict[str, Callable[[str], dict[str, Any]]] = {  # what a task's name sta
 
 
 def urlb_task(name: str) -> Task:
-    """A task of `urlrl.envs.tasks.URLB_TASKS` or `ZERO_SHOT_TASKS`.
+    """A task of `urlrl.tasks.catalogue.URLB_TASKS` or `ZERO_SHOT_TASKS`.
 
     Its reward takes physics (*B, physics_dim) as the environment's `physics` returns them, and actions (*B, act) in
     [-1, 1]: any, but for the maze.
