@@ -33,8 +33,8 @@ from urlrl.evaluation.suites import ZeroShotSuite, find_suite
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.types import Trajectory
 from urlrl.verbs.adapt import labelled
+from urlrl.verbs.evaluate_suite import SUITES
 from urlrl.verbs.runs import load_checkpoint, past
-from urlrl.verbs.zero_shot_suite import SUITES
 
 SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
 Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling

@@ -16,7 +16,7 @@ from urlrl.errors import UserError
 from urlrl.evaluation.prompting import position_columns, starts
 from urlrl.evaluation.suites import find_suite
 from urlrl.streams import env_seed
-from urlrl.verbs.zero_shot_suite import SUITES
+from urlrl.verbs.evaluate_suite import SUITES
 
 RINGS_WALLS = LAYOUTS["rings"].walls
 

@@ -26,9 +26,9 @@ from urlrl.envs.tasks import TASKS, Moment, Task, find_task, runs_on
 from urlrl.errors import UserError, check, check_choice
 from urlrl.files import write_atomically
 from urlrl.loading import check_names, is_trusted
+from urlrl.training.meter import metered
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
-from urlrl.verbs.meter import metered
 
 AUTO = "auto"
 EXPORTS = ("exorl", "minari")
