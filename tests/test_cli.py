@@ -131,10 +131,10 @@ def test_every_verb_has_help(verb, capsys):
     said, source = help_of([verb], capsys), (Path(cli.__file__).parent / f"{verb}.py").read_text()
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     taken = {ast.literal_eval(call.args[1]) for call in calls if ast.unparse(call.func) in ("take", "take_flag")}
-    assert {"pretrain": 7, "adapt": 6}.get(verb, 0) == len(taken)
+    assert bool(taken) == (verb in ("pretrain", "adapt"))
     taken |= set() if verb in ("agents", "tasks", "presets", "doctor") else {"--trust"}
     taken |= {f"{option} NAME" for option in OPTIONS.values()} if verb in READERS else set()
-    assert all(option in said for option in taken), taken
+    assert [option for option in taken if not re.search(rf"{option}(?![\w.-])", said)] == []
 
 
 @pytest.mark.parametrize("verb", ["info", "validate", "convert", "collect", "relabel", "export"])
