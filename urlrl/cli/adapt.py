@@ -7,7 +7,6 @@ import tyro
 from rich.table import Table
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
-from urlrl.adaptation.ladder import LABELS, estimate
 from urlrl.cli.arguments import TRUST_RUN, asks_for_help, check_arguments, number, number_list, take, take_flag
 from urlrl.cli.console import make_console
 from urlrl.errors import UserError, unknown
@@ -60,6 +59,8 @@ def main(argv: list[str]) -> None:
 
 
 def show_ladder(result: dict[str, Any]) -> None:
+    from urlrl.adaptation.ladder import LABELS, estimate
+
     console = make_console(160)
     console.print(
         f"{result['task']}: pretrained for {result['pretrain_steps']:,} steps without reward on {result['env']}, then "
@@ -86,6 +87,8 @@ def show_ladder(result: dict[str, Any]) -> None:
 
 
 def show_suite(result: dict[str, Any]) -> None:
+    from urlrl.adaptation.ladder import LABELS, estimate
+
     console = make_console(160)
     tasks = list(result["experts"])
     console.print(f"{result['suite']}, pretrained on {result['env']}: share of the expert's return")

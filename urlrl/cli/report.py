@@ -10,7 +10,6 @@ from tyro.conf import Positional
 from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import Estimate
 
 MIN_SEEDS = 5  # of an interval that is shown without its seeds
 
@@ -40,6 +39,8 @@ def main(argv: list[str]) -> None:
 
 def show_seeds(result: dict[str, Any]) -> None:
     """Print the table; under five seeds, every seed's value too."""
+    from urlrl.evaluation.stats import Estimate
+
     console = make_console(160)
     seeds = ", ".join(map(str, result["seeds"]))
     console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
