@@ -34,8 +34,8 @@ from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, check_runs_on, make_task_env
 from urlrl.types import Trajectory
 from urlrl.verbs.adapt import labelled
+from urlrl.verbs.evaluate_suite import SUITES
 from urlrl.verbs.runs import load_checkpoint, past
-from urlrl.verbs.zero_shot_suite import SUITES
 
 SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
 Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling

@@ -50,10 +50,10 @@ from urlrl.training.stop import Stop
 from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
+from urlrl.verbs.evaluate_suite import SUITES
 from urlrl.verbs.runs import load_checkpoint
 from urlrl.verbs.tuned import adapted_returns, load_adapted
 from urlrl.verbs.tuning import train
-from urlrl.verbs.zero_shot_suite import SUITES
 
 FULL = find_task("point_goal")  # 50 control steps per episode
 POINT = dataclasses.replace(FULL, episode_steps=20)

@@ -1,15 +1,19 @@
 """The command line: what it prints, one sentence for each mistake, and a user's own agent and environment."""
 
+import ast
 import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 import urlrl
-from urlrl.cli import main
+from urlrl import cli
+from urlrl.cli import READERS, VERBS, main
+from urlrl.loading import OPTIONS
 from urlrl.presets import all_presets
 
 # The networks of test_runs.py, so that programs are compiled once for both.
@@ -109,16 +113,33 @@ def test_usage(capsys):
         main(argv)
         said = capsys.readouterr()
         assert not said.err
-        for verb in ("pretrain", "evaluate", "report", "presets", "doctor"):
+        for verb in VERBS:
             assert f"urlrl {verb}" in said.out
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "evaluate", "report", "presets", "doctor"])
-def test_every_verb_has_help(verb, capsys):
+def help_of(argv, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([*argv, "--help"])
     said = capsys.readouterr()
-    assert stop.value.code == 0 and f"urlrl {verb}" in said.out and not said.err
+    assert stop.value.code == 0 and f"urlrl {' '.join(argv)}" in said.out and not said.err
+    return said.out
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "data"])
+def test_every_verb_has_help(verb, capsys):
+    """It names the options that are taken before tyro sees any, here and in `main`."""
+    said, source = help_of([verb], capsys), (Path(cli.__file__).parent / f"{verb}.py").read_text()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    taken = {ast.literal_eval(call.args[1]) for call in calls if ast.unparse(call.func) in ("take", "take_flag")}
+    assert bool(taken) == (verb in ("pretrain", "adapt"))
+    taken |= set() if verb in ("agents", "tasks", "presets", "doctor") else {"--trust"}
+    taken |= {f"{option} NAME" for option in OPTIONS.values()} if verb in READERS else set()
+    assert [option for option in taken if not re.search(rf"{option}(?![\w.-])", said)] == []
+
+
+@pytest.mark.parametrize("verb", ["info", "validate", "convert", "collect", "relabel", "export"])
+def test_every_verb_of_data_has_help(verb, capsys):
+    assert "--trust" in help_of(["data", verb], capsys)
 
 
 def test_version(capsys):

@@ -15,8 +15,8 @@ from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.envs import make_env
 from urlrl.errors import UserError
 from urlrl.tasks.catalogue import find_task
+from urlrl.training import meter as meters
 from urlrl.verbs import data as verb
-from urlrl.verbs import meter as meters
 
 
 def command(capsys, *argv) -> tuple[int, str, str]:

@@ -18,7 +18,7 @@ from urlrl.learners.latents import SkillSpace
 from urlrl.tasks.catalogue import FRE_TASKS
 from urlrl.types import BatchSpec
 from urlrl.verbs.collect import collect
-from urlrl.verbs.zero_shot_suite import SUITES, evaluate_suite
+from urlrl.verbs.evaluate_suite import SUITES, evaluate_suite
 
 SUITE = "fre-v1/maze-rings_mass"
 FEW = ("reach_1", "move_left", "path_loop")

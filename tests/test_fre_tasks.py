@@ -19,7 +19,7 @@ from urlrl.tasks.fre import ANTMAZE, BODIES, RINGS, edges, linear, move, observa
 from urlrl.tasks.maze import place_reward
 from urlrl.tasks.maze_control import Navigator, best_returns
 from urlrl.tasks.task import make_task_env
-from urlrl.verbs.zero_shot_suite import SUITES
+from urlrl.verbs.evaluate_suite import SUITES
 
 RINGS_WALLS = LAYOUTS["rings"].walls
 

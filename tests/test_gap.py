@@ -9,9 +9,10 @@ from run_tools import TINY, copy_of
 
 import urlrl
 from urlrl import cli
+from urlrl.cli.report import show_seeds
 from urlrl.envs import point
 from urlrl.evaluation.gap import beside, columns
-from urlrl.verbs.report_seeds import report_seeds, show
+from urlrl.verbs.report_seeds import report_seeds
 from urlrl.verbs.runs import GOAL_SCORES, load_checkpoint, saved_evaluation
 
 GOALS = dict.fromkeys(GOAL_SCORES, 0.5) | {"final_distance": 2.0}
@@ -74,5 +75,5 @@ def test_the_page_and_the_table_of_seeds_show_it(run, tmp_path, capsys):
     assert metrics["coverage, 1 m cells, in ant"]["agent"]["values"] == [70, 75]
     assert metrics["coverage, 1 m cells, gap"]["agent"]["values"] == [-7, -2]
     assert metrics["goals, final_distance, gap"]["agent"]["values"] == [0.25, 0.25]
-    show(report_seeds([run, other]))
+    show_seeds(report_seeds([run, other]))
     assert "coverage, 1 m cells, gap" in capsys.readouterr().out

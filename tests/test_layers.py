@@ -162,9 +162,35 @@ def test_every_circle_is_found():
         assert "urlrl.a" in find_circle(below | {"urlrl.a": back}), back
 
 
-def test_import_loads_neither_jax_nor_numpy_nor_mujoco():
-    code = "import urlrl, sys; assert not {'jax', 'numpy', 'mujoco'} & set(sys.modules), sorted(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_only_what_starts_it_imports_the_command_line():
+    sources = (path for room in ("urlrl", "agents", "envs") for path in (ROOT / room).rglob("*.py"))
+    found = {str(path.relative_to(ROOT)) for path in sources if "cli" in imported_rooms(path)}
+    assert {path for path in found if not path.startswith("urlrl/cli/")} == {"urlrl/__main__.py"}
+
+
+def imports_rich(path: Path) -> bool:
+    modules = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            modules.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+    return any(module.split(".")[0] == "rich" for module in modules)
+
+
+def test_verbs_return_what_the_command_line_draws():
+    """Rich draws tables in urlrl/cli, and how far training or a pass over data has come in urlrl/training."""
+    sources = (path for room in ("urlrl", "agents", "envs") for path in (ROOT / room).rglob("*.py"))
+    found = {path.relative_to(ROOT) for path in sources if imports_rich(path)}
+    assert Path("urlrl/cli/console.py") in found
+    outside = {str(path) for path in found if path.parent != Path("urlrl/cli")}
+    assert outside == {"urlrl/training/log.py", "urlrl/training/meter.py"}
+
+
+@pytest.mark.parametrize("module", ["urlrl", "urlrl.cli"])
+def test_import_loads_no_library(module):
+    code = f"import {module}, sys; print(*sorted({{'jax', 'numpy', 'mujoco', 'rich', 'tyro'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def test_every_public_name_exists():

@@ -13,8 +13,8 @@ from urlrl.evaluation.rollout import follow, rollout
 from urlrl.evaluation.zero_shot import reach_goals
 from urlrl.types import DemoPrompt
 from urlrl.verbs.collect import collect
+from urlrl.verbs.evaluate_suite import evaluate_suite
 from urlrl.verbs.pretrain import pretrain_seeds
-from urlrl.verbs.zero_shot_suite import evaluate_suite
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from urlrl.agents.fb import FBConfig
 from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.metra import MetraConfig
 from urlrl.cli import main
+from urlrl.cli.evaluate import show_suite
 from urlrl.config import OfflineConfig, run_config_from_json, to_json
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
@@ -21,8 +22,8 @@ from urlrl.training import loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec, Goals
+from urlrl.verbs.evaluate_suite import evaluate_suite
 from urlrl.verbs.runs import run_dataset
-from urlrl.verbs.zero_shot_suite import evaluate_suite, show
 
 FB_TINY = FBConfig(
     z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, batch=BatchSpec(size=32), lr=1e-3
@@ -171,7 +172,7 @@ def test_a_suite_scores_every_task_with_every_prompt(data, fb_run, capsys):
         assert set(row["floors"]) == {"random", "zero action"} and row["best_in_data"] >= 0
         assert (row["fit"] is None) == (row["prompt"] == "goal") == (row["predicted_return"] is None)
     assert result == json.loads((fb_run / "zero_shot" / "maze-v1-8x8-200.json").read_text())
-    show(result)
+    show_suite(result)
     shown = capsys.readouterr().out
     assert "maze_8x8_goal_5" in shown and "best in data" in shown and "R²" in shown
 
@@ -251,7 +252,7 @@ def test_prompts_from_few_transitions_say_so(data, fb_run, capsys):
     result = evaluate_suite(fb_run, "maze-v1/8x8", quiet=True)
     held = len(Dataset(data))
     assert f"The data holds {held:,} transitions: prompts show 80% of them." in result["notes"]
-    show(result)
+    show_suite(result)
     first = capsys.readouterr().out.splitlines()[0]
     assert f"{held - int(0.2 * held):,} labelled transitions" in first
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
+from urlrl.cli.prompt import show
 from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import figures, prompting, video
@@ -175,6 +176,8 @@ def test_a_reward(run, capsys, tmp_path):
     assert found["return"]["low"] < found["return"]["mean"] < found["return"]["high"]
     assert np.linalg.norm(found["z"]) == pytest.approx(1) and abs(found["return"]["mean"]) <= 15.15
     assert len(Image.open(made / "trajectory.png").convert("RGB").getcolors(1 << 24)) > 50
+    show(found)
+    assert "0.99^15 = 0.86" in capsys.readouterr().out and found == json.loads((made / "result.json").read_text())
     # The one with the other sign is another folder, and a reward may begin with a minus.
     code, out, _ = command(capsys, run, "-vx", "--samples", 200)
     assert code == 0 and "predicted, discounted" in out and "0.99^15 = 0.86" in out

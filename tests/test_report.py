@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from urlrl.cli.report import show_seeds
 from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
@@ -21,7 +22,6 @@ from urlrl.evaluation.report import ReportContent, write_report
 from urlrl.evaluation.stats import iqm_interval
 from urlrl.evaluation.video import choose_episodes
 from urlrl.types import EnvSpec, Trajectory, Transition
-from urlrl.verbs.report_seeds import show
 
 T, N = 30, 20
 GOALS = {"hit_3": 0.6, "end_3": 0.5, "at_3": 0.41, "hit_1": 0.2, "end_1": 0.1, "at_1": 0.0, "closest_distance": 3.0,
@@ -138,7 +138,7 @@ def test_a_name_that_is_a_broken_formula_is_drawn_as_it_is():
 def test_a_name_with_markup_is_printed_as_it_is(capsys):
     iqm = iqm_interval([np.ones(2)]).to_json()
     row = {who: {"values": [1.0, 1.0], "iqm": iqm} for who in ("agent", "random")}
-    show({"env": "[/red]", "agent": "[b]", "step": 3, "seeds": [0, 1], "metrics": {"coverage, [/x]": row}})
+    show_seeds({"env": "[/red]", "agent": "[b]", "step": 3, "seeds": [0, 1], "metrics": {"coverage, [/x]": row}})
     said = capsys.readouterr().out
     assert "[b] on [/red], step 3" in said and "coverage, [/x]" in said
 

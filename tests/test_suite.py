@@ -21,7 +21,7 @@ from urlrl.evaluation.stats import iqm_interval
 from urlrl.tasks.catalogue import TASKS, URLB_TASKS, find_task
 from urlrl.tasks.task import Task
 from urlrl.verbs import adapt as verb
-from urlrl.verbs.suite import score_suite
+from urlrl.verbs.adapt_suite import score_suite
 
 MINI = "mini-v1/point"
 NEAR = dataclasses.replace(find_task("point_goal"), name="point_near", episode_steps=20, radius=2.0, expert=49.0)

@@ -434,8 +434,14 @@ def test_an_environment_that_cannot_be_made_is_named(downloaded, capsys, name, s
 CALLERS = {
     "load_object": {"agents/__init__.py", "envs/gym.py", "urlrl/tasks/catalogue.py", "urlrl/learners/reward_priors.py"},
     "load_module": {"envs/gym.py", "urlrl/loading.py"},
-    "import_module": {"urlrl/__init__.py", "urlrl/loading.py", "urlrl/presets/__init__.py", "urlrl/tasks/__init__.py"},
-    "find_agent": {"urlrl/cli.py", "urlrl/runs/begin.py"}
+    "import_module": {
+        "urlrl/__init__.py",
+        "urlrl/cli/__init__.py",
+        "urlrl/loading.py",
+        "urlrl/presets/__init__.py",
+        "urlrl/tasks/__init__.py",
+    },
+    "find_agent": {"urlrl/cli/pretrain.py", "urlrl/runs/begin.py"}
     | {f"urlrl/verbs/{name}.py" for name in ("agents", "runs", "tuned")},
     "find_maker": {"envs/__init__.py"},
     "run_config_from_json": {"urlrl/training/run.py", "urlrl/verbs/runs.py", "urlrl/verbs/tuned.py"},

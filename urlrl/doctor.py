@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import rich
 from packaging.specifiers import SpecifierSet
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from urlrl.evaluation.video import find_gl
 from urlrl.runtime import compilation_cache
@@ -58,7 +54,7 @@ KNOWN_BAD = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found; `rich.print` draws it."""
+    """What was found."""
 
     facts: tuple[tuple[str, str], ...]  # (what, value)
     problems: tuple[str, ...]  # sentences: something will fail
@@ -67,21 +63,6 @@ class Diagnosis:
     @property
     def ok(self) -> bool:
         return not self.problems
-
-    def show(self) -> bool:
-        """Print it; returns `ok`."""
-        rich.print(self)
-        return self.ok
-
-    def __rich__(self) -> Group:
-        table = Table.grid(padding=(0, 3))
-        for what, value in self.facts:
-            table.add_row(Text(what, "dim"), Text(value))
-        lines = [Text.assemble(("problem  ", "bold red"), sentence) for sentence in self.problems]
-        lines += [Text.assemble(("note  ", "yellow"), sentence) for sentence in self.notes]
-        if self.ok:
-            lines.append(Text("No known problem.", "green"))
-        return Group(table, Text(), *lines)
 
 
 def diagnose() -> Diagnosis:

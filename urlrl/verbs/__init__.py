@@ -1,1 +1,1 @@
-"""What the command line does, as functions: one file per verb."""
+"""What the command line does, as functions that return plain data: one file per verb."""

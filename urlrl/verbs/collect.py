@@ -22,9 +22,9 @@ from urlrl.errors import UserError, check, unknown
 from urlrl.presets import preset
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.maze_control import Navigator
+from urlrl.training.meter import metered
 from urlrl.types import Each, GoalPrompt, HostEnv, Transition
 from urlrl.verbs.data import convert
-from urlrl.verbs.meter import metered
 from urlrl.verbs.pretrain import pretrain
 from urlrl.verbs.runs import load
 

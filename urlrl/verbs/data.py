@@ -27,9 +27,9 @@ from urlrl.files import write_atomically
 from urlrl.loading import check_names, is_trusted
 from urlrl.tasks.catalogue import TASKS, find_task
 from urlrl.tasks.task import Moment, Task, runs_on
+from urlrl.training.meter import metered
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
-from urlrl.verbs.meter import metered
 
 AUTO = "auto"
 EXPORTS = ("exorl", "minari")

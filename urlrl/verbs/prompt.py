@@ -10,17 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from urlrl.config import MAX_SEED
-from urlrl.console import make_console
 from urlrl.data.replay import relabelled
 from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
 from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
-from urlrl.evaluation.zero_shot import RADII, goal_metrics
+from urlrl.evaluation.zero_shot import goal_metrics
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
 from urlrl.runtime import enable_compilation_cache
@@ -266,63 +263,3 @@ def _render(model: Any, outcome: Outcome, loaded: Loaded, path: Path) -> str | N
     end = int(outcome.episodes.agent.mask[:, 0].sum()) + 1
     qpos = physics[:end, :1, : dict(spec.physics)["qpos"]]
     return render_video(model, qpos, path, fps=1 / (spec.control_dt or 1), labels=[outcome.words[:60]])
-
-
-# What the command line prints.
-
-
-def show_features(found: Mapping[str, Feature]) -> None:
-    table = Table("name", "unit", "", box=None, pad_edge=False)
-    for name, feature in found.items():
-        table.add_row(name, feature.unit, feature.about)
-    make_console().print(table)
-
-
-def show(result: dict[str, Any]) -> None:
-    console, z = make_console(), np.array(result["z"])
-    skill = f"skill {z.argmax()} of {len(z)}" if result["z_kind"] == "onehot" else f"z = {np.round(z, 3).tolist()}"
-    console.print(f"{result['prompt']}: {result['env']}, step {result['step']:,}, seed {result['seed']}; {skill}")
-    table = Table("", "agent", "random policy", box=None, pad_edge=False)
-    {"reward": _show_reward, "goal": _show_goal, "demo": _show_demo}[result["kind"]](result, table, console)
-    if table.row_count:
-        console.print(table)
-    for line in (*result["notes"], *(f"Wrote {file}" for file in result["files"])):
-        console.print(line, soft_wrap=True)
-
-
-def _show_reward(result: dict[str, Any], table: Table, console: Console) -> None:
-    fit, steps, gamma = result["fit"], result["episode_steps"], result["gamma"]
-    explained = "undefined, the rewards held out are all equal" if fit["r2"] is None else f"{fit['r2']:.3f}"
-    console.print(f"R² of the reward as the agent reads it, on {fit['held_out']:,} transitions held out: {explained}")
-    table.add_row(f"return of {steps} steps", *(_interval(result[name]) for name in ("return", "random_return")))
-    discounted = (_interval(result[name]) for name in ("discounted_return", "random_discounted_return"))
-    table.add_row(f"discounted by {gamma:g}", *discounted)
-    table.add_row("predicted, discounted", f"{result['predicted_return']:.4g}", "")
-    result["notes"].append(
-        f"Returns are means of {result['episodes']} episodes and their 95 % intervals. Episodes end, the "
-        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it."
-    )
-
-
-def _show_goal(result: dict[str, Any], table: Table, console: Console) -> None:
-    del console
-    for name, label in (("final_distance", "distance at the end, m"), ("closest_distance", "closest distance, m")):
-        table.add_row(label, *(f"{result[who][name]:.2f}" for who in _WHO))
-    for radius in RADII:
-        table.add_row(f"within {radius} m at some time", *(f"{result[who][f'hit_{radius}']:.0%}" for who in _WHO))
-
-
-def _show_demo(result: dict[str, Any], table: Table, console: Console) -> None:
-    del console
-    if result["agent"] is None:
-        return
-    table.add_row("mean distance to it, m", *(f"{result[who]['distance']:.2f}" for who in _WHO))
-    cosines = (result[who]["cosine"] for who in _WHO)
-    table.add_row("cosine of the way", *("undefined" if cosine is None else f"{cosine:.2f}" for cosine in cosines))
-
-
-_WHO = ("agent", "random")
-
-
-def _interval(found: dict[str, float]) -> str:
-    return f"{found['mean']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"

@@ -9,13 +9,11 @@ import numpy as np
 
 from urlrl.config import RESUMABLE_FIELDS, flatten
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import Estimate, iqm_interval
+from urlrl.evaluation.stats import iqm_interval
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.training.run import RunFolder
 from urlrl.verbs.evaluate import evaluate
 from urlrl.verbs.runs import load_checkpoint, saved_evaluation
-
-MIN_SEEDS = 5  # of an interval that is shown without its seeds
 
 
 def report_seeds(
@@ -100,23 +98,3 @@ def _of_one(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def _summary(values: list[float]) -> dict[str, Any]:
     return {"values": values, "iqm": iqm_interval([np.array(values, float)]).to_json()}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table; under five seeds, every seed's value too."""
-    from rich.table import Table
-
-    from urlrl.console import make_console
-
-    console = make_console(160)
-    seeds = ", ".join(map(str, result["seeds"]))
-    console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
-    few = len(result["seeds"]) < MIN_SEEDS
-    table = Table("", "agent", "random policy", *(["agent, by seed"] if few else []), box=None, pad_edge=False)
-    for name, row in result["metrics"].items():
-        digits = 1 if name.startswith("coverage") else 3
-        cells = [Estimate.from_json(row[who]["iqm"]).text(digits) for who in ("agent", "random")]
-        values = ", ".join(f"{value:.{digits}f}" for value in row["agent"]["values"])
-        table.add_row(name, *cells, *([values] if few else []))
-    console.print(table)
-    console.print("Interquartile means over seeds with 95 % bootstrap intervals.")

@@ -16,12 +16,25 @@ MANY = 1_000  # numbers of a list
 DIGITS = 18  # of a number: Python refuses to read thousands
 # Type of an option -> what a value of it is.
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
+# What help says of the options that `main` takes: of a verb that reads data, and of one whose first argument is a run.
+TRUST = "Also takes --trust: code of yours that a run or a dataset names is then imported (docs/security.md)."
+TRUST_RUN = (
+    "Also takes --trust: code of yours that the run names is then imported; and --env NAME and --agent NAME, the names "
+    "that the run must have (docs/security.md)."
+)
 
 
-def parse(options_class: type, argv: list[str], verb: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """No options."""
+
+
+def parse(options_class: type, argv: list[str], verb: str, also: str = "") -> Any:
+    """The options of a verb, whose help says `also` after what the class says of itself."""
     if not asks_for_help(argv):
         check_arguments(argv, options_class)
-    return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}")
+    about = " ".join((options_class.__doc__ or "").split())
+    return tyro.cli(options_class, args=argv, prog=f"urlrl {verb}", description=f"{about}\n\n{also}".strip())
 
 
 def asks_for_help(argv: list[str]) -> bool:

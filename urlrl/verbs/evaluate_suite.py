@@ -7,10 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.table import Table
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
-from urlrl.console import make_console
 from urlrl.data.replay import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
@@ -194,58 +192,3 @@ def _best_in_data(loaded: Loaded, task: Task) -> float | None:
     if not isinstance(loaded.config, OfflineConfig) or not loaded.spec.physics:
         return None
     return float(best_returns(run_dataset(loaded.config), task).max())
-
-
-# What the command line prints.
-
-
-def show(result: dict[str, Any]) -> None:
-    console = make_console()
-    console.print(
-        f"{result['suite']}: {result['agent']}, seed {result['run_seed']}, step {result['step']:,}; "
-        f"{_shown(result):,} labelled transitions, seed {result['seed']}"
-    )
-    rows = result["rows"]
-    floors = list(dict.fromkeys(name for row in rows for name in row["floors"]))
-    columns = ["task", "told by", "return", *floors, "best in data", "ceiling", "R²", "predicted", "measured"]
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        fit, discounted = row["fit"], row["discounted_return"]
-        cells = [row["task"], row["prompt"], _interval(**row["return"])]
-        cells += [f"{row['floors'][name]['mean']:.1f}" if name in row["floors"] else "" for name in floors]
-        cells += ["" if row["best_in_data"] is None else f"{row['best_in_data']:.1f}"]
-        cells += ["" if row["ceiling"] is None else f"{row['ceiling'][0]:.0f} ({row['ceiling'][1]})"]
-        cells += ["" if not fit or fit["r2"] is None else f"{fit['r2']:.2f}"]
-        cells += ["", ""] if discounted is None else [f"{row['predicted_return']:.1f}", f"{discounted['mean']:.1f}"]
-        table.add_row(*cells)
-    console.print(table)
-    console.print(_legend(result), soft_wrap=True)
-    for note in result["notes"]:
-        console.print(note, soft_wrap=True)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    """Episodes that are all the same one have no interval."""
-    return f"{mean:.1f}" if low == high else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _shown(result: dict[str, Any]) -> int:
-    """Labelled transitions of a prompt; what was asked for where no reward was told."""
-    fits = [row["fit"] for row in result["rows"] if row["fit"]]
-    return fits[0]["samples"] - fits[0]["held_out"] if fits else result["samples"]
-
-
-def _legend(result: dict[str, Any]) -> str:
-    protocol, gammas = result["protocol"], {row["gamma"] for row in result["rows"] if row["gamma"]}
-    spread = any(row["return"]["low"] < row["return"]["high"] for row in result["rows"])
-    lines = [
-        f"Return: mean of {protocol['episodes']} episodes of the final checkpoint"
-        f"{', 95 % Student interval' if spread else ', which all returned the same'}. R²: of the reward as the agent "
-        f"reads it, on transitions held out."
-    ]
-    if gammas:
-        lines.append(
-            f"Predicted and measured: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the "
-            f"start states; a prediction has no end."
-        )
-    return " ".join(lines)

@@ -1,4 +1,4 @@
-"""`urlrl data`: options, and what is printed."""
+"""`urlrl data VERB`: what can be done with datasets."""
 
 import time
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from typing import Any, Literal
 from rich.table import Table
 from tyro.conf import Positional
 
-from urlrl.arguments import asks_for_help, parse
+from urlrl.cli.arguments import TRUST, asks_for_help, parse
+from urlrl.cli.console import make_console
 from urlrl.config import MAX_SEED
-from urlrl.console import make_console
 from urlrl.errors import UserError, check, unknown
 
 Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari"]
@@ -27,6 +27,7 @@ usage: urlrl data VERB ...
   urlrl data export PATH --format minari --out DIR
                                           write ExORL's or Minari's format
 
+Every verb takes --trust: code of yours that a run or a dataset names is then imported (docs/security.md).
 `urlrl data VERB --help` lists the options of a verb."""
 
 
@@ -115,14 +116,14 @@ class ExportOptions:
 
 
 def _info(argv: list[str]) -> None:
-    options = parse(InfoOptions, argv, "data info")
+    options = parse(InfoOptions, argv, "data info", TRUST)
     from urlrl.verbs.data import info
 
     show_info(info(options.path, env=options.env, format=options.format))
 
 
 def _validate(argv: list[str]) -> None:
-    options = parse(ValidateOptions, argv, "data validate")
+    options = parse(ValidateOptions, argv, "data validate", TRUST)
     from urlrl.verbs.data import running_checks
 
     console, failed, count = make_console(), 0, 0
@@ -136,7 +137,7 @@ def _validate(argv: list[str]) -> None:
 
 def _convert(argv: list[str]) -> None:
     paths, rest = _split(argv)
-    options = parse(ConvertOptions, rest, "data convert")
+    options = parse(ConvertOptions, rest, "data convert", TRUST)
     if not paths:
         raise UserError("Argument PATH is missing: expected a file or a folder to make a dataset of.")
     out = _required("--out", options.out, "the folder to write")
@@ -160,7 +161,7 @@ def _convert(argv: list[str]) -> None:
 
 
 def _collect(argv: list[str]) -> None:
-    options = parse(CollectOptions, argv, "data collect")
+    options = parse(CollectOptions, argv, "data collect", TRUST)
     if options.out is None:
         raise UserError("Option '--out' is missing: expected the folder to write.")
     from urlrl.verbs.collect import collect
@@ -172,7 +173,7 @@ def _collect(argv: list[str]) -> None:
 
 
 def _relabel(argv: list[str]) -> None:
-    options = parse(RelabelOptions, argv, "data relabel")
+    options = parse(RelabelOptions, argv, "data relabel", TRUST)
     task = _required("--task", options.task, "one that `urlrl tasks` lists")
     from urlrl.verbs.data import relabel
 
@@ -185,7 +186,7 @@ def _relabel(argv: list[str]) -> None:
 
 
 def _export(argv: list[str]) -> None:
-    options = parse(ExportOptions, argv, "data export")
+    options = parse(ExportOptions, argv, "data export", TRUST)
     out = _required("--out", options.out, "the folder to write")
     from urlrl.verbs.data import export_data
 

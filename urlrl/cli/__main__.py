@@ -1,0 +1,3 @@
+from urlrl.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""`urlrl pretrain`: a run without reward, or one for each of several seeds."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import AvoidSubcommands
+
+from urlrl.agents import find_agent
+from urlrl.cli.arguments import TRUST, asks_for_help, check_arguments, literal, number_list, take, take_flag
+from urlrl.config import OfflineConfig, PretrainConfig, to_json
+from urlrl.errors import UserError, shown
+from urlrl.presets import learns_from_data, preset
+
+
+def main(argv: list[str]) -> None:
+    """Everything an option can change comes from a preset, or from the agent's own defaults."""
+    options = list(argv)
+    agent = options.pop(0) if options and not options[0].startswith("-") else take(options, "--agent") or "metra"
+    preset_name, out = take(options, "--preset"), take(options, "--out")
+    dry_run, quiet, seeds = take_flag(options, "--dry-run"), take_flag(options, "--quiet"), take(options, "--seeds")
+    changes = _settings(options)
+    _, agent_config = find_agent(agent)
+    given = {option.split("=")[0] for option in options}
+    from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
+    kind = OfflineConfig if from_data else PretrainConfig
+    default = preset(agent, preset_name) if preset_name else kind(agent=agent_config(), agent_name=agent)
+    if "--data" in given and not isinstance(default, OfflineConfig):
+        raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
+    options_class = type(default)[agent_config]  # type: ignore[index]
+    if not asks_for_help(options):
+        check_arguments(options, options_class, default)
+    else:
+        print(
+            "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
+            "[OPTIONS]\n\n"
+            "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
+            "--continue-with NAME=VALUE, as in agent.lr=1e-4, changes a setting of a run that has a checkpoint.\n"
+            f"{TRUST}\n"
+            "AGENT, or --agent AGENT, is a registered name (metra) or module:Class. Options below show the defaults of "
+            f"{f'preset {preset_name}' if preset_name else f'agent {agent}'}.\n"
+        )
+    wanted: Any = AvoidSubcommands[options_class]  # type: ignore[valid-type,misc]
+    config = tyro.cli(wanted, args=options, default=default, prog="urlrl pretrain", description="")
+    if isinstance(config, OfflineConfig) and not config.data:
+        raise UserError(
+            f"Agent '{agent}' learns from a dataset here: expected --data DIR (`urlrl data` says how to get one)."
+        )
+    if seeds is not None:
+        if "--seed" in given:
+            raise UserError("Options '--seed' and '--seeds' exclude each other: expected one of them.")
+        if isinstance(config, PretrainConfig):
+            config = dataclasses.replace(config, loop="device")
+    where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
+    name = f"{agent.replace(':', '.')}-{where}"
+    folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
+    many = None if seeds is None else number_list("--seeds", seeds)
+    if not dry_run:
+        command = shlex.join(["urlrl", "pretrain", *argv])
+        return _train(config, many, folder, {"continue_with": changes, "quiet": quiet, "command": command})
+    if isinstance(config, OfflineConfig):
+        from urlrl.data.dataset import Dataset
+        from urlrl.runs.begin import with_data
+
+        config, _ = with_data(config, Dataset(config.data))
+    asked = {"seeds": many, "continue_with": changes}
+    asked = {name: value for name, value in asked.items() if value}
+    print(json.dumps({"out": str(folder), **asked, "config": to_json(config)}, indent=2))
+
+
+def _settings(options: list[str]) -> dict[str, Any]:
+    """Remove every --continue-with NAME=VALUE; returns the values by name."""
+    settings = {}
+    while (said := take(options, "--continue-with")) is not None:
+        name, equals, text = said.partition("=")
+        if not equals:
+            raise UserError(f"Option '--continue-with' is '{shown(said)}': expected NAME=VALUE, as in agent.lr=1e-4.")
+        settings[name.replace("-", "_")] = literal(text)
+    return settings
+
+
+def _train(config: Any, seeds: list[int] | None, folder: Path, options: dict[str, Any]) -> None:
+    """A run into `folder`, or one for each of the seeds into folders in it, with these options of `pretrain`."""
+    from urlrl.verbs.pretrain import pretrain, pretrain_seeds
+
+    first, made = folder, str(folder)
+    if seeds is not None:
+        first, made = pretrain_seeds(config, seeds, folder, **options)[0], f"{folder}/seed-*"
+    else:
+        pretrain(config, folder, **options)
+    suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
+    print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
+
+
+def _suite_option(folder: Path) -> str:
+    """What scores an agent that learned from data, where there is a protocol for its environment."""
+    from urlrl.training.run import RunFolder
+    from urlrl.verbs.evaluate_suite import suite_on
+
+    suite = suite_on(RunFolder(folder).manifest()["config"]["env"])
+    return f" --suite {suite}" if suite else ""

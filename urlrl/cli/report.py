@@ -1,0 +1,55 @@
+"""`urlrl report`: the page of a run, whose name is printed, or a table of several."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from urlrl.cli.arguments import TRUST_RUN, parse
+from urlrl.cli.console import make_console
+from urlrl.errors import UserError
+
+MIN_SEEDS = 5  # of an interval that is shown without its seeds
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """One self-contained page: trajectories, curves, latents, goals, videos, config. Of several runs that differ in
+    their seed, a table instead: interquartile means with 95 % intervals."""
+
+    runs: Positional[tuple[Path, ...]]  # folder of the run, or of each
+    step: int | None = None  # which checkpoint; the newest by default
+    json: Path | None = None  # of several runs: also write the table to this file
+
+
+def main(argv: list[str]) -> None:
+    options = parse(ReportOptions, argv, "report", TRUST_RUN)
+    from urlrl.verbs.report import report
+
+    if len(options.runs) > 1:
+        from urlrl.verbs.report_seeds import report_seeds
+
+        return show_seeds(report_seeds(options.runs, step=options.step, json_file=options.json))
+    if options.json is not None:
+        raise UserError("Option '--json' is of a table of several runs: expected more than one folder with it.")
+    print(report(options.runs[0], step=options.step))
+
+
+def show_seeds(result: dict[str, Any]) -> None:
+    """Print the table; under five seeds, every seed's value too."""
+    from urlrl.evaluation.stats import Estimate
+
+    console = make_console(160)
+    seeds = ", ".join(map(str, result["seeds"]))
+    console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
+    few = len(result["seeds"]) < MIN_SEEDS
+    table = Table("", "agent", "random policy", *(["agent, by seed"] if few else []), box=None, pad_edge=False)
+    for name, row in result["metrics"].items():
+        digits = 1 if name.startswith("coverage") else 3
+        cells = [Estimate.from_json(row[who]["iqm"]).text(digits) for who in ("agent", "random")]
+        values = ", ".join(f"{value:.{digits}f}" for value in row["agent"]["values"])
+        table.add_row(name, *cells, *([values] if few else []))
+    console.print(table)
+    console.print("Interquartile means over seeds with 95 % bootstrap intervals.")
