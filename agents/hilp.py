@@ -30,7 +30,8 @@ from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
-from urlrl.learners.nets import MLP, Normalizer, gelu_tanh
+from urlrl.learners.nets import MLP, gelu_tanh
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
     BatchSpec,

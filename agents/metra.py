@@ -28,8 +28,11 @@ from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
 from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
-from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar, dense_layers, insert_inputs
+from urlrl.learners.model import Model, PositiveScalar
+from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
+from urlrl.learners.statistics import Normalizer
+from urlrl.learners.surgery import dense_layers, insert_inputs
 from urlrl.types import (
     Array,
     BatchSpec,

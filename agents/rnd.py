@@ -26,7 +26,9 @@ from flax import struct
 from urlrl.errors import check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import MLP, Model, Normalizer, RunningMoments, orthogonal
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, orthogonal
+from urlrl.learners.statistics import Normalizer, RunningMoments
 from urlrl.types import Array, BatchSpec, Metrics, Transition
 
 

@@ -34,8 +34,9 @@ from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import Model, Normalizer, soft_update
+from urlrl.learners.model import Model, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
     BatchSpec,

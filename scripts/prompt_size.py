@@ -29,13 +29,14 @@ from urlrl.envs.maze import CELLS
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import ZeroShotSuite, find_suite
+from urlrl.runs.load import load_checkpoint
+from urlrl.runs.past import past
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, check_runs_on, make_task_env
 from urlrl.types import Trajectory
 from urlrl.verbs.adapt import labelled
 from urlrl.verbs.evaluate_suite import SUITES
-from urlrl.verbs.runs import load_checkpoint, past
 
 SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
 Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling

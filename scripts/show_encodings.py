@@ -28,10 +28,11 @@ from urlrl.agents.fre import FRE
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import acting, rollout
 from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import load_checkpoint
+from urlrl.runs.past import run_dataset
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import check_runs_on
 from urlrl.types import All, RewardPrompt
-from urlrl.verbs.runs import load_checkpoint, run_dataset
 
 FINE = 8  # points of the maps per metre
 PATHS = 6

@@ -35,9 +35,10 @@ from urlrl.envs.point import PointEnv
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
+from urlrl.learners.statistics import Normalizer
+from urlrl.runs.load import load_checkpoint
 from urlrl.skills.env import SkillEnv
 from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.streams import env_seed, stream
@@ -51,7 +52,6 @@ from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.evaluate_suite import SUITES
-from urlrl.verbs.runs import load_checkpoint
 from urlrl.verbs.tuned import adapted_returns, load_adapted
 from urlrl.verbs.tuning import train
 

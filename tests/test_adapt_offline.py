@@ -21,11 +21,11 @@ from urlrl.envs import make_env
 from urlrl.learners.ddpg import DDPG
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
+from urlrl.runs.load import load_checkpoint
 from urlrl.tasks.catalogue import find_task
 from urlrl.training.loop import learn
 from urlrl.types import BatchSpec
 from urlrl.verbs.adapt import adapt, make_setting
-from urlrl.verbs.runs import load_checkpoint
 
 TASK = "maze_rooms_goal_1"  # 50 control steps per episode
 DIM = 4

@@ -23,7 +23,7 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.features import FEATURES
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import Normalizer
+from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.loop import learn
 from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, Each, GoalPrompt, Goals, RewardPrompt, Transition, need

@@ -22,16 +22,17 @@ from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import Normalizer
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
+from urlrl.learners.statistics import Normalizer
 from urlrl.presets import preset
 from urlrl.runs.begin import create_agent
+from urlrl.runs.load import load, load_checkpoint
+from urlrl.runs.past import past
 from urlrl.streams import env_seed
 from urlrl.training.host import Host
 from urlrl.training.seeds import Seeds
 from urlrl.types import All, BatchSpec, Carry, Each, Skill
 from urlrl.verbs.pretrain import pretrain, pretrain_seeds
-from urlrl.verbs.runs import load, load_checkpoint, past
 
 LANES, ROLLOUT, EPISODE = 3, 8, 12  # an episode crosses the border of an epoch
 

@@ -25,6 +25,8 @@ from urlrl.data.shards import Shard, ShardFolder
 from urlrl.envs import point
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
+from urlrl.runs.load import load_checkpoint, saved_evaluation
+from urlrl.runs.past import past, run_dataset
 from urlrl.training import checkpoint
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.log import MetricsLog, read_metrics
@@ -32,7 +34,6 @@ from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 from urlrl.verbs.data import convert
 from urlrl.verbs.pretrain import pretrain_seeds
-from urlrl.verbs.runs import load_checkpoint, past, run_dataset, saved_evaluation
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 

@@ -22,7 +22,7 @@ from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import coverage
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import Normalizer
+from urlrl.learners.statistics import Normalizer
 from urlrl.runs.begin import create_agent
 from urlrl.skills import export as exporting
 from urlrl.skills.card import make_card

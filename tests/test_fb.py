@@ -18,10 +18,12 @@ import pytest
 
 from urlrl.agents.fb import FB, FBConfig
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import Model, NoisyTanh, Normalizer, PositiveScalar
+from urlrl.learners.model import Model, PositiveScalar
 from urlrl.learners.skill_actor import Linear, SkillActor
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 5, 0.05

@@ -25,7 +25,8 @@ from urlrl.learners.features import (
     orthonormality,
 )
 from urlrl.learners.hilbert import Hilbert
-from urlrl.learners.nets import MLP, Model, Pair, orthogonal
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, Pair, orthogonal
 from urlrl.types import Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05

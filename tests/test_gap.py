@@ -12,8 +12,8 @@ from urlrl import cli
 from urlrl.cli.report import show_seeds
 from urlrl.envs import point
 from urlrl.evaluation.gap import beside, columns
+from urlrl.runs.load import GOAL_SCORES, load_checkpoint, saved_evaluation
 from urlrl.verbs.report_seeds import report_seeds
-from urlrl.verbs.runs import GOAL_SCORES, load_checkpoint, saved_evaluation
 
 GOALS = dict.fromkeys(GOAL_SCORES, 0.5) | {"final_distance": 2.0}
 COVERAGE = {

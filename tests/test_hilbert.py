@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from urlrl.learners.hilbert import Hilbert
-from urlrl.learners.nets import MLP, Model
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP
 
 OBS, DIM, BATCH, LR = 4, 3, 6, 0.05
 SGD = optax.sgd(LR)

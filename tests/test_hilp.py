@@ -16,7 +16,9 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQLConfig
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import MLP, Model, Normalizer, Pair, gelu_tanh
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, Pair, gelu_tanh
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05

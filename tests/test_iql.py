@@ -12,8 +12,10 @@ import optax
 import pytest
 
 from urlrl.errors import UserError
+from urlrl.learners.distributions import Gaussian
 from urlrl.learners.iql import IQL, MAX_WEIGHT, IQLConfig, expectile_loss
-from urlrl.learners.nets import MLP, Gaussian, GaussianPolicy, Model, Pair, SoftBins, gelu_tanh
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, GaussianPolicy, Pair, SoftBins, gelu_tanh
 
 IN, ACT, BATCH, LR = 3, 2, 6, 0.05
 SGD = optax.sgd(LR)

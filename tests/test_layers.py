@@ -43,6 +43,7 @@ ALLOWED = {
     "urlrl/runs": {
         "types",
         "errors",
+        "files",
         "loading",
         "streams",
         "config",
@@ -52,6 +53,7 @@ ALLOWED = {
         "agents",
         "training",
         "evaluation",
+        "runs",
     },
     "urlrl/evaluation": {"acting", "types", "errors", "files", "streams", "config", "cells", "data", "evaluation"},
     "urlrl/adaptation": {

@@ -15,8 +15,10 @@ from flax import struct
 from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import MLP, Model, Normalizer, PositiveScalar
+from urlrl.learners.model import Model, PositiveScalar
+from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import DemoPrompt, GoalPrompt, Transition
 
 OBS, ACT, BATCH, LR, SLACK = 5, 2, 8, 0.05, 1e-3

@@ -10,18 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from urlrl.learners.nets import (
-    MLP,
-    Critics,
-    Model,
-    Normalizer,
-    PositiveScalar,
-    TanhNormal,
-    TanhPolicy,
-    soft_update,
-    xavier_normal,
-    xavier_uniform,
-)
+from urlrl.learners.distributions import TanhNormal
+from urlrl.learners.model import Model, PositiveScalar, soft_update
+from urlrl.learners.nets import MLP, Critics, TanhPolicy, xavier_normal, xavier_uniform
+from urlrl.learners.statistics import Normalizer
 
 IN, ACT, WIDTH = 5, 3, 128
 RNG = np.random.default_rng(0)

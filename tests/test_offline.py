@@ -18,12 +18,12 @@ from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.presets import learns_from_data
+from urlrl.runs.past import run_dataset
 from urlrl.training import loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec, Goals
 from urlrl.verbs.evaluate_suite import evaluate_suite
-from urlrl.verbs.runs import run_dataset
 
 FB_TINY = FBConfig(
     z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, batch=BatchSpec(size=32), lr=1e-3

@@ -15,7 +15,9 @@ from urlrl.agents.rnd import RND, RNDConfig
 from urlrl.agents.uniform import Uniform, UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.ddpg import DDPGConfig
-from urlrl.learners.nets import MLP, Model, Normalizer, RunningMoments, orthogonal
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, orthogonal
+from urlrl.learners.statistics import Normalizer, RunningMoments
 from urlrl.types import Transition, need
 
 OBS, ACT, OUT, BATCH, LR = 4, 2, 3, 6, 0.05

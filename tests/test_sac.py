@@ -15,7 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy
+from urlrl.learners.model import Model, PositiveScalar
+from urlrl.learners.nets import Critics, TanhPolicy
 from urlrl.learners.sac import SAC, SACConfig
 
 IN, ACT, BATCH, LR = 3, 2, 6, 0.05

@@ -14,10 +14,12 @@ from flax import struct
 
 from urlrl.agents.sf import SF, SFConfig, Toward, whitened
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
-from urlrl.learners.nets import Model, NoisyTanh, Normalizer
+from urlrl.learners.model import Model
 from urlrl.learners.skill_actor import Linear, SkillActor
+from urlrl.learners.statistics import Normalizer
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 5, 0.05

@@ -13,9 +13,10 @@ from run_tools import TINY, assert_same, copy_of, damage_checkpoint, final_state
 import urlrl
 from urlrl.cli import main
 from urlrl.errors import UserError
+from urlrl.runs.load import load_checkpoint
+from urlrl.runs.past import past
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import RunFolder
-from urlrl.verbs.runs import load_checkpoint, past
 
 # The next checkpoint is an hour off, but the ring of 150 is saved before it overwrites.
 PLAIN = dataclasses.replace(TINY, eval_every=0, checkpoint_minutes=60)

@@ -442,9 +442,9 @@ CALLERS = {
         "urlrl/tasks/__init__.py",
     },
     "find_agent": {"urlrl/cli/pretrain.py", "urlrl/runs/begin.py"}
-    | {f"urlrl/verbs/{name}.py" for name in ("agents", "runs", "tuned")},
+    | {"urlrl/runs/load.py", "urlrl/verbs/agents.py", "urlrl/verbs/tuned.py"},
     "find_maker": {"envs/__init__.py"},
-    "run_config_from_json": {"urlrl/training/run.py", "urlrl/verbs/runs.py", "urlrl/verbs/tuned.py"},
+    "run_config_from_json": {"urlrl/training/run.py", "urlrl/runs/load.py", "urlrl/verbs/tuned.py"},
     "make_env": {f"urlrl/tasks/{name}.py" for name in ("single", "task")}
     | {"urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
 }

@@ -17,7 +17,7 @@ _PUBLIC = {
     "adapt": "urlrl.verbs.adapt",
     "export": "urlrl.verbs.export",
     "report": "urlrl.verbs.report",
-    "load": "urlrl.verbs.runs",
+    "load": "urlrl.runs.load",
     "preset": "urlrl.presets",
     "make_env": "urlrl.envs",
     "trust": "urlrl.loading",
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from urlrl.errors import UserError as UserError
     from urlrl.loading import trust as trust
     from urlrl.presets import preset as preset
+    from urlrl.runs.load import load as load
     from urlrl.skills.policy import SkillPolicy as SkillPolicy
     from urlrl.types import DemoPrompt as DemoPrompt
     from urlrl.types import GoalPrompt as GoalPrompt
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from urlrl.verbs.pretrain import pretrain_seeds as pretrain_seeds
     from urlrl.verbs.prompt import prompt as prompt
     from urlrl.verbs.report import report as report
-    from urlrl.verbs.runs import load as load
 
 
 def __getattr__(name: str) -> Any:

@@ -282,7 +282,7 @@ class Agent(Protocol):
     """Pure functions on a pytree. No method jits, logs, steps an environment or owns a random key."""
 
     config: Any  # frozen dataclass with at least `z: SkillSpace` and `batch: BatchSpec`
-    normalizer: Any  # nets.Normalizer: frozen; every method takes raw observations
+    normalizer: Any  # a Normalizer: frozen; every method takes raw observations
     abilities: frozenset[str]  # keys of ABILITIES
     shared: tuple[str, ...]  # fields that are equal in all seeds that train together, such as a counter of updates
 

@@ -27,7 +27,7 @@ from urlrl.adaptation.tuned import Skilled, Tuned, TunedConfig, start
 from urlrl.config import PretrainConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting
-from urlrl.learners.nets import Normalizer
+from urlrl.learners.statistics import Normalizer
 from urlrl.streams import env_seed, stream
 from urlrl.types import All, Carry, Each, GoalPrompt, HostEnv, RewardPrompt, Skill, Transition, need
 

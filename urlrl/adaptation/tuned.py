@@ -16,9 +16,11 @@ from flax import struct
 from urlrl.acting import begun
 from urlrl.adaptation.config import AdaptConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.nets import Normalizer, TanhPolicy, dense_layers
+from urlrl.learners.nets import TanhPolicy
 from urlrl.learners.ppo import PPO, Rollout
 from urlrl.learners.sac import SAC
+from urlrl.learners.statistics import Normalizer
+from urlrl.learners.surgery import dense_layers
 from urlrl.skills.env import Z_SCALE
 from urlrl.tasks.task import Task
 from urlrl.types import All, Array, BatchSpec, Carry, Each, Metrics, Skill, SkillNetworks, Transition

@@ -18,7 +18,8 @@ from flax import struct
 
 from urlrl.errors import check
 from urlrl.learners.embed import DDPGCritics, DDPGPolicy
-from urlrl.learners.nets import Model, fold_input, insert_inputs, soft_update
+from urlrl.learners.model import Model, soft_update
+from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
 
 

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from urlrl.learners.nets import NoisyTanh, orthogonal
+from urlrl.learners.distributions import NoisyTanh
+from urlrl.learners.nets import orthogonal
 from urlrl.types import Array
 
 

@@ -23,7 +23,8 @@ from flax import struct
 
 from urlrl.learners.embed import FeatureMap
 from urlrl.learners.hilbert import Hilbert
-from urlrl.learners.nets import MLP, Model, minimise_jointly, orthogonal
+from urlrl.learners.model import Model, minimise_jointly
+from urlrl.learners.nets import MLP, orthogonal
 from urlrl.types import Array, Metrics, Transition
 
 

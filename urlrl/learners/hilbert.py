@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.learners.nets import Model, Pair, soft_update
+from urlrl.learners.model import Model, soft_update
+from urlrl.learners.nets import Pair
 from urlrl.types import Array, Metrics
 
 

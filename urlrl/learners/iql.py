@@ -18,18 +18,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners.nets import (
-    MLP,
-    NO_BINS,
-    GaussianPolicy,
-    Model,
-    Pair,
-    SoftBins,
-    fold_input,
-    gelu_tanh,
-    insert_inputs,
-    soft_update,
-)
+from urlrl.learners.model import Model, soft_update
+from urlrl.learners.nets import MLP, NO_BINS, GaussianPolicy, Pair, SoftBins, gelu_tanh
+from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
 
 MAX_WEIGHT = 100.0

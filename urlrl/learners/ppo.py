@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check, check_choice
-from urlrl.learners.nets import MLP, CategoricalPolicy, Model, TanhPolicy, xavier_normal
+from urlrl.learners.model import Model
+from urlrl.learners.nets import MLP, CategoricalPolicy, TanhPolicy, xavier_normal
 from urlrl.types import Array, Metrics
 
 

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners.nets import Critics, Model, PositiveScalar, TanhPolicy, fold_input, insert_inputs, soft_update
+from urlrl.learners.model import Model, PositiveScalar, soft_update
+from urlrl.learners.nets import Critics, TanhPolicy
+from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
 
 

@@ -14,7 +14,8 @@ from urlrl.errors import UserError
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import TWO_INPUTS, SkillPolicy
 from urlrl.learners.latents import TINY, SkillSpace
-from urlrl.learners.nets import Model, fold_input
+from urlrl.learners.model import Model
+from urlrl.learners.surgery import fold_input
 from urlrl.types import Array
 
 

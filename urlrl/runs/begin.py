@@ -16,7 +16,7 @@ from urlrl.data.replay import example_transition
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
-from urlrl.learners.nets import Normalizer
+from urlrl.learners.statistics import Normalizer
 from urlrl.loading import check_names
 from urlrl.streams import env_seed, stream
 from urlrl.training import normalizer

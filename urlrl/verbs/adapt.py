@@ -21,7 +21,9 @@ from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.evaluation.rollout import Policy
 from urlrl.evaluation.video import check_video
 from urlrl.files import check_folder_of, write_atomically
-from urlrl.learners.nets import Normalizer
+from urlrl.learners.statistics import Normalizer
+from urlrl.runs.load import Loaded, load_checkpoint
+from urlrl.runs.past import check_physics, past
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
 from urlrl.tasks.catalogue import find_task
@@ -29,7 +31,6 @@ from urlrl.tasks.task import Moment, Task, TaskEnv, check_runs_on, make_task_env
 from urlrl.training.log import Progress, duration, make_progress
 from urlrl.training.stop import Stop, stop_requested
 from urlrl.types import Carry, Transition, need
-from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
 from urlrl.verbs.tuned import adapted_returns, claim, keep_skill, load_adapted, render_adapted, settings
 from urlrl.verbs.tuning import forget, train
 

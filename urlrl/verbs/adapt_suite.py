@@ -11,6 +11,7 @@ from urlrl.adaptation.suite import Suite, aggregate, find_suite
 from urlrl.config import to_json
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
+from urlrl.runs.load import Loaded, load_checkpoint
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, check_runs_on
@@ -18,7 +19,6 @@ from urlrl.training.log import Progress, make_progress
 from urlrl.training.run import RunFolder
 from urlrl.training.stop import Stop, stop_requested
 from urlrl.verbs.adapt import check_seeds, measure_floors, try_cell
-from urlrl.verbs.runs import Loaded, load_checkpoint
 from urlrl.verbs.tuned import settings
 
 

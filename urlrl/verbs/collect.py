@@ -20,13 +20,13 @@ from urlrl.envs.maze import CELLS, LAYOUTS
 from urlrl.envs.ogbench import OGBenchEnv
 from urlrl.errors import UserError, check, unknown
 from urlrl.presets import preset
+from urlrl.runs.load import load
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.maze_control import Navigator
 from urlrl.training.meter import metered
 from urlrl.types import Each, GoalPrompt, HostEnv, Transition
 from urlrl.verbs.data import convert
 from urlrl.verbs.pretrain import pretrain
-from urlrl.verbs.runs import load
 
 LANES = 50  # navigators side by side
 AHEAD = 4.0  # m to the goal that a steered agent is shown

@@ -14,10 +14,10 @@ from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import coverage, zero_shot
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import load_checkpoint
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import TUNED, RunFolder
 from urlrl.types import EnvSpec
-from urlrl.verbs.runs import load_checkpoint
 
 
 def evaluate(

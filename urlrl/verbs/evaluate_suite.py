@@ -15,6 +15,8 @@ from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
 from urlrl.files import check_folder_of, write_atomically
+from urlrl.runs.load import Loaded, load_checkpoint
+from urlrl.runs.past import past, run_dataset
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
 from urlrl.tasks.catalogue import FRE_TASKS, MAZE_TASKS, ZERO_SHOT_TASKS, find_task
@@ -24,7 +26,6 @@ from urlrl.training.run import RunFolder
 from urlrl.types import GoalPrompt, Trajectory, Transition, need
 from urlrl.verbs.adapt import labelled, measure_floors
 from urlrl.verbs.data import best_returns
-from urlrl.verbs.runs import Loaded, load_checkpoint, past, run_dataset
 
 SUITES = make_suites(
     ZERO_SHOT_TASKS, MAZE_TASKS, {base.removesuffix("-v0"): names for base, names in OGBENCH_TASKS.items()}, FRE_TASKS

@@ -12,6 +12,7 @@ from urlrl.errors import UserError, check, check_choice
 from urlrl.evaluation import coverage
 from urlrl.files import read_json
 from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
 from urlrl.skills.export import make_policy
@@ -20,7 +21,6 @@ from urlrl.skills.policy import SkillError
 from urlrl.streams import stream
 from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
-from urlrl.verbs.runs import load_checkpoint, saved_evaluation
 from urlrl.verbs.tuned import load_adapted
 
 

@@ -20,13 +20,14 @@ from urlrl.evaluation.prompting import EPISODES, Episodes
 from urlrl.evaluation.zero_shot import goal_metrics
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import Loaded, load_checkpoint
+from urlrl.runs.past import check_physics, past
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.expressions import parse
 from urlrl.tasks.features import Feature, evaluate, features
 from urlrl.training.run import RunFolder
 from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, need
-from urlrl.verbs.runs import Loaded, check_physics, load_checkpoint, past
 
 SAMPLES = 5120  # labelled transitions that a reward prompt shows
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from urlrl.evaluation import coverage
 from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, Trajectory
 from urlrl.verbs.evaluate import evaluate
-from urlrl.verbs.runs import load_checkpoint, saved_evaluation
 
 
 def report(run: Path | str, *, step: int | None = None) -> Path:

@@ -11,9 +11,9 @@ from urlrl.config import RESUMABLE_FIELDS, flatten
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import iqm_interval
 from urlrl.files import check_folder_of, write_atomically
+from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.training.run import RunFolder
 from urlrl.verbs.evaluate import evaluate
-from urlrl.verbs.runs import load_checkpoint, saved_evaluation
 
 
 def report_seeds(

@@ -23,13 +23,13 @@ from urlrl.evaluation.video import MAX_TILES, render_video
 from urlrl.files import read_json, write_atomically
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
+from urlrl.runs.load import Loaded
 from urlrl.runtime import versions
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, make_task_env
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
 from urlrl.types import EnvSpec
-from urlrl.verbs.runs import Loaded
 
 FORMAT = "urlrl-tuned-1"
 SHAPE = {

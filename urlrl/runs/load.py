@@ -6,19 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from urlrl.agents import find_agent
-from urlrl.config import OfflineConfig, RunConfig, run_config_from_json
-from urlrl.data.dataset import Dataset
-from urlrl.data.replay import Rows, agent_fields
-from urlrl.data.shards import Shard, ShardFolder
+from urlrl.config import RunConfig, run_config_from_json
 from urlrl.errors import UserError
 from urlrl.evaluation.zero_shot import RADII
 from urlrl.files import read_json
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
-from urlrl.streams import env_seed
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
 
@@ -91,46 +86,6 @@ def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
         passed = [error for one, error in damaged.items() if one in steps]
         note = " ".join(f"{error} The checkpoint before it was used." for error in passed)
         return Loaded(jax.tree.map(jnp.asarray, parts["agent"]), config, spec, left[-1], note)
-
-
-def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
-    """`count` rows drawn from all that a run has stored of its transitions up to this checkpoint, or from the dataset
-    that it learned from, with "physics" and "next_physics" where there are any; None if it has stored none.
-
-    Raises:
-        UserError: a shard is missing or damaged, or the dataset is.
-    """
-    if isinstance(loaded.config, OfflineConfig):
-        dataset = run_dataset(loaded.config)
-        return dataset.rows(dataset.pick(count, env_seed(seed, "past")))
-    fields = agent_fields(loaded.agent, loaded.spec)
-    folder = ShardFolder(Path(run) / "replay", fields, loaded.config.num_envs)
-    infos = RunFolder(run).checkpoints.infos()
-    recorded = {shard["file"]: Shard.from_json(shard) for info in infos for shard in info["shards"]}
-    shards = sorted((shard for shard in recorded.values() if shard.end <= loaded.step), key=lambda shard: shard.begin)
-    rows = folder.sample(count, shards, np.random.default_rng(env_seed(seed, "past")))
-    if rows and loaded.spec.obs_is_physics:
-        rows |= {"physics": rows["obs"].astype(np.float64), "next_physics": rows["next_obs"].astype(np.float64)}
-    return rows
-
-
-def check_physics(rows: Rows, run: Path | str) -> None:
-    """Refuse transitions that hold no physics where a reward is to be computed from it."""
-    if "next_physics" not in rows:
-        raise UserError(
-            f"The transitions that {run} learned from have no physics: expected some, to compute a reward from; label "
-            f"transitions yourself with a RewardPrompt in Python."
-        )
-
-
-def run_dataset(config: OfflineConfig) -> Dataset:
-    """The dataset of an offline run. Raises UserError if it is not there any more, is damaged, or another one is."""
-    dataset = Dataset(config.data)
-    if dataset.id != config.data_id:
-        raise UserError(
-            f"{config.data} holds other data (id {dataset.id}) than the run learned from: expected id {config.data_id}."
-        )
-    return dataset.verify()
 
 
 def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any] | None:

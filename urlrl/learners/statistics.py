@@ -1,0 +1,50 @@
+"""Means and spreads: the frozen ones of observations, and running ones."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from urlrl.types import Array
+
+
+class Normalizer(struct.PyTreeNode):
+    """Frozen observation statistics: (obs - mean) / (std + 1e-8)."""
+
+    mean: jax.Array  # (obs,)
+    std: jax.Array  # (obs,)
+
+    @classmethod
+    def identity(cls, dim: int) -> "Normalizer":
+        return cls(mean=jnp.zeros(dim, jnp.float32), std=jnp.ones(dim, jnp.float32))
+
+    def __call__(self, obs: Array) -> jax.Array:
+        mean, std = jnp.broadcast_to(self.mean, obs.shape), jnp.broadcast_to(self.std, obs.shape)
+        return (jnp.asarray(obs) - mean) / (std + 1e-8)
+
+
+class RunningMoments(struct.PyTreeNode):
+    """Mean and variance of all rows seen so far; they count for nothing (mean 0, variance 1) before the first."""
+
+    mean: jax.Array  # (*S,)
+    var: jax.Array  # (*S,)
+    count: jax.Array  # (), rows
+
+    @classmethod
+    def create(cls, shape: tuple[int, ...]) -> "RunningMoments":
+        return cls(mean=jnp.zeros(shape, jnp.float32), var=jnp.ones(shape, jnp.float32), count=jnp.float32(1e-4))
+
+    def seen(self, rows: Array) -> "RunningMoments":
+        """With rows (n, *S) too (Chan et al.'s parallel update)."""
+        n, mean, var = rows.shape[0], jnp.mean(rows, axis=0), jnp.var(rows, axis=0)
+        total, delta = self.count + n, mean - self.mean
+        squares = self.var * self.count + var * n + delta**2 * self.count * n / total
+        return self.replace(mean=self.mean + delta * n / total, var=squares / total, count=total)
+
+    @property
+    def std(self) -> jax.Array:
+        return jnp.sqrt(self.var)
+
+    def normalise(self, rows: Array) -> jax.Array:
+        """(*B, *S) in units of the standard deviation."""
+        mean, std = jnp.broadcast_to(self.mean, rows.shape), jnp.broadcast_to(self.std, rows.shape)
+        return (jnp.asarray(rows) - mean) / (std + 1e-5)
