@@ -30,7 +30,7 @@ from urlrl.agents.fre import FRE, FREConfig
 from urlrl.agents.hilp import HILP, HILPConfig
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
-from urlrl.data.replay import example_transition
+from urlrl.data.rows import example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting

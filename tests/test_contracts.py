@@ -17,7 +17,8 @@ from urlrl.acting import begin, begun, nothing_yet
 from urlrl.agents.uniform import UniformConfig
 from urlrl.config import PretrainConfig
 from urlrl.data.recorded import read_run
-from urlrl.data.replay import Replay, agent_fields, blank
+from urlrl.data.replay import Replay
+from urlrl.data.rows import agent_fields, blank
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform

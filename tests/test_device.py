@@ -22,7 +22,8 @@ from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.cli import main
 from urlrl.data.device_replay import rings
-from urlrl.data.replay import Replay, transition_fields, z_field
+from urlrl.data.replay import Replay
+from urlrl.data.rows import transition_fields, z_field
 from urlrl.envs import make_device_env, point
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.latents import SkillSpace

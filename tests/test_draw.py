@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from urlrl.data.dataset import DatasetInfo, Episode, Episodes, draw_rows, write_dataset
 from urlrl.data.draw import Drawn, draw, gather
-from urlrl.data.replay import Replay, Slots, transition_fields, z_field
+from urlrl.data.replay import Replay, Slots
+from urlrl.data.rows import transition_fields, z_field
 from urlrl.errors import UserError
 from urlrl.types import BatchSpec, EnvSpec, Goals
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlrl.data.replay import Replay, transition_fields, z_field
+from urlrl.data.replay import Replay
+from urlrl.data.rows import transition_fields, z_field
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.types import BatchSpec, EnvSpec, Goals

@@ -21,7 +21,7 @@ import numpy as np
 
 from urlrl.data.claims import map_npy, reading
 from urlrl.data.draw import Drawn, draw, gather
-from urlrl.data.replay import Rows
+from urlrl.data.rows import Rows
 from urlrl.errors import UserError, shown
 from urlrl.files import check_shape, read_json, remembered_sha256, sha256, write_atomically
 from urlrl.runtime import cache_folder

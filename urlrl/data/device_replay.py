@@ -9,7 +9,8 @@ import numpy as np
 from flax import struct
 
 from urlrl.data.draw import draw, gather
-from urlrl.data.replay import UNSEEN, Fields, Rows, Slots, as_transitions, by_batch, steps_left
+from urlrl.data.replay import Slots, by_batch, steps_left
+from urlrl.data.rows import UNSEEN, Fields, Rows, as_transitions
 from urlrl.types import Array, BatchSpec, Transition
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from urlrl.data.claims import reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.reading import Names, Source, checked
-from urlrl.data.replay import F32, OWN, STORABLE, Fields, Rows, transition_fields
+from urlrl.data.rows import F32, OWN, STORABLE, Fields, Rows, transition_fields
 from urlrl.data.shards import FORMAT, Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from urlrl.data.replay import Fields, Rows
+from urlrl.data.rows import Fields, Rows
 from urlrl.errors import UserError, reason, shown
 from urlrl.files import check_shape, write_atomically
 

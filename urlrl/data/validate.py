@@ -11,7 +11,7 @@ import numpy as np
 
 from urlrl.data.dataset import Dataset, Episode
 from urlrl.data.reading import ACTION_TOLERANCE, Source
-from urlrl.data.replay import Rows
+from urlrl.data.rows import Rows
 from urlrl.errors import UserError
 from urlrl.files import sha256
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import example_transition
+from urlrl.data.rows import example_transition
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage

@@ -6,7 +6,7 @@ import numpy as np
 
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import Rows, agent_fields
+from urlrl.data.rows import Rows, agent_fields
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.runs.load import Loaded

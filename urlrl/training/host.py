@@ -12,7 +12,8 @@ import numpy as np
 
 from urlrl.acting import act, begin, nothing_yet, planned, recalled, remembered
 from urlrl.config import PretrainConfig
-from urlrl.data.replay import Replay, Rows, agent_fields, blank
+from urlrl.data.replay import Replay
+from urlrl.data.rows import Rows, agent_fields, blank
 from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
 from urlrl.training.loop import (

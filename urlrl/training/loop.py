@@ -11,7 +11,7 @@ import numpy as np
 
 from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig
-from urlrl.data.replay import as_transitions
+from urlrl.data.rows import as_transitions
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.types import BatchSpec, EnvSpec, Transition
 

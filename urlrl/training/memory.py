@@ -11,7 +11,7 @@ import jax
 
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.data.device_replay import device_fields
-from urlrl.data.replay import Fields, example_transition, transition_fields, z_field
+from urlrl.data.rows import Fields, example_transition, transition_fields, z_field
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from urlrl.config import PretrainConfig
-from urlrl.data.replay import Fields, Rows
+from urlrl.data.rows import Fields, Rows
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.training.run import RunFolder

@@ -12,7 +12,7 @@ import numpy as np
 from urlrl.acting import recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import in_order, rings
-from urlrl.data.replay import Rows, agent_fields, blank
+from urlrl.data.rows import Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged, UserError, not_finite
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings

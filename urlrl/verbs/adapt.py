@@ -16,7 +16,7 @@ from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
 from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns
 from urlrl.config import MAX_SEED
-from urlrl.data.replay import relabelled
+from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.evaluation.rollout import Policy
 from urlrl.evaluation.video import check_video

@@ -14,7 +14,7 @@ import numpy as np
 
 from urlrl.config import MAX_SEED, PretrainConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
-from urlrl.data.replay import example_transition
+from urlrl.data.rows import example_transition
 from urlrl.envs import make_env
 from urlrl.envs.maze import CELLS, LAYOUTS
 from urlrl.envs.ogbench import OGBenchEnv

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
-from urlrl.data.replay import Rows, relabelled
+from urlrl.data.rows import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting

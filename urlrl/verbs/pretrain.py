@@ -13,7 +13,7 @@ import numpy as np
 from urlrl.cells import count_cells
 from urlrl.config import PretrainConfig, RunConfig, to_json
 from urlrl.data.dataset import Dataset
-from urlrl.data.replay import Fields, agent_fields
+from urlrl.data.rows import Fields, agent_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.runs.begin import Begun, agent_shapes, begin, create_agent, make_eval_env, normalized

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED
-from urlrl.data.replay import relabelled
+from urlrl.data.rows import relabelled
 from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
 from urlrl.evaluation.figures import OverTime
