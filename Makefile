@@ -49,7 +49,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/core
-	$(BIN)/python scripts/benchmark.py --out runs/bench.json
+	$(BIN)/python scripts/benchmarks/benchmark.py --out runs/bench.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

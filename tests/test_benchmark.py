@@ -8,7 +8,7 @@ import pytest
 
 from urlrl.presets import preset
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
