@@ -1,4 +1,5 @@
-"""Speed and memory: `make bench`, or `python scripts/benchmarks/benchmark.py [--quick] [--parts environment] [--out FILE]`.
+"""Speed and memory: `make bench`, or
+`python scripts/benchmarks/benchmark.py [--quick] [--parts environment] [--out FILE]`.
 
 Writes one JSON file and prints it as tables. Figures are medians with quartiles over interleaved repeats, each beside
 what the machine could do at best: MuJoCo's C alone, matrix products alone. Trust them where the load average is low.

@@ -1,4 +1,5 @@
-"""What an accelerator makes of METRA on `mjx:ant`: `python scripts/benchmarks/benchmark_gpu.py [--out FILE]`, some minutes.
+"""What an accelerator makes of METRA on `mjx:ant`:
+`python scripts/benchmarks/benchmark_gpu.py [--out FILE]`, some minutes.
 
 Environment steps per second by number of environments (random actions, nothing learned), milliseconds per gradient step
 of one seed and of ten at once, beside the least time that its matrix products and its memory traffic would take, and
