@@ -40,6 +40,11 @@ class HostVectorEnv(VectorEnv, ABC):
         self.clock = np.zeros(num_envs, np.int64)  # control steps since the lane's reset
         self.ended = np.ones(num_envs, bool)
 
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """See `urlrl.types.HostEnv`: this one cannot."""
+        del physics, action
+        return None
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode in every lane, or in those of `options["reset_mask"]`; returns (n, obs) and {}. Clocks start
         at 0, or at `options["clock"]` (n,), which cuts these episodes short."""

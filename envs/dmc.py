@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Lanes, silenced
+from urlrl.envs.pool import STATE, Lanes, set_state, silenced
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 
@@ -118,6 +118,11 @@ class DmcEnv(HostVectorEnv):
             self._spare.physics.after_reset()
             obs[i] = self._observe(self._spare)
         return obs
+
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float]:
+        spare = self._spare
+        set_state(spare.model, spare.data, physics, self._to_bounds(action))
+        return self._observe(spare), self.task.get_reward(spare.physics)
 
     def close(self, **kwargs) -> None:
         self._pool.close()

@@ -10,6 +10,7 @@ A reset takes dm_control's own inverse kinematics on one shared simulation; lane
 
 import logging
 import warnings
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Lanes
+from urlrl.envs.pool import STATE, Lanes, set_state
 from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -132,6 +133,15 @@ class JacoEnv(HostVectorEnv):
 
     def physics(self) -> np.ndarray:
         return np.stack([np.concatenate([data.qpos, data.qvel]) for data in self._data])
+
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float]:
+        """Its tasks are in `urlrl.tasks`, so there is no reward."""
+        set_state(self.model, self._spare, physics, self._middle + self._half * action)
+        return self._read(self._spare), float("nan")
+
+    @cached_property
+    def _spare(self) -> mujoco.MjData:
+        return mujoco.MjData(self.model)
 
     def close(self, **kwargs) -> None:
         self._pool.close()

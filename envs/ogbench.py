@@ -215,13 +215,11 @@ class OGBenchEnv(HostVectorEnv):
         env = self._envs[0]
         return (position + (env._offset_x, env._offset_y)) / env._maze_unit + 0.5 - np.array(self.walls.shape[::-1]) / 2
 
-    def place(self, physics: np.ndarray) -> np.ndarray:
-        """The observations (k, obs) of stored states (k, physics); no lane moves.
-
-        With an arm, what is known of forces, and the hand's position of up to 2 ms ago, is no function of the state:
-        these entries differ from what a step returns.
-        """
-        return np.stack([self._place(self._spare, row) for row in physics])
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float]:
+        """With an arm, what is known of forces, and the hand's position of up to 2 ms ago, is no function of the state:
+        these entries differ from what a step returns. Its tasks are in `urlrl.tasks`, so there is no reward."""
+        del action
+        return self._place(self._spare, physics), float("nan")
 
     def close(self, **kwargs) -> None:
         for env in (*self._envs, *([self._spare] if "_spare" in self.__dict__ else [])):

@@ -121,3 +121,10 @@ class MujocoPool:
     def _mirror(self, lanes: Sequence[int]) -> None:
         for i in lanes:
             self.qpos[i], self.qvel[i] = self.data[i].qpos, self.data[i].qvel
+
+
+def set_state(model: mujoco.MjModel, data: mujoco.MjData, physics: np.ndarray, control: np.ndarray) -> None:
+    """Put a simulation into a state (qpos, qvel, act) under a control, and compute all that follows from it."""
+    data.qpos[:], data.qvel[:], data.act[:] = np.split(physics, np.cumsum([model.nq, model.nv]))
+    data.ctrl[:] = control
+    mujoco.mj_forward(model, data)

@@ -190,6 +190,10 @@ class HostEnv(PlayEnv, Protocol):
     def get_state(self) -> dict[str, np.ndarray]: ...  # all that continues the run; only where exact_resume
     def set_state(self, state: dict[str, np.ndarray]) -> np.ndarray: ...  # returns the observations, (n, obs)
 
+    # the observation (obs,) and reward of a stored state (physics,) that an action (act,) led to; no lane moves. The
+    # reward is NaN where the environment has none; None where its simulator cannot be put into a state
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float] | None: ...
+
 
 class DeviceState(NamedTuple):
     """One environment on the device after a step or a reset; loops put axes in front."""

@@ -145,7 +145,7 @@ def _check_simulated(source: Source, sample: dict[str, np.ndarray]) -> Iterator[
         yield Check("observations", None, what)
         yield Check("rewards", None, what)
         return
-    from urlrl.verbs.replaying import simulated
+    from urlrl.data.simulated import simulated
 
     with closing(make_env(name, 1)) as env:
         beside = simulated(env)
