@@ -1,7 +1,7 @@
-"""Environments by name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`,
-`maze:<layout>[_fixed][_mass][_cells]`, `mjx:<body>`, `ogbench:<id>`, `gym:<id>`, or a user's `module:function`."""
+"""Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from urlrl.errors import UserError, unknown
 from urlrl.types import DeviceEnv, HostEnv
@@ -53,51 +53,98 @@ ENVS: dict[str, Callable[..., HostEnv]] = {
 }
 
 
+class Scheme(NamedTuple):
+    """Environments whose names begin with `<key>:`."""
+
+    names: str  # how they look
+    host: Callable[..., HostEnv]  # name, what follows the colon, num_envs, options of `make_env`
+    device: Callable[..., DeviceEnv] | None = None  # name, what follows the colon, options of `make_device_env`
+    takes_root: bool = False  # whether it has the option root_position
+
+
+def _dmc(name: str, rest: str, num_envs: int, **options) -> HostEnv:
+    from urlrl.envs.dmc import DmcEnv
+
+    return DmcEnv(rest, num_envs, **options)
+
+
+def _jaco(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.jaco import JacoEnv
+
+    return JacoEnv(rest, num_envs, episode_steps=episode_steps)
+
+
+def _maze(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.maze import MazeEnv
+
+    return MazeEnv(rest, num_envs, episode_steps=episode_steps)
+
+
+def _maze_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
+    from urlrl.envs import maze
+
+    return maze.device_env(rest, episode_steps)
+
+
+def _mjx(name: str, rest: str, num_envs: int, **options) -> HostEnv:
+    from urlrl.envs.on_device import DeviceHostEnv
+
+    return DeviceHostEnv(_mjx_on_device(name, rest, **options), num_envs)
+
+
+def _mjx_on_device(name: str, rest: str, episode_steps: int | None, root_position: bool) -> DeviceEnv:
+    from urlrl.envs import mjx
+
+    return mjx.device_env(name, episode_steps, root_position)
+
+
+def _ogbench(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.ogbench import OGBenchEnv
+
+    return OGBenchEnv(rest, num_envs, episode_steps=episode_steps)
+
+
+def _gym(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.gym import GymEnv, find_maker
+
+    return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
+
+
+SCHEMES = {
+    "dmc": Scheme("dmc:<domain>_<task>", _dmc, takes_root=True),
+    "jaco": Scheme("jaco:<kind>_<corner>", _jaco),
+    "maze": Scheme("maze:<layout>[_fixed][_mass][_cells]", _maze, _maze_on_device),
+    "mjx": Scheme("mjx:<body>", _mjx, _mjx_on_device, takes_root=True),
+    "ogbench": Scheme("ogbench:<id>", _ogbench),
+    "gym": Scheme("gym:<id>", _gym),
+}
+_OWN = Scheme("module:function", _gym)  # a user's
+
+
 def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False) -> HostEnv:
     """`num_envs` copies of an environment, stepped together.
 
     Args:
-        name: a key of `ENVS`, `dmc:<domain>_<task>`, `jaco:<kind>_<corner>`, `maze:<layout>[_fixed][_mass][_cells]`,
-            `mjx:<body>`, `ogbench:<id>`, `gym:<id>`, or `module:function` where the function takes nothing and
+        name: a key of `ENVS`, a name of one of `SCHEMES`, or `module:function` where the function takes nothing and
             returns a `gymnasium.Env`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
-        root_position: put the root's position in front of the observation (`dmc:` only: its observations lack it,
-            and METRA's phi can only cover what it sees).
+        root_position: put the root's position in front of the observation (`dmc:` and `mjx:` only: their observations
+            lack it, and METRA's phi can only cover what it sees).
 
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
     """
-    if root_position and not name.startswith(("dmc:", "mjx:")):
+    start, colon, rest = name.partition(":")
+    scheme = SCHEMES.get(start, _OWN) if name not in ENVS and colon else None
+    if root_position and not (scheme and scheme.takes_root):
         raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: or a mjx: environment.")
     if name in ENVS:
         return ENVS[name](num_envs=num_envs, episode_steps=episode_steps)
-    kind, _, rest = name.partition(":")
-    if kind == "dmc":
-        from urlrl.envs.dmc import DmcEnv
-
-        return DmcEnv(rest, num_envs, episode_steps=episode_steps, root_position=root_position)
-    if kind == "jaco":
-        from urlrl.envs.jaco import JacoEnv
-
-        return JacoEnv(rest, num_envs, episode_steps=episode_steps)
-    if kind == "maze":
-        from urlrl.envs.maze import MazeEnv
-
-        return MazeEnv(rest, num_envs, episode_steps=episode_steps)
-    if kind == "mjx":
-        from urlrl.envs.on_device import DeviceHostEnv
-
-        return DeviceHostEnv(make_device_env(name, episode_steps=episode_steps, root_position=root_position), num_envs)
-    if kind == "ogbench":
-        from urlrl.envs.ogbench import OGBenchEnv
-
-        return OGBenchEnv(rest, num_envs, episode_steps=episode_steps)
-    if kind == "gym" or rest:
-        from urlrl.envs.gym import GymEnv, find_maker
-
-        return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-    schemes = ("dmc:<domain>_<task>", "jaco:<kind>_<corner>", "maze:<layout>", "mjx:<body>", "ogbench:<id>", "gym:<id>")
-    raise unknown("environment", name, [*ENVS, *schemes, "module:function"])
+    if scheme is None or (scheme is _OWN and not rest):
+        known = [scheme.names for scheme in (*SCHEMES.values(), _OWN)]
+        raise unknown("environment", name, [*ENVS, *known])
+    root = {"root_position": root_position} if scheme.takes_root else {}
+    return scheme.host(name, rest, num_envs, episode_steps=episode_steps, **root)
 
 
 def make_device_env(name: str, *, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:
@@ -106,22 +153,18 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
     Raises:
         UserError: it has none; the message names those that have.
     """
-    kind, _, rest = name.partition(":")
     if name == "point":
         from urlrl.envs import point
 
         return point.device_env(episode_steps)
-    if kind == "maze":
-        from urlrl.envs import maze
-
-        return maze.device_env(rest, episode_steps)
-    if kind == "mjx":
-        from urlrl.envs import mjx
-
-        return mjx.device_env(name, episode_steps, root_position)
+    start, _, rest = name.partition(":")
+    scheme = SCHEMES.get(start)
+    if scheme and scheme.device:
+        root = {"root_position": root_position} if scheme.takes_root else {}
+        return scheme.device(name, rest, episode_steps=episode_steps, **root)
     from urlrl.envs import mjx, mjx_dmc
 
-    names = ["point", "maze:<layout>[_fixed][_mass][_cells]", *mjx.BODIES, *mjx_dmc.TASKS]
+    names = ["point", SCHEMES["maze"].names, *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 
 
