@@ -41,7 +41,7 @@ class Options:
         )
         self.reset, self.step = self.options.reset, self.options.step
         self.get_state, self.set_state = self.options.get_state, self.options.set_state
-        self.position, self.physics, self.goal_obs = env.position, env.physics, env.goal_obs
+        self.position, self.physics, self.goal_obs, self.place = env.position, env.physics, env.goal_obs, env.place
 
     def close(self) -> None:
         self.env.close()

@@ -220,6 +220,11 @@ class TaskEnv(VectorEnv):
         """The observation, without features, of a fresh reset moved to each of `position` (k, p)."""
         return self.env.goal_obs(position)
 
+    def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """None: what a task draws is no part of a state."""
+        del physics, action
+        return None
+
     def close(self, **kwargs) -> None:
         self.env.close()
 
