@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Lanes, set_state, silenced
+from urlrl.envs.pool import STATE, Threads, set_state, silenced
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 
@@ -90,7 +90,7 @@ class DmcEnv(HostVectorEnv):
         )
         super().__init__(spec, num_envs)
         self._rows = np.zeros((num_envs, spec.obs_dim))
-        self._pool = Lanes(num_envs, threads)
+        self._pool = Threads(num_envs, threads)
         stacked = _STACKED.get(type(self.task))
         self._stacked = stacked(self.model, [lane.data for lane in self._lanes]) if stacked else None
 

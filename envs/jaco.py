@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Lanes, set_state
+from urlrl.envs.pool import STATE, Threads, set_state
 from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -116,7 +116,7 @@ class JacoEnv(HostVectorEnv):
         self._middle, self._half = (high + low) / 2, (high - low) / 2
         self._substeps = self.simulation.task.physics_steps_per_control_step
         self._data = [mujoco.MjData(self.model) for _ in range(num_envs)]
-        self._pool = Lanes(num_envs, threads)
+        self._pool = Threads(num_envs, threads)
         self._read = _Reader(self.simulation)
         spec = EnvSpec(
             id=f"jaco:{name}",

@@ -39,7 +39,7 @@ def silenced(notice: str) -> Iterator[None]:
             warnings.warn(text, stacklevel=3)
 
 
-class Lanes:
+class Threads:
     """Split `n` lanes over threads and run a function on each share; the caller's thread takes the first."""
 
     def __init__(self, n: int, threads: int | None = None):
@@ -70,7 +70,7 @@ class MujocoPool:
         self.data = [mujoco.MjData(model) for _ in range(n)]
         self.qpos = np.empty((n, model.nq))
         self.qvel = np.empty((n, model.nv))
-        self.lanes = Lanes(n, threads)
+        self.lanes = Threads(n, threads)
         # Views into MjData; looking an attribute up through the bindings costs more than the copy.
         self._views = [(d, d.ctrl, d.qpos, d.qvel) for d in self.data]
         self._mirror(range(n))

@@ -122,7 +122,7 @@ def _train(
         for seeds in _groups(runs, configs):
             group, these = begun._replace(config=configs[seeds[0]]), {seed: runs[seed] for seed in seeds}
             with ExitStack() as inner:
-                inner.enter_context(products(group.config))
+                inner.enter_context(matmul_precision(group.config))
                 loop, savers = _start(group, these, on_device, inner, progress)
                 measure = _measure(group, inner)
                 for saver in savers:
@@ -195,7 +195,7 @@ def _on_device(begun: Begun, agents: dict[int, Any], needed: Needs, progress: Pr
     return seeds
 
 
-def products(config: RunConfig) -> AbstractContextManager:
+def matmul_precision(config: RunConfig) -> AbstractContextManager:
     """In it, networks multiply by the precision that the config asks for."""
     return jax.default_matmul_precision(PRECISIONS[config.precision])
 
