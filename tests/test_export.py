@@ -137,7 +137,11 @@ def metra(metra_on_point):
     return exporting.make_policy(*metra_on_point, jax.random.key(0), ORIGIN)
 
 
-KEPT: list[type] = []  # A class that is collected leaves its address, and with it JAX's compiled calls, to the next.
+@pytest.fixture(autouse=True)
+def no_compiled_calls():
+    """A class that was collected leaves its address to the next one, and with it the calls that JAX has compiled."""
+    for call in (exporting._act, exporting._aim):
+        call.clear_cache()
 
 
 @pytest.mark.parametrize("wrong", ["activation", "scaled", "latent", "normalizer"])
@@ -156,7 +160,6 @@ def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
                 latent = (*latent[:-1], latent[-1]._replace(kernel=-latent[-1].kernel))
             return type(super().skill_networks())(policy, latent)
 
-    KEPT.append(Wrong)
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     if wrong == "normalizer":  # What the agent uses is not what it says.
         Wrong.sample_actions = lambda self, obs, z, key, t: agent.sample_actions(obs + 1, z, key, t)
@@ -174,7 +177,6 @@ def test_a_policy_that_is_shown_what_it_should_not_see_is_refused():
             kernel = np.asarray(policy[0].kernel)[[1, 0, 2, 3]]
             return type(super().skill_networks())((policy[0]._replace(kernel=kernel), *policy[1:]), latent)
 
-    KEPT.append(Wrong)
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     with closing(env), pytest.raises(SkillError, match="golden action differs by 0.* expected at most 1e-05"):
         exporting.make_policy(Wrong(**fields), env, trajectory, jax.random.key(0), ORIGIN)
