@@ -132,7 +132,9 @@ def play(setting: Setting, method: str, folder: Path) -> None:
     if method in RUN:
         RUN[method](setting)
     else:
-        train(folder / f"{method}-{setting.seed}", method, setting, Stop(Notes()), Notes())
+        place = folder / f"{method}-{setting.seed}"
+        place.mkdir(parents=True)
+        train(place, method, setting, Stop(Notes()), Notes())
 
 
 def training(setting: Setting, method: str) -> Training:
@@ -651,10 +653,11 @@ def test_the_ladder_says_what_each_method_brought(ladder):
         assert (entry["over_scratch"] is None) == (method == "scratch") and entry["normalised"] is None
     areas = [result["methods"][method]["area_per_seed"] for method in ("finetune", "scratch")]
     assert result["methods"]["finetune"]["over_scratch"]["value"] == pytest.approx(np.mean(np.subtract(*areas)))
+    (agent,) = folder.glob("agent-*")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [f"{method}-{seed}.json" for method in METHODS for seed in (0, 1)]
         + [f"{method}-{seed}" for method in KEPT for seed in (0, 1)]
-        + ["agent", "ladder.json", "ladder.png"]
+        + [agent.name, "ladder.json", "ladder.png"]
     )
 
 
@@ -991,6 +994,9 @@ def test_a_kept_policy_is_exported(format, ladder, tmp_path):
     assert policy.config["skill"] == {"kind": "none", "dim": 0}
     assert policy.config["observation"]["names"][2:] == ["goal_x", "goal_y"]
     assert "fine-tuned on the reward of the task `point_near` for 330 control steps" in policy.card
+    for wrong in ([1.0, 2.0], np.nan, np.ones((5, 7))):
+        with pytest.raises(SkillError, match="^z has shape|^z is"):
+            policy.act(obs[0], wrong)
     with pytest.raises(SkillError, match="is of one task and has no skills"):
         SkillEnv(gymnasium.make("MountainCarContinuous-v0"), policy)
 
@@ -1053,6 +1059,46 @@ def assert_equal_cells(method: str, there: Path, here: Path) -> None:
     policies = [load_adapted(folder / f"{method}-0").policy for folder in (there, here)]
     assert same(*policies)
     assert not (here / f"{method}-0" / "replay").exists()  # It is done.
+
+
+def test_policies_of_two_runs_in_one_folder_act_by_their_own_agents(run, tmp_path, monkeypatch):
+    """What the first left was interrupted, so no result says whose folder it is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "epoch", lambda self: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            adapt(run, "point_near", ["hierarchical"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    other = urlrl.pretrain(dataclasses.replace(PLAIN, seed=1), tmp_path / "other", quiet=True)
+    adapt(other, "point_near", ["z_search"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    kept = load_adapted(tmp_path / "point_near" / "z_search-0").policy.agent
+    assert same(kept, load_checkpoint(other).agent) and not same(kept, load_checkpoint(run).agent)
+    adapt(other, "point_near", ["z_search"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+
+
+def test_a_damaged_last_checkpoint_is_passed_over(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Saver, "due", lambda self: True)
+    adapt(run, "point_near", ["scratch"], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
+    folder = tmp_path / "point_near" / "scratch-0"
+    *_, last = sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    largest = max((path for path in last.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    assert load_adapted(folder).steps == 250
+
+
+def test_a_skill_that_was_found_with_other_settings_is_found_again(run, tmp_path):
+    prompted(run, tmp_path, seeds=[0], methods=["z_search"])
+    (tmp_path / "out" / "point_near" / "z_search-0.json").unlink()
+    prompted(run, tmp_path, seeds=[0], methods=["z_search"], config=dataclasses.replace(SMALL, steps=400))
+    adapted = load_adapted(tmp_path / "out" / "point_near" / "z_search-0")
+    assert adapted.steps == strict(tmp_path / "out" / "point_near" / "z_search-0.json")["curve"][-1][0]
+
+
+def test_an_agent_without_skills_has_none_to_choose_from(run, start):
+    setting = start(run)
+    space = SkillSpace("none", 0)
+    setting.agent = Guide(Normalizer.identity(2), SimpleNamespace(z=space))
+    for method in (RUN["z_search"], TRAIN["hierarchical"]):
+        with pytest.raises(UnsupportedPrompt, match="Agent Guide has no skills: expected one with skills to choose"):
+            method(setting)
 
 
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(run, tmp_path, monkeypatch):
@@ -1150,7 +1196,7 @@ MISTAKES = {
     "RUN --task point_goal --num-envs 0": "num_envs is 0: expected a number of at least 1.",
     "RUN --task point_goal --off-policy.interval 0": "off_policy.interval is 0: expected a number of at least 1.",
     "RUN --task point_goal --off-policy.warmup -1": "off_policy.warmup is -1: expected a number of at least 0.",
-    "RUN --task point_goal --off-policy.replay-capacity 5": "expected at least a transition of each of num_envs = 8.",
+    "RUN --task point_goal --off-policy.replay-capacity 5": "expected at least the 25 transitions of each of num_envs",
     "RUN --task point_goal --off-policy.critic old": "Option '--off-policy.critic' is 'old': expected one of own",
     "RUN --task point_goal --high-level.episodes 0": "high_level.episodes is 0: expected a number of at least 1.",
     "RUN --task point_goal --high-level.sac.lr 0": "lr is 0.0: expected a number above 0.",

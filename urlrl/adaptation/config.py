@@ -8,6 +8,8 @@ from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
 
+CALLS = 25  # of an environment between two learning phases of motor control; a controller learns after each
+DECISIONS = 100_000  # of a controller that are kept to learn from
 # Method -> the settings that it alone has, beside those that all share.
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": (),
@@ -32,7 +34,7 @@ class HighLevelConfig:
     def __post_init__(self):
         for name in ("episodes", "updates", "batch"):
             check(f"high_level.{name}", getattr(self, name), 1)
-        check("high_level.random", self.random, 0)
+        check("high_level.random", self.random, 0, DECISIONS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class SearchConfig:
         check_choice("search.kind", self.kind, ("halving", "cem"))
         for name, low in (("population", 2), ("elites", 2), ("rounds", 1)):
             check(f"search.{name}", getattr(self, name), low)
-        check("search.finetune_share", self.finetune_share, 0, 1)
+        check("search.finetune_share", self.finetune_share, 0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class AdaptConfig:
     def __post_init__(self):
         for name in ("steps", "eval_every", "eval_episodes", "num_envs", "samples"):
             check(name, getattr(self, name), 1)
-        if self.off_policy.replay_capacity < self.num_envs:
+        if self.off_policy.replay_capacity < CALLS * self.num_envs:
             raise UserError(
-                f"off_policy.replay_capacity is {self.off_policy.replay_capacity}: expected at least a transition of "
-                f"each of num_envs = {self.num_envs}."
+                f"off_policy.replay_capacity is {self.off_policy.replay_capacity}: expected at least the {CALLS} "
+                f"transitions of each of num_envs = {self.num_envs} that are made between two learning phases."
             )

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.acting import begun
-from urlrl.adaptation.config import AdaptConfig
+from urlrl.adaptation.config import CALLS, DECISIONS, AdaptConfig
 from urlrl.adaptation.options import Options
 from urlrl.adaptation.search import Found, search
 from urlrl.adaptation.tuned import Skilled, Tuned, TunedConfig, start
@@ -32,7 +32,6 @@ from urlrl.streams import env_seed, stream
 from urlrl.types import All, Carry, Each, GoalPrompt, HostEnv, RewardPrompt, Skill, Transition, need
 
 MAX_SCALE = 100.0  # of rewards, up or down
-CALLS = 25  # of an environment between two learning phases of motor control; a controller learns after each
 NO_LIMIT = 1_000  # control steps that an episode without a time limit is taken for, where rollouts are counted out
 
 
@@ -179,7 +178,15 @@ class _BudgetSpent(Exception):
     """The next round of a search would cost more than there is."""
 
 
+def _need_skills(setting: Setting) -> None:
+    if not setting.agent.config.z.dim:
+        name = type(setting.agent).__name__
+        raise UnsupportedPrompt(f"Agent {name} has no skills: expected one with skills to choose from.")
+
+
 def z_search(setting: Setting) -> None:
+    """Raises UnsupportedPrompt: the agent has no skills."""
+    _need_skills(setting)
     found, _ = _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
     setting.kept = Skilled(setting.agent, found.z)
 
@@ -222,7 +229,8 @@ def prepare(setting: Setting) -> Start:
     """The search for the skill that fine-tuning begins with. Raises UnsupportedPrompt: the agent has no learner."""
     need(setting.agent, "adaptable")  # Before a search is paid for.
     evaluation = setting.make_env(setting.config.eval_episodes)
-    share = int(setting.config.search.finetune_share * setting.config.steps)
+    # There is nothing to search for in an agent without skills.
+    share = int(setting.config.search.finetune_share * setting.config.steps) if setting.agent.config.z.dim else 0
     found, spent = _search(setting, share, evaluation)
     return Start(found.z, spent, _reward_scale(setting, found, evaluation))
 
@@ -237,6 +245,8 @@ def _reward_scale(setting: Setting, found: Found, env: Any) -> float:
     if data.z.shape[-1] != found.z.shape[-1]:  # A dataset does not say which skills acted.
         data = data._replace(z=jnp.broadcast_to(found.z, (len(data.reward), *found.z.shape)))
     intrinsic = float(jnp.mean(jnp.abs(setting.agent.intrinsic_reward(data))))
+    if not np.isfinite(intrinsic):
+        raise UserError(f"The agent's intrinsic reward is {intrinsic} on average over its past: expected a finite one.")
     return float(np.clip(intrinsic / per_step, 1 / MAX_SCALE, MAX_SCALE))
 
 
@@ -264,17 +274,20 @@ def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wai
     env = setting.make_env(n)
     env.env_spec = replace(env.env_spec, physics=())  # Its rewards are known: no transition is labelled again.
     agent = start(method, setting.agent, z, config, encode, env.env_spec.action_dim, setting.key("learner"))
+    capacity = min(config.off_policy.replay_capacity, config.steps + CALLS * n) // n * n
     rhythm = {
         "rollout_steps": CALLS,
         "steps_per_update": CALLS * n / max(1, CALLS * n // config.off_policy.interval),
-        "min_replay": min(wait, config.steps // 4),
-        "replay_capacity": max(CALLS * n, min(config.off_policy.replay_capacity, config.steps + CALLS * n)),
+        "min_replay": min(wait, config.steps // 4, capacity),
+        "replay_capacity": capacity,
     }
     return Training(_loop(setting, method, agent, env, spent, 1, **rhythm), agent, env, spent)
 
 
 def hierarchical(setting: Setting) -> Training:
-    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`."""
+    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`. Raises
+    UnsupportedPrompt: the agent has no skills."""
+    _need_skills(setting)
     config, n, z = setting.config.high_level, setting.config.num_envs, np.zeros(0)
     below = setting.make_env(n)
     env, hold = Options(below, setting.agent), below.task.option_steps
@@ -283,10 +296,11 @@ def hierarchical(setting: Setting) -> Training:
     if agent.config.batch.source == "rollout":
         episode = env.env_spec.episode_steps or NO_LIMIT // hold
         rhythm = {"rollout_steps": -(-config.episodes // n) * episode}
-        rhythm["replay_capacity"] = n * rhythm["rollout_steps"]
+        rhythm["replay_capacity"] = 2 * n * rhythm["rollout_steps"]
     else:
-        rhythm = {"rollout_steps": 1, "steps_per_update": 1 / config.updates, "min_replay": config.random}
-        rhythm["replay_capacity"] = 100_000
+        capacity = max(n, DECISIONS // n * n)
+        rhythm = {"rollout_steps": 1, "steps_per_update": 1 / config.updates, "replay_capacity": capacity}
+        rhythm["min_replay"] = min(config.random, capacity)
     return Training(_loop(setting, "hierarchical", agent, env, 0, hold, **rhythm), agent, env, 0, hold)
 
 
@@ -295,7 +309,7 @@ def _loop(setting: Setting, method: str, agent: Tuned, env: HostEnv, spent: int,
     return PretrainConfig(
         agent=agent.config,
         agent_name=method,
-        env=env.env_spec.id,
+        env=f"{env.env_spec.id}, {method} seed {setting.seed}",  # as progress lines have it
         normalizer="off",
         num_envs=config.num_envs,
         steps=max(1, -(-(config.steps - spent) // hold)),

@@ -27,8 +27,7 @@ def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
     parts = [
         _front_matter(origin["agent"], config["env"]),
         f"# {title}",
-        f"A policy that {origin['agent']} pretrained on `{known}` without any reward, for {origin['step']:,} "
-        f"steps. {_adapted(origin)}It is deterministic, keeps nothing between calls and has its normalisation inside.",
+        f"{_origin(origin, known)}It is deterministic, keeps nothing between calls and has its normalisation inside.",
         "## Use",
         _usage(policy),
         "## Contract",
@@ -42,15 +41,22 @@ def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _adapted(origin: dict[str, Any]) -> str:
-    """What became of it in a task, and what it takes beside the observation."""
+def _origin(origin: dict[str, Any], env: str) -> str:
+    """Where it comes from, and what it takes beside the observation."""
+    pretrained = (
+        f"A policy that {origin['agent']} pretrained on `{env}` without any reward, for {origin['step']:,} steps. "
+    )
     takes = "Beside the observation it takes a skill z. "
     if (task := origin.get("task")) is None:
-        return takes
+        return pretrained + takes
     if origin["method"] in ("zero_shot", "z_search"):
-        return f"{takes}The skill `{task}` was found for that task by {origin['method']}. "
-    was = "Then it was fine-tuned" if origin["method"] == "finetune" else "It was not used: this one was trained"
-    return f"{was} on the reward of the task `{task}` for {origin['task_steps']:,} control steps. "
+        return f"{pretrained}{takes}The skill `{task}` was found for that task by {origin['method']}. "
+    trained = (
+        f"on the reward of the task `{task}` for {origin['task_steps']:,} control steps (seed {origin['task_seed']}). "
+    )
+    if origin["method"] == "scratch":
+        return f"A policy that was trained from scratch {trained}"
+    return f"{pretrained}Then it was fine-tuned {trained}"
 
 
 def _front_matter(agent: str, env: str) -> str:
@@ -73,11 +79,10 @@ def _contract(config: dict[str, Any]) -> str:
     dt, skill, action = config["control_dt"], config["skill"], config["action"]
     priors = {
         "sphere": "unit vectors", "gaussian": "standard normal vectors", "onehot": "one-hot vectors",
-        "none": "none: vectors",
     }  # fmt: skip
     rows = [
         ("control step", "not stated by the environment" if dt is None else f"{dt:g} s"),
-        ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers"),
+        ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers" if skill["dim"] else "none"),
         ("aims at goals", "yes" if config["latent"] else "no"),
     ]
     entries = [(str(i), f"`{name}`") for i, name in enumerate(config["observation"]["names"])]

@@ -230,7 +230,9 @@ class SkillPolicy:
             if not 0 <= z < self._z_dim:
                 raise SkillError(f"z is the index {z}: expected one in [0, {self._z_dim}).")
             return self._one_hot(z)
-        return _vector("z", z, self._z_dim) if self._z_dim else np.zeros((*np.shape(z)[:-1], 0), np.float32)
+        if not self._z_dim and np.shape(z) == (0,):
+            return np.zeros(0, np.float32)
+        return _vector("z", z, self._z_dim)
 
     def _normalised(self, name: str, obs: Any) -> np.ndarray:
         return (_vector(name, obs, self._obs_dim, self.config["observation"]["names"]) - self._mean) / self._std

@@ -38,14 +38,15 @@ class Host:
     """A pretraining run in progress: a loop of one run. `epoch()` advances it; `state()` and `restore()` are its whole
     memory."""
 
-    def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv):
+    def __init__(self, config: PretrainConfig, agent: Any, env: HostEnv, use: str = "epochs"):
+        """`use` names the streams of randomness that it draws from, of the config's seed."""
         self.config, self.agent, self.env = config, agent, env
         check_episodes(config, env.env_spec)
         fields = agent_fields(agent, env.env_spec)
         self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_shards)
-        self.key = stream(config.seed, "epochs")
+        self.key = stream(config.seed, use)
         self.epochs, self.updates = 0, 0
-        self.obs, _ = env.reset(seed=env_seed(config.seed, "epochs"))
+        self.obs, _ = env.reset(seed=env_seed(config.seed, use))
         self.ended = np.ones(config.num_envs, bool)  # The first epoch begins an episode in every lane.
         self.blank = blank(fields, agent.config.batch, agent.config.batch.size)  # what is seen before the first row
         plan = planned(agent, self.blank)

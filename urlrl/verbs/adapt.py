@@ -29,10 +29,11 @@ from urlrl.streams import env_seed
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Moment, Task, TaskEnv, check_runs_on, make_task_env
 from urlrl.training.log import Progress, duration, make_progress
+from urlrl.training.run import RunFolder
 from urlrl.training.stop import Stop, stop_requested
 from urlrl.types import Carry, Transition, need
 from urlrl.verbs.tuned import adapted_returns, claim, keep_skill, load_adapted, render_adapted, settings
-from urlrl.verbs.tuning import forget, train
+from urlrl.verbs.tuning import train
 
 FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
 FLOOR_EPISODES = 50
@@ -125,7 +126,6 @@ def try_cell(
     folder = ladder.folder / f"{method}-{seed}"
     try:
         ladder.add(run_cell(folder, run, loaded, task, config, method, seed, same, stop, progress, done))
-        forget(folder)
     except UnsupportedPrompt as error:
         if (note := f"{method}: {error}") not in notes:
             notes.append(note)
@@ -149,15 +149,17 @@ def run_cell(
         setting = make_setting(run, loaded, task, config, seed, show, opened)
         if method in TRAIN:
             if method != "hierarchical":
-                need(loaded.agent, "adaptable")  # Before its folder is made.
-            claim(folder, loaded, same["task"], method, seed, config)
-            progress.say(f"{method} seed {seed}, in {folder}.")
-            train(folder, method, setting, stop, progress)
+                need(loaded.agent, "adaptable")  # Before anything is written.
+            with RunFolder(folder).lock():
+                claim(folder, loaded, same["task"], method, seed, config)
+                progress.say(f"{method} seed {seed}, in {folder}.")
+                train(folder, method, setting, stop, progress)
         else:
             RUN[method](setting)
             if setting.kept is not None:
-                claim(folder, loaded, same["task"], method, seed, config)
-                keep_skill(folder, setting.kept, setting.curve[-1][0])
+                with RunFolder(folder).lock():
+                    claim(folder, loaded, same["task"], method, seed, config)
+                    keep_skill(folder, setting.kept, setting.curve[-1][0])
     seconds = time.monotonic() - began
     steps, mean = setting.curve[-1]
     progress.say(f"{method} seed {seed}: return {mean:.1f} at {steps:,} steps, {duration(seconds)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from urlrl.adaptation.tuned import Skilled, Tuned
 from urlrl.config import MAX_SEED, to_json
-from urlrl.errors import UserError, check, check_choice
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
 from urlrl.evaluation import coverage
 from urlrl.files import read_json
 from urlrl.runs.begin import make_run_env
@@ -71,18 +71,19 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
 
 def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Path:
     adapted = load_adapted(folder)
-    task, config = adapted.task, adapted.config
+    task, config, tuned = adapted.task, adapted.config, read_json(folder / TUNED)
     provenance = {
         "agent": config.agent_name,
         "step": adapted.pretrain_steps,
         "task": task.name,
         "method": adapted.method,
         "task_steps": adapted.steps,
+        "task_seed": adapted.seed,
         "evaluation_seed": seed,
         "note": "",
         "commands": [],
-        "config": to_json(config),
-        "versions": read_json(folder / TUNED)["versions"],
+        "config": {**to_json(config), "adaptation": tuned["config"]},
+        "versions": tuned["versions"],
     }
     try:
         with closing(make_task_env(task, coverage.EPISODES, root_position=config.root_position)) as env:
@@ -91,6 +92,9 @@ def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Pa
                     trajectory = coverage.scored_episodes(env.env, agent, seed)
                     extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
                 case Tuned() as agent:
+                    if "exportable" not in agent.abilities:
+                        kind = type(agent.learner).__name__
+                        raise UnsupportedPrompt(f"{folder} holds a policy of {kind}: expected one of SAC to export.")
                     trajectory = coverage.scored_episodes(env, agent, seed)
                     extra = {"features": task.feature_names}
                 case _:

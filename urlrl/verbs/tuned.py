@@ -1,7 +1,10 @@
 """What an adaptation left in `<run>/adapt/<task>/<method>-<seed>/`: tuned.json says what it is, `checkpoints/` hold it;
-search.json says what fine-tuning began with. The folder `agent` beside is the pretrained agent, where it acts on."""
+search.json says what fine-tuning began with. `agent-<id>` beside is the pretrained agent, where it acts on."""
 
+import hashlib
 import json
+import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +15,7 @@ import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import check_same
-from urlrl.adaptation.methods import Start, episode_returns
+from urlrl.adaptation.methods import TRAIN, Start, episode_returns
 from urlrl.adaptation.tuned import Controlled, Kept, Skilled, Tuned, blank
 from urlrl.agents import find_agent
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from_json, to_json
@@ -29,7 +32,6 @@ from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, make_task_env
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
-from urlrl.types import EnvSpec
 
 FORMAT = "urlrl-tuned-1"
 SHAPE = {
@@ -55,7 +57,6 @@ class Adapted(NamedTuple):
     seed: int
     steps: int  # in the task, those of a search included
     config: RunConfig  # of the pretraining
-    spec: EnvSpec  # of its environment
     pretrain_steps: int
 
 
@@ -70,34 +71,53 @@ def _settings(task: str, pretrain: dict[str, Any], step: int, config: dict[str, 
 
 
 def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, config: AdaptConfig) -> None:
-    """Write into `folder` what it will hold, unless it says so already; beside it the pretrained agent, where that is
-    a part of it: the run may go on and drop this checkpoint.
+    """Write into `folder`, which the caller has locked, what it will hold; and beside it the pretrained agent, where
+    that is a part of it: the run may go on and drop this checkpoint.
 
     Raises:
-        UserError: it holds something else, or the disk cannot be written.
+        UserError: a training of other settings was begun there.
     """
-    if (folder / TUNED).exists():
+    if (folder / TUNED).exists() and method in TRAIN:
         there = read_json(folder / TUNED, SHAPE)
         same = _settings(there["task"], there["pretrain"], there["pretrain_steps"], there["config"])
         check_same(folder / TUNED, method, same, settings(task, loaded, config))
-    if method not in ("finetune", "scratch"):
-        shared = Checkpoints(folder.parent / "agent")
-        if loaded.step not in shared.steps():
-            shared.save(loaded.step, {"agent": loaded.agent}, {"step": loaded.step, "shards": [], "snapshots": []})
+        return
     content = {
         "format": FORMAT, "task": task, "method": method, "seed": seed, "pretrain": to_json(loaded.config),
         "pretrain_steps": loaded.step, "config": to_json(config), "versions": versions(),
     }  # fmt: skip
-    if not (folder / TUNED).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
+    if method not in TRAIN:
+        Checkpoints(folder / "checkpoints").drop_after(-1)  # What an interrupted call left is found again.
+    if method not in ("finetune", "scratch"):
+        _keep_agent(_agent_folder(folder, content), loaded)
+    write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
+
+
+def _agent_folder(folder: Path, content: dict[str, Any]) -> Path:
+    """Where the pretrained agent of a tuned.json is, which all policies of a task that act by it share."""
+    which = json.dumps([content["pretrain"], content["pretrain_steps"]], sort_keys=True)
+    return folder.parent / f"agent-{hashlib.sha256(which.encode()).hexdigest()[:12]}"
+
+
+def _keep_agent(place: Path, loaded: Loaded) -> None:
+    """Whole or not at all; another process may do the same."""
+    if place.exists():
+        return
+    own = place.with_name(f".{place.name}-{os.getpid()}")
+    Checkpoints(own).save(loaded.step, {"agent": loaded.agent}, {"step": loaded.step, "shards": [], "snapshots": []})
+    try:
+        os.rename(own, place)
+    except OSError:
+        if not place.exists():
+            raise
+        shutil.rmtree(own)
 
 
 def keep_skill(folder: Path, skilled: Skilled, steps: int) -> None:
     """Write a skill that was found within `steps` into a folder that is claimed."""
-    checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.drop_after(-1)
-    checkpoints.save(steps, {"policy": {"z": skilled.z}}, {"step": steps, "shards": [], "snapshots": []})
+    Checkpoints(folder / "checkpoints").save(
+        steps, {"policy": {"z": skilled.z}}, {"step": steps, "shards": [], "snapshots": []}
+    )
 
 
 def keep_search(folder: Path, start: Start, curve: list[tuple[int, float]]) -> None:
@@ -139,26 +159,34 @@ def load_adapted(folder: Path | str) -> Adapted:
     task, spec = find_task(data["task"]), run_spec(config)
     agent = create_agent(config, spec)
     like = blank(method, agent, task, adapting, spec.action_dim)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    if not (steps := checkpoints.steps()):
-        raise UserError(f"{folder} holds no policy yet: its adaptation has made no checkpoint.")
     if not isinstance(like, Tuned):
-        parts, _ = Checkpoints(folder.parent / "agent").restore(data["pretrain_steps"], {"agent": agent})
+        parts, _ = Checkpoints(_agent_folder(folder, data)).restore(data["pretrain_steps"], {"agent": agent})
         agent = parts["agent"]
     policy: Kept
     match like:
         case Tuned():
-            policy = checkpoints.restore(steps[-1], {"agent": like})[0]["agent"]
+            policy, step = _newest(folder, "agent", like)
         case Controlled():
-            tuned = checkpoints.restore(steps[-1], {"agent": like.controller})[0]["agent"]
+            tuned, step = _newest(folder, "agent", like.controller)
             policy = like.replace(agent=agent, controller=tuned)
         case _:
-            policy = Skilled(agent, **checkpoints.restore(steps[-1], {"policy": {"z": like.z}})[0]["policy"])
-    found, hold = read_search(folder, config.agent.z.dim), task.option_steps if method == "hierarchical" else 1
-    spent = (found[0].steps if found else 0) + hold * steps[-1]
-    return Adapted(
-        jax.tree.map(jnp.asarray, policy), task, method, data["seed"], spent, config, spec, data["pretrain_steps"]
-    )
+            found, step = _newest(folder, "policy", {"z": like.z})
+            policy = Skilled(agent, **found)
+    search, hold = read_search(folder, config.agent.z.dim), task.option_steps if method == "hierarchical" else 1
+    spent = (search[0].steps if search else 0) + hold * step
+    policy = jax.tree.map(jnp.asarray, policy)
+    return Adapted(policy, task, method, data["seed"], spent, config, data["pretrain_steps"])
+
+
+def _newest(folder: Path, part: str, like: Any) -> tuple[Any, int]:
+    """(part, step) of the newest checkpoint that is whole. Raises the newest one's error where none is."""
+    checkpoints, errors = Checkpoints(folder / "checkpoints"), list[UserError]()
+    for step in reversed(checkpoints.steps()):
+        try:
+            return checkpoints.restore(step, {part: like})[0][part], step
+        except UserError as error:
+            errors.append(error)
+    raise errors[0] if errors else UserError(f"{folder} holds no policy yet: its adaptation has made no checkpoint.")
 
 
 def adapted_returns(adapted: Adapted, episodes: int, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from urlrl.adaptation.methods import TRAIN, Setting, Start, Training, prepare
 from urlrl.adaptation.tuned import Controlled, Kept, Tuned
+from urlrl.errors import UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.training.driver import Measure, Member, drive, raise_diverged
 from urlrl.training.host import Host
@@ -22,8 +23,8 @@ from urlrl.verbs.tuned import keep_search, read_search
 
 
 def train(folder: Path, method: str, setting: Setting, stop: Stop, progress: Progress) -> None:
-    """Learn in the task into `folder`, which is claimed, or go on from where an earlier call was stopped. In `setting`
-    are the curve and what there is to note, in the end.
+    """Learn in the task into `folder`, which is claimed and locked, or go on from where an earlier call was stopped.
+    The curve, and what there is to note, are in `setting` then.
 
     Raises:
         UnsupportedPrompt: the agent cannot learn like this.
@@ -31,23 +32,18 @@ def train(folder: Path, method: str, setting: Setting, stop: Stop, progress: Pro
         TrainingDiverged: numbers are no longer finite; the last checkpoint is whole.
     """
     run = RunFolder(folder)
-    with run.lock():
-        start = (_prepared(folder, setting),) if method == "finetune" else ()
-        training = TRAIN[method](setting, *start)
-        measure = _measure(training, setting)
-        agent, step = _finished(run, training) or _drive(run, training, measure, stop, progress)
-        rows = [row for row in read_metrics(run.path / "metrics.jsonl") if "eval/return" in row]
-        if not rows or rows[-1]["step"] < step:  # The end of the budget need not be one of `eval_every`.
-            rows.append({"step": step, **measure(agent, step)})
-            with closing(MetricsLog(run.path, step)) as log:
-                log.write(step, {name: value for name, value in rows[-1].items() if name != "step"})
-        search = [point for point in setting.curve if point[0] < training.spent]
-        setting.curve = search + [(_axis(training, row["step"]), row["eval/return"]) for row in rows]
-
-
-def forget(folder: Path) -> None:
-    """Remove what only going on takes: the transitions of a training that is done."""
-    shutil.rmtree(folder / "replay", ignore_errors=True)
+    start = (_prepared(folder, setting),) if method == "finetune" else ()
+    training = TRAIN[method](setting, *start)
+    measure = _measure(training, setting)
+    agent, step = _finished(run, training) or _drive(run, training, measure, stop, progress)
+    rows = [row for row in read_metrics(run.path / "metrics.jsonl") if "eval/return" in row]
+    if not rows or rows[-1]["step"] < step:  # The end of the budget need not be one of `eval_every`.
+        rows.append({"step": step, **measure(agent, step)})
+        with closing(MetricsLog(run.path, step)) as log:
+            log.write(step, {name: value for name, value in rows[-1].items() if name != "step"})
+    shutil.rmtree(run.path / "replay", ignore_errors=True)  # Only going on takes its transitions.
+    search = [point for point in setting.curve if point[0] < training.spent]
+    setting.curve = search + [(_axis(training, row["step"]), row["eval/return"]) for row in rows]
 
 
 def _prepared(folder: Path, setting: Setting) -> Start:
@@ -73,16 +69,19 @@ def _measure(training: Training, setting: Setting) -> Measure:
 
 
 def _finished(run: RunFolder, training: Training) -> tuple[Any, int] | None:
-    """The agent and the step at the end, where an earlier call got there."""
+    """The agent and the step at the end, where an earlier call got there and its checkpoint is whole."""
     steps = run.checkpoints.steps()
     if not steps or steps[-1] < training.config.steps:
         return None
-    parts, _ = run.checkpoints.restore(steps[-1], {"agent": training.agent})
+    try:
+        parts, _ = run.checkpoints.restore(steps[-1], {"agent": training.agent})
+    except UserError:  # `restore` goes on from the one before.
+        return None
     return jax.tree.map(jnp.asarray, parts["agent"]), steps[-1]
 
 
 def _drive(run: RunFolder, training: Training, measure: Measure, stop: Stop, progress: Progress) -> tuple[Any, int]:
-    host = Host(training.config, training.agent, training.env)
+    host = Host(training.config, training.agent, training.env, f"adapt {training.config.agent_name}")
     saver = Saver(run, training.config, host, Recorder(run, training.config, host))
     restore([saver], progress)
     if saver.saved_step >= 0:
