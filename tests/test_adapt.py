@@ -1279,8 +1279,8 @@ def test_a_pretrained_agent_is_prompted_with_goals(trained, tmp_path):
 def test_what_learns_in_the_task_learns_it(trained, tmp_path):
     urlrl.pretrain(dataclasses.replace(QUICK, steps=12_000), trained, quiet=True)
     config = AdaptConfig(
-        steps=20_000,
-        eval_every=5_000,
+        steps=30_000,
+        eval_every=10_000,
         high_level=HighLevelConfig(sac=SACConfig(width=64, lr=1e-3, alpha=0.1)),
         off_policy=OffPolicyConfig(interval=4, warmup=1_000, random=1_000),
     )

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_readme import BLOCKS, run_block
 
 import urlrl
 from urlrl.skills import BUNDLES
@@ -79,6 +80,14 @@ def test_the_installed_wheel_works_on_its_own(installed, tmp_path):
     tops = {path.name for path in installed.iterdir() if path.name != "bin"}
     assert tops == {"urlrl", f"urlrl-{urlrl.__version__}.dist-info"}
     assert "urlrl pretrain" in python(str(installed / "bin" / "urlrl"), cwd=tmp_path, path=installed)
+
+
+@pytest.mark.slow
+def test_every_block_of_the_readme_runs_where_no_checkout_is(installed, tmp_path):
+    """But for what the checkout holds beside the package: make."""
+    for language, text in BLOCKS:
+        if "make " not in text:
+            run_block(language, text, tmp_path, installed)
 
 
 def test_the_checkout_works_where_it_shadows_the_wheel(installed):

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy
-import pytest
 
 from urlrl.presets import all_presets, preset
 from urlrl.skills import BUNDLES
@@ -87,19 +86,6 @@ def test_every_block_runs(tmp_path):
     assert len(BLOCKS) >= 8
     for language, text in BLOCKS:
         run_block(language, text, tmp_path, None)
-
-
-@pytest.mark.slow
-def test_every_block_runs_where_a_wheel_is_installed_and_no_checkout_is(tmp_path):
-    """But for what the checkout holds beside the package: scripts, and make."""
-    site, options = tmp_path / "site", ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    tree = shutil.copytree(ROOT, tmp_path / "tree", ignore=shutil.ignore_patterns(".*", "runs", "build", "__pycache__"))
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", site, tree], cwd=tmp_path, check=True)
-    shutil.rmtree(tree)
-    (tmp_path / "work").mkdir()
-    for language, text in BLOCKS:
-        if "make " not in text:
-            run_block(language, text, tmp_path / "work", site)
 
 
 def test_the_table_of_agents_is_what_the_command_prints():
