@@ -34,7 +34,9 @@ WITHOUT_JAX = "# without JAX"
 
 def environment(installed: Path | None) -> dict[str, str]:
     """Of the checkout, or of what is installed in a folder."""
-    tools = f"{installed / 'bin' if installed else Path(sys.executable).parent}:{os.environ['PATH']}"
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if installed:
+        tools = f"{installed / 'bin'}:{tools}"
     path = {"PYTHONPATH": str(installed)} if installed else {}
     return {**os.environ, "PATH": tools, "MUJOCO_GL": "disabled", **path}
 
