@@ -178,15 +178,16 @@ class _BudgetSpent(Exception):
     """The next round of a search would cost more than there is."""
 
 
-def _need_skills(setting: Setting) -> None:
-    if not setting.agent.config.z.dim:
-        name = type(setting.agent).__name__
+def need_skills(agent: Any) -> None:
+    """Raises UnsupportedPrompt: the agent has no skills."""
+    if not agent.config.z.dim:
+        name = type(agent).__name__
         raise UnsupportedPrompt(f"Agent {name} has no skills: expected one with skills to choose from.")
 
 
 def z_search(setting: Setting) -> None:
     """Raises UnsupportedPrompt: the agent has no skills."""
-    _need_skills(setting)
+    need_skills(setting.agent)
     found, _ = _search(setting, setting.config.steps, setting.make_env(setting.config.eval_episodes))
     setting.kept = Skilled(setting.agent, found.z)
 
@@ -287,7 +288,7 @@ def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wai
 def hierarchical(setting: Setting) -> Training:
     """The high level sees normalised observations and features, and holds a skill for `task.option_steps`. Raises
     UnsupportedPrompt: the agent has no skills."""
-    _need_skills(setting)
+    need_skills(setting.agent)
     config, n, z = setting.config.high_level, setting.config.num_envs, np.zeros(0)
     below = setting.make_env(n)
     env, hold = Options(below, setting.agent), below.task.option_steps

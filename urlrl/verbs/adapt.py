@@ -14,7 +14,7 @@ import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
-from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns
+from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns, need_skills
 from urlrl.config import MAX_SEED
 from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
@@ -148,8 +148,10 @@ def run_cell(
     with ExitStack() as opened:
         setting = make_setting(run, loaded, task, config, seed, show, opened)
         if method in TRAIN:
-            if method != "hierarchical":
-                need(loaded.agent, "adaptable")  # Before anything is written.
+            if method == "hierarchical":  # Before anything is written.
+                need_skills(loaded.agent)
+            else:
+                need(loaded.agent, "adaptable")
             with RunFolder(folder).lock():
                 claim(folder, loaded, same["task"], method, seed, config)
                 progress.say(f"{method} seed {seed}, in {folder}.")
