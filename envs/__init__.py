@@ -168,6 +168,12 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 
 
+def device_name(name: str) -> str:
+    """What an environment is called on the device, if it is there: by its own name, or as a body of `mjx:`."""
+    scheme = SCHEMES.get(name.partition(":")[0])
+    return name if name == "point" or (scheme and scheme.device) else f"mjx:{name.removeprefix('dmc:')}"
+
+
 def twin_of(name: str) -> str | None:
     """The environment with these observations and dynamics in C MuJoCo, of one in another simulator: `EnvSpec.twin`."""
     if not name.startswith("mjx:"):

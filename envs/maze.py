@@ -13,13 +13,14 @@ the speed is at most 1 m/s per axis, walls take what runs into them, and the obs
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.rewards import library
 from urlrl.errors import unknown
 from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
 
@@ -375,6 +376,8 @@ def maze_layout(env: str) -> Layout:
     return _MAZES[env.removeprefix("maze:").removesuffix(CELLS).removesuffix(MASS)][0]
 
 
-def near(xy: np.ndarray, goal: np.ndarray, radius: float = GOAL_RADIUS) -> np.ndarray:
+def near(xy: Any, goal: np.ndarray, radius: float = GOAL_RADIUS) -> Any:
     """Positions (*B, 2) to (*B,): 1 where they are within `radius` m of the goal (2,), else 0."""
-    return (np.linalg.norm(xy - goal, axis=-1) <= radius).astype(np.float64)
+    away = xy - goal
+    xp = library(away)
+    return xp.where(xp.linalg.norm(away, axis=-1) <= radius, 1.0, 0.0)

@@ -33,7 +33,7 @@ def tolerance(
     With d the distance to the bounds in units of `margin` and v the `value_at_margin`, the value outside is v^(d^2)
     (gaussian), 1 - (1 - v) d (linear) or 1 - (1 - v) d^2 (quadratic), never below 0; with margin 0 it is 0.
     """
-    xp = _library(x)
+    xp = library(x)
     outside = xp.maximum(xp.maximum(lower - x, x - upper), 0.0)
     if margin == 0:
         return xp.where(outside > 0, 0.0, 1.0)
@@ -43,7 +43,7 @@ def tolerance(
     return xp.maximum(0.0, 1 - (1 - value_at_margin) * (d if kind == "linear" else xp.square(d)))
 
 
-def _library(x: Any) -> Any:
+def library(x: Any) -> Any:
     """The functions for arrays like `x`: NumPy's, or JAX's where a reward is computed on the device."""
     return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
 
@@ -55,7 +55,7 @@ def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np
 
 def _ramp(x: Any, full: float) -> Any:
     """From 0 at x = 0 to 1 at `full`, which may be negative."""
-    return _library(x).clip(x / full, 0, 1)
+    return library(x).clip(x / full, 0, 1)
 
 
 def _forward(speed: float) -> Callable[[Pose], Any]:

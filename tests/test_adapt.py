@@ -173,6 +173,7 @@ def guided(task: Task, config: AdaptConfig = SMALL, kind: str = "sphere", seed: 
     width = 2 + len(task.feature_names)
     return Setting(
         guide,
+        task,
         lambda n: make_task_env(task, n),
         config,
         seed,
@@ -499,7 +500,7 @@ def test_rewards_are_learned_from_in_the_learners_units(run, start):
 
 
 def test_a_learner_that_is_not_finite_stops_the_loop(run, start, tmp_path, monkeypatch):
-    monkeypatch.setattr(GoalTask, "score", lambda self, moment: np.full(len(moment.clock), np.inf))
+    monkeypatch.setattr("urlrl.tasks.task.rewards", lambda task, moment: np.full(len(moment.clock), np.inf))
     monkeypatch.setattr(methods.Setting, "returns", lambda *arguments: np.zeros(4))
     with pytest.raises(TrainingDiverged, match="Training diverged at step 50: metric '.*' is nan"):
         play(start(run), "scratch", tmp_path)
@@ -1161,7 +1162,7 @@ def test_an_agent_of_iql_is_fine_tuned_on_a_reward(agent_class, config, tmp_path
 
         example = example_transition(make_env(1).env_spec, config.z.dim)
         agent = jax.jit(lambda key: agent_class.create(config, example, key))(jax.random.key(0))
-        setting = Setting(agent, make_env, budget, 0, None, agent.normalizer, lambda steps, mean: None)
+        setting = Setting(agent, RIGHT, make_env, budget, 0, None, agent.normalizer, lambda steps, mean: None)
         play(setting, "finetune", tmp_path)
     assert setting.curve[0][1] < 1 and setting.curve[-1][1] > 5
 

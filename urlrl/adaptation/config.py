@@ -83,6 +83,7 @@ class AdaptConfig:
     eval_every: int = 10_000  # control steps between evaluations, which are not counted; the end has one too
     eval_episodes: int = 32  # deterministic ones, from the same starts for every method
     num_envs: int = 8  # environments stepped together
+    loop: Literal["host", "device"] = "host"  # where it learns: simulators on the host | all of it on the device
     samples: int = 5_120  # of the run's own past: what a zero-shot prompt sees, and whose spread normalises inputs
     high_level: HighLevelConfig = HighLevelConfig()
     off_policy: OffPolicyConfig = OffPolicyConfig()
@@ -91,6 +92,7 @@ class AdaptConfig:
     def __post_init__(self):
         for name in ("steps", "eval_every", "eval_episodes", "num_envs", "samples"):
             check(name, getattr(self, name), 1)
+        check_choice("loop", self.loop, ("host", "device"))
         if self.off_policy.replay_capacity < CALLS * self.num_envs:
             raise UserError(
                 f"off_policy.replay_capacity is {self.off_policy.replay_capacity}: expected at least the {CALLS} "

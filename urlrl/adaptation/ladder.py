@@ -16,6 +16,7 @@ from urlrl.files import write_atomically
 
 FORMAT = "urlrl-adapt-1"
 NAME = re.compile(rf"(?P<method>{'|'.join(METHODS)})-(?P<seed>0|[1-9]\d*)\.json")
+NOT_YET = {"config.loop": "host"}  # settings that results of 0.1.0 may not name, as they were then
 LABELS = {
     "zero_shot": "zero-shot prompt",
     "z_search": "search over z",
@@ -97,7 +98,7 @@ class Ladder:
 
 def check_same(path: Path, method: str, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Refuse what is of another task, agent or settings than `here`, where the method depends on these."""
-    had, has = flatten(there), flatten(json.loads(json.dumps(here)))  # Tuples are lists in JSON.
+    had, has = NOT_YET | flatten(there), flatten(json.loads(json.dumps(here)))  # Tuples are lists in JSON.
     for name in has | had:
         if _matters(name, method) and had.get(name) != has.get(name):
             raise UserError(

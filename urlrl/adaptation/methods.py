@@ -21,7 +21,7 @@ import numpy as np
 
 from urlrl.acting import begun
 from urlrl.adaptation.config import CALLS, DECISIONS, AdaptConfig
-from urlrl.adaptation.options import Options
+from urlrl.adaptation.options import Options, options_on_device
 from urlrl.adaptation.search import Found, search
 from urlrl.adaptation.tuned import Skilled, Tuned, TunedConfig, start
 from urlrl.config import PretrainConfig
@@ -29,7 +29,8 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting
 from urlrl.learners.statistics import Normalizer
 from urlrl.streams import env_seed, stream
-from urlrl.types import All, Carry, Each, GoalPrompt, HostEnv, RewardPrompt, Skill, Transition, need
+from urlrl.tasks.task import Task
+from urlrl.types import All, Carry, DeviceEnv, Each, GoalPrompt, RewardPrompt, Skill, Transition, need
 
 MAX_SCALE = 100.0  # of rewards, up or down
 NO_LIMIT = 1_000  # control steps that an episode without a time limit is taken for, where rollouts are counted out
@@ -40,12 +41,14 @@ class Setting:
     """One cell of a ladder: an agent, a task, a seed; and what its runs have seen of the world."""
 
     agent: Any
+    task: Task
     make_env: Callable[[int], Any]  # number of lanes -> a TaskEnv
     config: AdaptConfig
     seed: int
     data: Transition | None  # transitions of the agent's own past, with the task's reward; None if it has none
     encode: Normalizer  # of observations and features, as the past has spread them
     progress: Callable[[int, float], None]  # told control steps and return at each measurement
+    on_device: DeviceEnv | None = None  # the task, where it is to be learned there
     curve: list[tuple[int, float]] = field(default_factory=list)  # control steps, mean return of the episodes
     notes: dict[str, Any] = field(default_factory=dict)
     kept: Skilled | None = None  # what a method of RUN leaves; None: nothing but the agent as it was
@@ -53,6 +56,15 @@ class Setting:
     @property
     def obs_dim(self) -> int:
         return self.agent.normalizer.mean.shape[0]
+
+    def world(self) -> Any:
+        """The task to learn in: lanes on the host, or a `DeviceEnv`. Its rewards are known: no transition is labelled
+        again, and none needs its physics."""
+        if self.on_device:
+            return replace(self.on_device, env_spec=replace(self.on_device.env_spec, physics=()))
+        env = self.make_env(self.config.num_envs)
+        env.env_spec = replace(env.env_spec, physics=())
+        return env
 
     def key(self, name: str) -> jax.Array:
         return stream(self.seed, f"adapt {name}")
@@ -94,7 +106,7 @@ class Training(NamedTuple):
 
     config: PretrainConfig[TunedConfig]
     agent: Tuned
-    env: HostEnv
+    env: Any  # a `HostEnv`, or a `DeviceEnv` where config.loop is "device"
     spent: int = 0  # control steps before it
     hold: int = 1  # control steps of one of its steps
 
@@ -272,8 +284,7 @@ def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wai
         mean=jnp.concatenate([normalizer.mean, setting.encode.mean[split:]]),
         std=jnp.concatenate([normalizer.std, setting.encode.std[split:]]),
     )
-    env = setting.make_env(n)
-    env.env_spec = replace(env.env_spec, physics=())  # Its rewards are known: no transition is labelled again.
+    env = setting.world()
     agent = start(method, setting.agent, z, config, encode, env.env_spec.action_dim, setting.key("learner"))
     capacity = min(config.off_policy.replay_capacity, config.steps + CALLS * n) // n * n
     rhythm = {
@@ -290,8 +301,8 @@ def hierarchical(setting: Setting) -> Training:
     UnsupportedPrompt: the agent has no skills."""
     need_skills(setting.agent)
     config, n, z = setting.config.high_level, setting.config.num_envs, np.zeros(0)
-    below = setting.make_env(n)
-    env, hold = Options(below, setting.agent), below.task.option_steps
+    hold, options = setting.task.option_steps, options_on_device if setting.on_device else Options
+    env = options(setting.world(), setting.agent, hold)
     agent = start("hierarchical", setting.agent, z, setting.config, setting.encode, 0, setting.key("learner"))
     rhythm: dict[str, Any]
     if agent.config.batch.source == "rollout":
@@ -305,13 +316,14 @@ def hierarchical(setting: Setting) -> Training:
     return Training(_loop(setting, "hierarchical", agent, env, 0, hold, **rhythm), agent, env, 0, hold)
 
 
-def _loop(setting: Setting, method: str, agent: Tuned, env: HostEnv, spent: int, hold: int, **rhythm: Any) -> Any:
+def _loop(setting: Setting, method: str, agent: Tuned, env: Any, spent: int, hold: int, **rhythm: Any) -> Any:
     config = setting.config
     return PretrainConfig(
         agent=agent.config,
         agent_name=method,
         env=f"{env.env_spec.id}, {method} seed {setting.seed}",  # as progress lines have it
         normalizer="off",
+        loop=config.loop,
         num_envs=config.num_envs,
         steps=max(1, -(-(config.steps - spent) // hold)),
         seed=setting.seed,

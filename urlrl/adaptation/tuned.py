@@ -97,7 +97,7 @@ class Skilled(struct.PyTreeNode):
         return self.agent.begin(key, n, plan, All(Skill(self.z)))
 
     def act(self, obs: Array, carry: Carry, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]:
-        return self.agent.act(_known(self.agent, obs), carry, key, temperature)
+        return self.agent.act(known(self.agent, obs), carry, key, temperature)
 
 
 class Controlled(struct.PyTreeNode):
@@ -119,7 +119,7 @@ class Controlled(struct.PyTreeNode):
         skill = as_skill(self.agent.config.z, action)
         chosen = self.agent.begin(begin_key, clock.shape[0], None, Each(Skill(skill)))
         below = begun(clock % self.hold == 0, chosen, below)
-        action, below = self.agent.act(_known(self.agent, obs), below, act_key, temperature)
+        action, below = self.agent.act(known(self.agent, obs), below, act_key, temperature)
         return action, Carry(below.stored, (clock + 1, below))
 
 
@@ -133,7 +133,7 @@ def as_skill(space: SkillSpace, action: Array) -> jax.Array:
     return Z_SCALE * jnp.asarray(action) if space.kind == "gaussian" else space.project(action)
 
 
-def _known(agent: Any, obs: Array) -> Array:
+def known(agent: Any, obs: Array) -> Array:
     """What the pretrained agent sees of the task's observations."""
     return obs[:, : agent.normalizer.mean.shape[0]]
 

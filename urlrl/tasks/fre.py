@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urlrl.envs.maze import CELLS, LAYOUTS, MASS, maze_layout
+from urlrl.envs.rewards import library
 from urlrl.tasks.kinematics import by_rows
 from urlrl.tasks.maze import MazeGoalTask, place_reward
 from urlrl.tasks.maze_control import best_returns
@@ -88,46 +89,49 @@ DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down"
 LINEAR_SEED = 2402  # of the weights of the linear tasks
 
 
-def move(arena: Arena, direction: tuple[float, float], physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
-    """Physics (*B, P) to (*B,); the action is not looked at, here and below."""
+def move(arena: Arena, direction: tuple[float, float], physics: Any, action: Any) -> Any:
+    """Physics (*B, P) to (*B,), of NumPy or of JAX; the action is not looked at, here and below."""
     return _velocity(arena, physics) @ np.array(direction)
 
 
-def linear(arena: Arena, weights: tuple[float, ...], physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
+def linear(arena: Arena, weights: tuple[float, ...], physics: Any, action: Any) -> Any:
     """Of x and y in half the arena's sizes, from its middle, and of vx and vy."""
     half = np.array([arena.columns, arena.rows]) / 2
     place = (physics[..., :2] - np.array(arena.corner)) / half - 1
-    state = np.concatenate([place, _velocity(arena, physics)], axis=-1)
-    return np.clip(state @ np.array(weights), -1, 1)
+    xp = library(physics)
+    state = xp.concatenate([place, _velocity(arena, physics)], axis=-1)
+    return xp.clip(state @ np.array(weights), -1, 1)
 
 
-def simplex(arena: Arena, seed: int, physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
+def simplex(arena: Arena, seed: int, physics: Any, action: Any) -> Any:
     at = _cell(arena, physics)
-    height, vx, vy = (field[at] for field in _landscape(arena, seed))
+    height, vx, vy = (library(physics).asarray(field)[at] for field in _landscape(arena, seed))
     velocity = _velocity(arena, physics)
     return -1 + 0.5 * (height > 0.3) + velocity[..., 0] * vx + velocity[..., 1] * vy
 
 
-def path(arena: Arena, name: str, physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
-    on_it, toward = _strips(arena, name)
+def path(arena: Arena, name: str, physics: Any, action: Any) -> Any:
+    on_it, toward = map(library(physics).asarray, _strips(arena, name))
     at = _cell(arena, physics)
     return 0.5 * on_it[at] + (_velocity(arena, physics) * toward[at]).sum(axis=-1)
 
 
-def edges(arena: Arena, physics: np.ndarray, action: np.ndarray | None) -> np.ndarray:
+def edges(arena: Arena, physics: Any, action: Any) -> Any:
     row, column = _cell(arena, physics)
-    away = np.minimum(np.minimum(row, arena.rows - 1 - row), np.minimum(column, arena.columns - 1 - column))
+    least = library(physics).minimum
+    away = least(least(row, arena.rows - 1 - row), least(column, arena.columns - 1 - column))
     return 0.5 * (away < arena.border)
 
 
-def _velocity(arena: Arena, physics: np.ndarray) -> np.ndarray:
+def _velocity(arena: Arena, physics: Any) -> Any:
     return physics[..., arena.velocity : arena.velocity + 2] / arena.speed
 
 
-def _cell(arena: Arena, physics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cell(arena: Arena, physics: Any) -> tuple[Any, Any]:
     """Row and column; what is outside counts as the nearest cell."""
-    column, row = np.moveaxis(np.floor(physics[..., :2] - np.array(arena.corner)).astype(int), -1, 0)
-    return np.clip(row, 0, arena.rows - 1), np.clip(column, 0, arena.columns - 1)
+    xp = library(physics)
+    cells = xp.floor(physics[..., :2] - np.array(arena.corner)).astype(np.int32)
+    return xp.clip(cells[..., 1], 0, arena.rows - 1), xp.clip(cells[..., 0], 0, arena.columns - 1)
 
 
 @cache

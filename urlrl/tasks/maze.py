@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +27,7 @@ class MazeGoalTask(PlaceTask):
         return float(found.mean()), "value iteration"
 
 
-def place_reward(
-    goal: tuple[float, float], physics: np.ndarray, action: np.ndarray | None, radius: float = GOAL_RADIUS
-) -> np.ndarray:
+def place_reward(goal: tuple[float, float], physics: Any, action: Any, radius: float = GOAL_RADIUS) -> Any:
     """`near`, of physics rows (*B, P) that begin with x and y."""
     del action
     return near(physics[..., :2], np.array(goal), radius)

@@ -15,20 +15,21 @@ from gymnasium.vector import VectorEnv
 
 from urlrl.envs import make_env, twin_of
 from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.rewards import library
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
-Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (*B, physics), action (*B, act) -> (*B,)
+Reward = Callable[[Any, Any], Any]  # physics (*B, physics), action (*B, act) -> (*B,)
 
 
 class Moment(NamedTuple):
-    """One control step of n environments: where it led, and what led there."""
+    """One control step of n environments: where it led, and what led there; arrays of NumPy, or of JAX."""
 
-    before: np.ndarray  # (n, physics)
-    action: np.ndarray  # (n, act), in [-1, 1]
-    physics: np.ndarray  # (n, physics), reached
-    context: np.ndarray  # (n, context): what the task drew for the episode
-    clock: np.ndarray  # (n,): control steps since the reset, this one included
+    before: Any  # (n, physics)
+    action: Any  # (n, act), in [-1, 1]
+    physics: Any  # (n, physics), reached
+    context: Any  # (n, context): what the task drew for the episode
+    clock: Any  # (n,): control steps since the reset, this one included
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Task:
     """What every task says of itself; `reward` is all that most of them are.
 
     Rewards follow dm_control's convention: those of the state that was reached and of the action that led there.
+    A task that can be learned on the device computes its reward and its features by `library`, of NumPy's arrays as of
+    JAX's (or names an environment there that pays the reward itself), and draws by `rng.uniform` alone.
     """
 
     name: str
@@ -47,19 +50,21 @@ class Task:
     episode_steps: int | None = None  # None is the environment's own
     option_steps: int = 25  # control steps that a high-level controller holds a skill
     feature_names: tuple[str, ...] = ()  # what the task adds to the observation
+    # an environment of `make_device_env` that pays this reward itself; "": what `env` is there, and `score`
+    device: str = ""
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """What an episode is about, (context,)."""
+    def draw(self, rng: Any) -> Any:
+        """What an episode is about, (context,); `rng` is a generator of NumPy's, or `urlrl.tasks.on_device.Draws`."""
         del rng
         return np.zeros(0)
 
-    def features(self, physics: np.ndarray, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    def features(self, physics: Any, context: Any, clock: Any) -> Any:
         """What a controller is shown beside the observation, (n, features)."""
         del context, clock
         return np.zeros((len(physics), 0))
 
-    def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray | None:
-        """The position to be at, (n, p), for a task that is about one."""
+    def goal(self, context: Any, clock: Any) -> Any:
+        """The position to be at, (n, p), for a task that is about one; else None."""
         del context, clock
         return None
 
@@ -74,23 +79,32 @@ class Task:
         del starts
         return None if self.expert is None else (self.expert, "published expert")
 
-    def score(self, moment: Moment) -> np.ndarray:
+    def score(self, moment: Moment) -> Any:
         """The reward of one control step, (n,)."""
         assert self.reward is not None, self.name
-        reward = np.asarray(self.reward(moment.physics, moment.action))
-        if reward.shape != moment.clock.shape or reward.dtype.kind not in "biuf":
-            raise UserError(
-                f"Task '{self.name}' gave rewards of shape {reward.shape}, {reward.dtype}: expected numbers of shape "
-                f"{moment.clock.shape}, one for each row of physics."
-            )
-        finite = np.isfinite(reward)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise UserError(
-                f"Task '{self.name}' gave a non-finite reward in environment '{self.env}' (row {row}, step "
-                f"{moment.clock[row]} of its episode): expected finite numbers."
-            )
-        return reward
+        return self.reward(moment.physics, moment.action)
+
+
+def rewards(task: Task, moment: Moment) -> np.ndarray:
+    """`task.score`, (n,), looked at: what every reward on the host is.
+
+    Raises:
+        UserError: there is not one finite number for each row.
+    """
+    reward = np.asarray(task.score(moment))
+    if reward.shape != moment.clock.shape or reward.dtype.kind not in "biuf":
+        raise UserError(
+            f"Task '{task.name}' gave rewards of shape {reward.shape}, {reward.dtype}: expected numbers of shape "
+            f"{moment.clock.shape}, one for each row of physics."
+        )
+    finite = np.isfinite(reward)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise UserError(
+            f"Task '{task.name}' gave a non-finite reward in environment '{task.env}' (row {row}, step "
+            f"{moment.clock[row]} of its episode): expected finite numbers."
+        )
+    return reward
 
 
 @dataclass(frozen=True)
@@ -110,23 +124,25 @@ class GoalTask(Task):
     pays: float = 1.0
     first: int = 2
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: Any) -> Any:
         draws = rng.uniform(-self.half, self.half, (self.goals + 1, self.position))
-        chain = draws[1] + np.cumsum(draws[2:], axis=0)
-        return np.concatenate([draws[0], chain.ravel()])
+        xp = library(draws)
+        chain = draws[1] + xp.cumsum(draws[2:], axis=0)
+        return xp.concatenate([draws[0], chain.ravel()])
 
-    def goal(self, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    def goal(self, context: Any, clock: Any) -> Any:
         assert self.episode_steps is not None
-        index = np.minimum(clock * self.goals // self.episode_steps, self.goals - 1)
+        index = library(clock).minimum(clock * self.goals // self.episode_steps, self.goals - 1)
         goals = context.reshape(len(context), self.goals, self.position)
         return goals[np.arange(len(context)), index]
 
-    def features(self, physics: np.ndarray, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    def features(self, physics: Any, context: Any, clock: Any) -> Any:
         return self.goal(context, clock)
 
-    def score(self, moment: Moment) -> np.ndarray:
+    def score(self, moment: Moment) -> Any:
         goal = self.goal(moment.context, moment.clock - 1)
-        inside = np.linalg.norm(moment.physics[:, : self.position] - goal, axis=1) <= self.radius
+        away = moment.physics[:, : self.position] - goal
+        inside = library(away).linalg.norm(away, axis=1) <= self.radius
         return self.pays * (inside & (moment.clock >= self.first))
 
 
@@ -143,6 +159,15 @@ class PlaceTask(Task):
         return env.goal_obs(np.array([self.goal_position]))[0].astype(np.float32)
 
 
+def task_spec(task: Task, spec: EnvSpec) -> EnvSpec:
+    """That of the task in an environment of this `spec`."""
+    width = len(task.feature_names)
+    return replace(
+        spec, id=task.name, obs_dim=spec.obs_dim + width, obs_is_physics=spec.obs_is_physics and not width,
+        obs_mean=None, obs_std=None,
+    )  # fmt: skip
+
+
 class TaskEnv(VectorEnv):
     """`env` with the reward of `task`, and the task's features behind its observations; nothing else differs.
 
@@ -152,13 +177,8 @@ class TaskEnv(VectorEnv):
     metadata = HostVectorEnv.metadata
 
     def __init__(self, env: Any, task: Task):
-        spec: EnvSpec = env.env_spec
-        width = len(task.feature_names)
         self.env, self.task, self.num_envs = env, task, env.num_envs
-        self.env_spec = replace(
-            spec, id=task.name, obs_dim=spec.obs_dim + width, obs_is_physics=spec.obs_is_physics and not width,
-            obs_mean=None, obs_std=None,
-        )  # fmt: skip
+        self.env_spec = task_spec(task, env.env_spec)
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (self.env_spec.obs_dim,), np.float64)
         self.single_action_space = env.single_action_space
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, self.num_envs)
@@ -192,7 +212,7 @@ class TaskEnv(VectorEnv):
         self.clock += 1
         self.control_steps += self.num_envs
         self.moment = Moment(before, np.clip(actions, -1.0, 1.0), self.physics(), self.context, self.clock)
-        return self._observe(obs), self.task.score(self.moment), terminated, truncated, info
+        return self._observe(obs), rewards(self.task, self.moment), terminated, truncated, info
 
     def get_state(self) -> dict[str, Any]:
         """All that continues it; only where the environment below can be continued."""

@@ -150,7 +150,10 @@ _SUITE = {
 def _suite_task(domain: str, move: str) -> dict[str, Any]:
     envs = tuple(f"dmc:{domain}_{host}" for host in _SUITE[domain].hosts)
     reward = partial(_suite_reward, domain, move)
-    return {"env": envs[0], "runs_on": envs, "reward": reward, "option_steps": _SUITE[domain].option_steps}
+    return {
+        "env": envs[0], "runs_on": envs, "reward": reward, "option_steps": _SUITE[domain].option_steps,
+        "device": f"mjx:{domain}_{move}",
+    }  # fmt: skip
 
 
 def _jaco_task(kind: str, corner: str) -> dict[str, Any]:

@@ -32,9 +32,16 @@ from urlrl.types import DeviceEnv
 class Seeds:
     """Pretraining runs in progress. `epoch()` advances all of them; `runs` are their memories, one by one."""
 
-    def __init__(self, config: PretrainConfig, agents: dict[int, Any], env: DeviceEnv, devices: Sequence[jax.Device]):
-        """`agents` by seed, of one config."""
-        self.config, self.env = config, env
+    def __init__(
+        self,
+        config: PretrainConfig,
+        agents: dict[int, Any],
+        env: DeviceEnv,
+        devices: Sequence[jax.Device],
+        use: str = "epochs",
+    ):
+        """`agents` by seed, of one config; `use` names the streams of randomness that each draws from, of its seed."""
+        self.config, self.env, self.use = config, env, use
         self.per_epoch = config.epoch_steps
         # A ring that never fills is as long as the run.
         self.capacity = min(config.ring_size, -(-config.steps // self.per_epoch) * self.per_epoch)
@@ -101,7 +108,7 @@ class SeedRun:
     def __init__(self, seeds: Seeds, lane: int, seed: int, agent: Any):
         self.seeds, self.lane, self.env = seeds, lane, seeds.env
         self.config = replace(seeds.config, seed=seed)
-        self.keys = Keys(stream(seed, "epochs"), jax.random.key(np.uint32(env_seed(seed, "epochs"))))
+        self.keys = Keys(stream(seed, seeds.use), jax.random.key(np.uint32(env_seed(seed, seeds.use))))
         seen = blank(seeds.fields, agent.config.batch, agent.config.batch.size)
         lanes = first_lanes(seeds.env, agent, self.config.num_envs, seen, self.keys)
         self.memory = {"agent": agent, "loop": {"lanes": lanes, "epochs": np.int32(0)}}  # as it began

@@ -27,7 +27,8 @@ from urlrl.runs.past import check_physics, past
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed
 from urlrl.tasks.catalogue import find_task
-from urlrl.tasks.task import Moment, Task, TaskEnv, check_runs_on, make_task_env
+from urlrl.tasks.on_device import task_on_device
+from urlrl.tasks.task import Moment, Task, TaskEnv, check_runs_on, make_task_env, rewards
 from urlrl.training.log import Progress, duration, make_progress
 from urlrl.training.run import RunFolder
 from urlrl.training.stop import Stop, stop_requested
@@ -203,7 +204,7 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
                 returns = episode_returns(env, _as_policy(_know_nothing(env)[name]), env_seed(0, "floors"))
         else:
             moment, lanes = _floor_steps(name, task.env, task.episode_steps, episodes)
-            returns = np.bincount(lanes, weights=task.score(moment), minlength=episodes)
+            returns = np.bincount(lanes, weights=rewards(task, moment), minlength=episodes)
         error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
         floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": episodes}
     if task.stand_still is not None:
@@ -303,7 +304,9 @@ def make_setting(
     if rows is not None:
         check_physics(rows, run)
     data = None if rows is None else labelled(rows, task)
-    return Setting(loaded.agent, make_env, config, seed, data, _spread(loaded, rows, task), show)
+    on_device = task_on_device(task, loaded.config.root_position) if config.loop == "device" else None
+    encode = _spread(loaded, rows, task)
+    return Setting(loaded.agent, task, make_env, config, seed, data, encode, show, on_device)
 
 
 def labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
@@ -311,7 +314,7 @@ def labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
     context = np.stack([task.draw(np.random.default_rng(0))] * len(rows["obs"]))
     clock = np.ones(len(rows["obs"]), np.int64)
     moment = Moment(rows["physics"], rows["action"], rows["next_physics"], context, clock)
-    reward = np.zeros(len(rows["obs"])) if context.shape[1] else task.score(moment)
+    reward = np.zeros(len(rows["obs"])) if context.shape[1] else rewards(task, moment)
     return relabelled(rows, reward)
 
 

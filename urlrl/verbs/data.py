@@ -26,7 +26,7 @@ from urlrl.errors import UserError, check, check_choice
 from urlrl.files import write_atomically
 from urlrl.loading import check_names, is_trusted
 from urlrl.tasks.catalogue import TASKS, find_task
-from urlrl.tasks.task import Moment, Task, runs_on
+from urlrl.tasks.task import Moment, Task, rewards, runs_on
 from urlrl.training.meter import metered
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
@@ -235,7 +235,7 @@ def relabel_rows(dataset: Dataset, task: Task | str, rows: np.ndarray) -> np.nda
     physics, action = dataset.physics(rows + 1), dataset.columns["action"][rows].astype(np.float64)
     before = physics if type(task).score is Task.score else dataset.physics(rows)
     clock = rows - dataset.starts[np.searchsorted(dataset.starts, rows, side="right") - 1] + 1
-    return task.score(Moment(before, action, physics, np.zeros((len(rows), 0)), clock))
+    return rewards(task, Moment(before, action, physics, np.zeros((len(rows), 0)), clock))
 
 
 def best_returns(dataset: Dataset, task: Task | str) -> np.ndarray:

@@ -15,9 +15,11 @@ from urlrl.evaluation.rollout import acting
 from urlrl.training.driver import Measure, Member, drive, raise_diverged
 from urlrl.training.host import Host
 from urlrl.training.log import MetricsLog, Progress, read_metrics
+from urlrl.training.loop import Loop
 from urlrl.training.recorder import Recorder
 from urlrl.training.run import RunFolder
 from urlrl.training.saver import Saver, restore
+from urlrl.training.seeds import Seeds
 from urlrl.training.stop import Stop
 from urlrl.verbs.tuned import keep_search, read_search
 
@@ -81,15 +83,21 @@ def _finished(run: RunFolder, training: Training) -> tuple[Any, int] | None:
 
 
 def _drive(run: RunFolder, training: Training, measure: Measure, stop: Stop, progress: Progress) -> tuple[Any, int]:
-    host = Host(training.config, training.agent, training.env, f"adapt {training.config.agent_name}")
-    saver = Saver(run, training.config, host, Recorder(run, training.config, host))
+    config, agent, use = training.config, training.agent, f"adapt {training.config.agent_name}"
+    loop: Loop
+    if config.loop == "device":
+        loop = Seeds(config, {config.seed: agent}, training.env, jax.devices()[:1], use)
+    else:
+        loop = Host(config, agent, training.env, use)
+    lane = loop.runs[0]
+    saver = Saver(run, config, lane, Recorder(run, config, lane))
     restore([saver], progress)
     if saver.saved_step >= 0:
-        progress.say(f"Continuing {run.path} from step {_axis(training, host.step):,} in the task.")
-    member = Member(host, saver, measure)
-    drive(host, [member], training.config, stop, progress)
+        progress.say(f"Continuing {run.path} from step {_axis(training, lane.step):,} in the task.")
+    member = Member(lane, saver, measure)
+    drive(loop, [member], config, stop, progress)
     raise_diverged([member])
-    return host.agent, host.step
+    return lane.agent, lane.step
 
 
 def _axis(training: Training, step: int) -> int:
