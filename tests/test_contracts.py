@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from urlrl.acting import begin, begun, nothing_yet
+from urlrl.acting import Flat, begin_all, begun
 from urlrl.agents.uniform import UniformConfig
 from urlrl.config import PretrainConfig
 from urlrl.data.recorded import read_run
@@ -207,9 +207,7 @@ def evaluated(agent: Any, rows: dict[str, np.ndarray], run_key: jax.Array, first
     task, step = Each(Skill(rows["z"][first])) if told else None, np.int32(first % ROLLOUT)
     base = acting(agent, task, plan=plan, temperature=1.0)
     policy = Policy(
-        begin=lambda key, n: begin(
-            agent, nothing_yet(agent, n, plan, task), np.ones(n, bool), begin_key, step, plan, task
-        ),
+        begin=lambda key, n: begin_all(Flat(agent), n, begin_key, step, plan, task),
         act=lambda obs, carry, key, t: base.act(obs, carry, keys(t)[0], np.int32((first + t) % ROLLOUT)),
     )
     env = make_env("point", LANES, episode_steps=EPISODE)

@@ -1,7 +1,7 @@
 """How whatever acts is stepped, in training as in evaluation: by the same compiled calls, so that both act alike to the
 last bit."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,18 +10,53 @@ import jax.numpy as jnp
 from urlrl.types import All, Carry, Each, Transition
 
 
+class Structure:
+    """Of a pytree, as `jax.tree.structure` has it. Equal ones are one object, so that comparing them costs nothing."""
+
+    def __init__(self, tree: Any):
+        self.tree = tree
+
+
+structure = cache(Structure)
+
+
+@jax.tree_util.register_pytree_node_class
+class Flat:
+    """An agent that is about to act many times: a call need not find out anew how it is built."""
+
+    def __init__(self, agent: Any):
+        leaves, tree = jax.tree.flatten(agent)
+        self.leaves, self.structure = leaves, structure(tree)
+
+    def agent(self) -> Any:
+        return jax.tree.unflatten(self.structure.tree, self.leaves)
+
+    def tree_flatten(self) -> tuple[list[Any], Structure]:
+        return self.leaves, self.structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: Structure, leaves: Any) -> "Flat":
+        flat = object.__new__(cls)
+        flat.leaves, flat.structure = leaves, structure
+        return flat
+
+
 @jax.jit
-def begin(
-    agent: Any, carry: Carry, ended: Any, key: jax.Array, step: Any, plan: Any, task: Each | All | None = None
-) -> Carry:
+def begin(flat: Flat, carry: Carry, ended: Any, key: jax.Array, step: Any, plan: Any) -> Carry:
     """What the agent remembers by `carry`, begun anew in the lanes that ended, (n,) bool, by the key of this step."""
-    return begun(ended, agent.begin(jax.random.fold_in(key, step), ended.shape[0], plan, task), carry)
+    return begun(ended, flat.agent().begin(jax.random.fold_in(key, step), ended.shape[0], plan), carry)
+
+
+@partial(jax.jit, static_argnums=1)
+def begin_all(flat: Flat, n: int, key: jax.Array, step: Any, plan: Any, task: Each | All | None) -> Carry:
+    """The same where all of `n` lanes have ended; the agent may be told a task."""
+    return flat.agent().begin(jax.random.fold_in(key, step), n, plan, task)
 
 
 @partial(jax.jit, static_argnames="temperature")
-def act(agent: Any, obs: Any, carry: Carry, key: jax.Array, step: Any, *, temperature: float = 1.0) -> Any:
-    """`agent.act` by the key of this step: actions (n, act) and the carry after them."""
-    return agent.act(obs, carry, jax.random.fold_in(key, step), temperature)
+def act(flat: Flat, obs: Any, carry: Carry, key: jax.Array, step: Any, *, temperature: float = 1.0) -> Any:
+    """The agent's `act` by the key of this step: actions (n, act) and the carry after them."""
+    return flat.agent().act(obs, carry, jax.random.fold_in(key, step), temperature)
 
 
 def begun(ended: Any, new: Carry, old: Carry) -> Carry:
@@ -34,10 +69,10 @@ def begun(ended: Any, new: Carry, old: Carry) -> Carry:
     return lanes._replace(shared=new.shared)
 
 
-def nothing_yet(agent: Any, n: int, plan: Any, task: Each | All | None = None) -> Carry:
+def nothing_yet(agent: Any, n: int, plan: Any) -> Carry:
     """Zeros of the shapes that the agent remembers in `n` lanes: what is there before the first episodes begin. Of the
     plan only the shapes matter."""
-    shapes = jax.eval_shape(lambda a, *rest: a.begin(rest[0], n, *rest[1:]), agent, jax.random.key(0), plan, task)
+    shapes = jax.eval_shape(lambda a, key, plan: a.begin(key, n, plan), agent, jax.random.key(0), plan)
     return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from urlrl.acting import act, begin, nothing_yet
+from urlrl.acting import Flat, act, begin_all
 from urlrl.types import All, Carry, Each, EnvSpec, PlayEnv, Skill, Trajectory, Transition
 
 BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
@@ -37,12 +37,10 @@ def acting(agent: Any, task: Each | All | None = None, *, plan: Any = None, temp
         temperature: 0 is the mode of each action.
     """
 
-    def from_nothing(key: jax.Array, n: int) -> Carry:
-        return begin(agent, nothing_yet(agent, n, plan, task), np.ones(n, bool), key, BEGIN, plan, task)
-
+    flat = Flat(agent)
     return Policy(
-        begin=from_nothing,
-        act=lambda obs, carry, key, t: act(agent, obs, carry, key, t, temperature=temperature),
+        begin=lambda key, n: begin_all(flat, n, key, BEGIN, plan, task),
+        act=lambda obs, carry, key, t: act(flat, obs, carry, key, t, temperature=temperature),
     )
 
 

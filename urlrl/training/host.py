@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.acting import act, begin, nothing_yet, planned, recalled, remembered
+from urlrl.acting import Flat, act, begin, nothing_yet, planned, recalled, remembered
 from urlrl.config import PretrainConfig
 from urlrl.data.replay import Replay
 from urlrl.data.rows import Rows, agent_fields, blank
@@ -116,6 +116,7 @@ class Host:
         steps, n = self.config.rollout_steps, self.config.num_envs
         rows = {k: np.empty((steps, n, *shape), dtype) for k, (shape, dtype) in self.replay.fields.items()}
         positions = np.empty((steps, n, len(self.env.env_spec.position)))
+        flat = Flat(self.agent)
         given: Rows = {k: np.empty((steps, *x.shape), x.dtype) for k, x in (self.carry.given or {}).items()}
         for t in range(steps):
             if self.ended.any():
@@ -123,8 +124,8 @@ class Host:
                 if self.epochs == 0 and t == 0:
                     options["clock"] = first_clock(self.config, self.env.env_spec)
                 self.obs, _ = self.env.reset(options=options)
-                self.carry = begin(self.agent, self.carry, self.ended, begin_key, np.int32(t), plan)
-            action, self.carry = act(self.agent, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
+                self.carry = begin(flat, self.carry, self.ended, begin_key, np.int32(t), plan)
+            action, self.carry = act(flat, self.obs.astype(np.float32), self.carry, act_key, np.int32(t))
             action = np.asarray(action)
             row: dict[str, Any] = {"obs": self.obs, "action": action, **self.carry.stored}
             if "physics" in rows:
