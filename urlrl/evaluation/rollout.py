@@ -80,11 +80,12 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
         if ended.any():  # A lane that is done keeps stepping, masked, so that the others can go on.
             next_obs, _ = env.reset(options={"reset_mask": ended})
         obs = next_obs
-    *columns, kept, mask = (jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*records))
-    obs, action, reward, discount, next_obs = columns
-    z = kept.pop("z")
+    *columns, kept, masks = zip(*records)
+    obs, action, reward, discount, next_obs, mask = map(np.stack, (*columns, masks))
+    extra = {name: np.stack([row[name] for row in kept]) for name in kept[0]}
+    z = extra.pop("z")
     return Trajectory(
-        steps=Transition(obs, action, reward, discount, next_obs, z, extra=kept or None),
+        steps=Transition(obs, action, reward, discount, next_obs, z, extra=extra or None),
         mask=mask,
         position=np.stack(position) if env.env_spec.position else None,
         physics=np.stack(physics) if env.env_spec.physics else None,
