@@ -28,6 +28,7 @@ from urlrl.config import to_json
 from urlrl.envs.maze import CELLS
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import prompting
+from urlrl.evaluation.rollout import play_one, play_random, starts
 from urlrl.evaluation.suites import ZeroShotSuite, find_suite
 from urlrl.runs.load import load_checkpoint
 from urlrl.runs.past import past
@@ -74,10 +75,10 @@ def suite_of(name: str, env: str) -> ZeroShotSuite:
 
 def bounds_of(task: Task, env: Any, kind: str, seed: int, known: Bounds) -> tuple[float, float]:
     if (kind, seed) not in known:
-        ceiling = task.ceiling(prompting.starts(env, seed))
+        ceiling = task.ceiling(starts(env, seed))
         if ceiling is None:
             raise UserError(f"Task '{task.name}' has no ceiling: expected a suite whose tasks have one.")
-        known[kind, seed] = total(prompting.play_random(env, seed)), ceiling[0]
+        known[kind, seed] = total(play_random(env, seed)), ceiling[0]
     return known[kind, seed]
 
 
@@ -98,7 +99,7 @@ def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
                     told, got = True, low
                     try:
                         read, _ = prompting.read_reward(loaded.agent, steps, samples, seed)
-                        got = total(prompting.play_one(env, loaded.agent, read, seed))
+                        got = total(play_one(env, loaded.agent, read, seed))
                     except UnsupportedPrompt:
                         raise
                     except UserError:  # The rewards that were drawn are all equal.

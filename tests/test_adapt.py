@@ -45,7 +45,7 @@ from urlrl.streams import env_seed, stream
 from urlrl.tasks.catalogue import TASKS, find_task
 from urlrl.tasks.task import GoalTask, Task, make_task_env
 from urlrl.training.host import Host
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.training.saver import Saver
 from urlrl.training.stop import Stop
 from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt

@@ -23,7 +23,7 @@ from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
 from urlrl.runs.load import load_checkpoint
 from urlrl.tasks.catalogue import find_task
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.types import BatchSpec
 from urlrl.verbs.adapt import adapt, make_setting
 

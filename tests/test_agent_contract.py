@@ -25,7 +25,7 @@ from urlrl.learners.features import FEATURES
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, Each, GoalPrompt, Goals, RewardPrompt, Transition, need
 
 OBS, ACT, DIM, BATCH, UPDATES = 5, 2, 4, 8, 2

@@ -21,9 +21,9 @@ from safetensors.numpy import save
 
 from urlrl.data import claims
 from urlrl.data.dataset import Dataset, Episode
+from urlrl.data.demo import checked_demo, read_demo
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
-from urlrl.evaluation.prompting import checked_demo, read_demo
 from urlrl.files import sha256
 from urlrl.verbs.data import convert, export_data, open_source
 

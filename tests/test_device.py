@@ -31,9 +31,9 @@ from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
 from urlrl.training.device import FLOWS, _broken, advance
 from urlrl.training.log import read_metrics
-from urlrl.training.loop import pick_agent
 from urlrl.training.run import RunFolder
 from urlrl.training.seeds import Seeds
+from urlrl.training.stacked import pick_agent
 from urlrl.types import BatchSpec, DeviceEnv, EnvSpec, Goals
 from urlrl.verbs import pretrain as verb
 from urlrl.verbs.pretrain import coverage_metric, pretrain_seeds

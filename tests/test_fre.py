@@ -18,7 +18,7 @@ from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl, reward_bin
 from urlrl.learners.reward_priors import PRIORS, Reward, States, field, find_prior, goal, label, linear, mlp
 from urlrl.learners.statistics import Normalizer
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
 
 OBS, ACT, DIM = 5, 2, 8

@@ -10,7 +10,8 @@ import pytest
 from urlrl.envs import make_env, maze
 from urlrl.envs.maze import LAYOUTS, MARGIN, State, cell, place_cells, step_all, step_mass
 from urlrl.errors import UserError
-from urlrl.evaluation.prompting import position_columns, starts
+from urlrl.evaluation.prompting import position_columns
+from urlrl.evaluation.rollout import starts
 from urlrl.evaluation.suites import find_suite
 from urlrl.streams import env_seed
 from urlrl.tasks import fre

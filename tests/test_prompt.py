@@ -20,7 +20,7 @@ from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import figures, prompting, video
 from urlrl.evaluation.figures import LIGHT, OverTime, draw_prompt
-from urlrl.evaluation.rollout import rollout, uniform
+from urlrl.evaluation.rollout import play_random, rollout, uniform
 from urlrl.types import EnvSpec, Trajectory, Transition
 from urlrl.verbs.prompt import list_features, prompt
 
@@ -204,7 +204,7 @@ def test_a_goal_is_measured_in_every_episode(run, tmp_path):
 
 def test_the_goals_distances_are_those_of_all_lanes(run, tmp_path, monkeypatch):
     played = []
-    monkeypatch.setattr(prompting, "play", lambda env, *_: played.append(prompting.play_random(env, 3)) or played[-1])
+    monkeypatch.setattr("urlrl.verbs.prompt.play", lambda env, *_: played.append(play_random(env, 3)) or played[-1])
     found = prompt(run, goal={"x": 1.0, "y": 1.0}, out=tmp_path)
     by_hand = np.linalg.norm(played[0].position[-1] - 1, axis=-1)
     assert len(by_hand) == prompting.EPISODES and found["agent"]["final_distance"] == pytest.approx(by_hand.mean())

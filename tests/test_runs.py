@@ -16,7 +16,7 @@ import urlrl
 from urlrl import acting
 from urlrl.agents.metra import Metra
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.training import loop
+from urlrl.training import learn, loop
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 
@@ -150,7 +150,7 @@ def test_a_run_that_diverges_says_the_same_on_every_loop_and_can_go_on(whole_run
         return agent.replace(phi=agent.phi.replace(params=jax.tree.map(lambda x: x * bad, agent.phi.params))), metrics
 
     monkeypatch.setattr(Metra, "update", poisoned)
-    loop.learn.clear_cache()
+    learn.learn.clear_cache()
     for where in ("host", "device"):
         with pytest.raises(TrainingDiverged) as error:
             urlrl.pretrain(dataclasses.replace(TINY, loop=where), tmp_path / where, quiet=True)
@@ -161,7 +161,7 @@ def test_a_run_that_diverges_says_the_same_on_every_loop_and_can_go_on(whole_run
     assert re.fullmatch(r"Training diverged at step \d+: metric .* is nan; expected finite numbers\.", said["host"][0])
     assert said["host"][1] == 3
     monkeypatch.setattr(Metra, "update", original)
-    loop.learn.clear_cache()
+    learn.learn.clear_cache()
     assert_same(final_state(whole_run), final_state(urlrl.pretrain(TINY, tmp_path / "host", quiet=True)))
     run = urlrl.pretrain(dataclasses.replace(TINY, loop="device"), tmp_path / "device", quiet=True)
     assert RunFolder(run).checkpoints.steps()[-1] == 320
@@ -196,10 +196,10 @@ def test_a_logger_that_fails_does_not_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_each_function_compiles_once(tmp_path):
-    for function in (acting.begin, acting.act, loop.learn):
+    for function in (acting.begin, acting.act, learn.learn):
         function.clear_cache()
     urlrl.pretrain(dataclasses.replace(TINY, steps=120, eval_every=0), tmp_path / "run", quiet=True)
-    for function in (acting.begin, acting.act, loop.learn):
+    for function in (acting.begin, acting.act, learn.learn):
         assert function._cache_size() == 1, function
 
 

@@ -70,3 +70,7 @@ def unknown(kind: str, name: str, known: Iterable[str], listed_by: str = "") -> 
     more = f" and {rest:,} more" + (f", as `{listed_by}` lists them" if listed_by else "") if rest > 0 else ""
     hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known[:LISTED])}{more}."
     return UserError(f"Unknown {kind} '{name}': {hint}")
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

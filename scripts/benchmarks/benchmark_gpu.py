@@ -28,7 +28,7 @@ from benchmark_learner import ACTION, OBS, SEED, Learner, Z, update_flops
 from urlrl.envs import make_device_env
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.verbs.pretrain import PRECISIONS
 
 STEPS = 25  # control steps of each environment in a call

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.runtime import enable_compilation_cache
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.types import Transition
 
 OBS, ACTION, Z, BATCH = 29, 8, 2, 256  # METRA's ant

@@ -20,7 +20,7 @@ from urlrl.agents import find_agent
 from urlrl.agents.fre import FRE
 from urlrl.presets import preset
 from urlrl.runtime import enable_compilation_cache
-from urlrl.training.loop import learn
+from urlrl.training.learn import learn
 from urlrl.types import Transition
 
 OBS, ACTION, BATCH = 24, 6, 1024  # dm_control's walker

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
+from urlrl.errors import UserError
 
 if TYPE_CHECKING:
     from urlrl.tasks.features import Feature
@@ -41,7 +42,6 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 and not any(token.startswith("--") for token in argv[:2]) and "-h" not in argv:
         reward = argv.pop(1)  # It may begin with a minus, so no parser of options gets to see it.
     options = parse(PromptOptions, argv, "prompt", TRUST_RUN)
-    from urlrl.evaluation.prompting import parse_goal
     from urlrl.verbs.prompt import list_features, prompt
 
     if options.list:
@@ -110,3 +110,17 @@ def _show_demo(result: dict[str, Any], table: Table, console: Console) -> list[s
 
 def _interval(found: dict[str, float]) -> str:
     return f"{found['mean']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
+
+
+def parse_goal(text: str) -> dict[str, float]:
+    """ "x=10,y=-5" -> {"x": 10.0, "y": -5.0}."""
+    goal: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not name or not equals or name in goal:
+            raise UserError(f"Goal '{text}' has '{part}' in it: expected each coordinate once, as in x=10,y=-5.")
+        try:
+            goal[name] = float(value)
+        except ValueError as error:
+            raise UserError(f"Goal '{text}' has {name} = '{value}': expected a number of metres.") from error
+    return goal

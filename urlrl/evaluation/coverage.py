@@ -6,13 +6,12 @@ import jax
 import numpy as np
 
 from urlrl.cells import count_cells
-from urlrl.evaluation.rollout import follow, rollout, uniform
+from urlrl.evaluation.rollout import DEFAULT_STEPS, follow, rollout, uniform
 from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, Trajectory
 
 PROTOCOL = "skill-coverage-v1"  # 48 deterministic episodes, one skill each, fresh resets, 1 m cells anchored at 0
 EPISODES = 48
-DEFAULT_STEPS = 200  # for environments without a time limit
 
 
 def visited(trajectory: Trajectory) -> np.ndarray:

@@ -1,25 +1,17 @@
 """What an agent makes of one prompt: how well it reads a reward, and what it then does, beside the random policy."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from urlrl.data.claims import map_npy, reading
-from urlrl.errors import UserError, shown
-from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
+from urlrl.data.demo import LARGEST
+from urlrl.errors import UserError
 from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
-from urlrl.types import All, Each, PlayEnv, RewardPrompt, Trajectory, Transition, need
+from urlrl.types import PlayEnv, RewardPrompt, Trajectory, Transition, need
 
-LARGEST = float(np.finfo(np.float32).max)
-DEMO_SUFFIXES = (".safetensors", ".npy", ".csv")
-DEMO_DTYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8")  # of a safetensors file
 EPISODES = 16  # what the command line watches
 HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown, at least
 LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what judges its reading is not
@@ -32,32 +24,6 @@ class Episodes(NamedTuple):
 
     agent: Trajectory
     random: Trajectory
-
-
-def play(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
-    """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
-    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
-    return _episodes(env, acting(agent, Each(tasks)), stream(seed, "prompt"), seed)
-
-
-def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
-    """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
-    return _episodes(env, acting(agent, All(task)), stream(seed, "prompt"), seed)
-
-
-def play_random(env: PlayEnv, seed: int) -> Trajectory:
-    """Episodes of the random policy, from the starts of `play`."""
-    return _episodes(env, uniform(env.env_spec), stream(seed, "prompt, random"), seed)
-
-
-def starts(env: PlayEnv, seed: int) -> np.ndarray:
-    """Where the episodes of `play` start: physics rows (n, physics)."""
-    env.reset(seed=env_seed(seed, "prompt"))
-    return env.physics()
-
-
-def _episodes(env: PlayEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
-    return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)
 
 
 def labelled_count(samples: int) -> int:
@@ -173,20 +139,6 @@ def demo_metrics(trajectory: Trajectory, demo: np.ndarray) -> dict[str, float | 
 # What a user gives.
 
 
-def parse_goal(text: str) -> dict[str, float]:
-    """ "x=10,y=-5" -> {"x": 10.0, "y": -5.0}."""
-    goal: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not name or not equals or name in goal:
-            raise UserError(f"Goal '{text}' has '{part}' in it: expected each coordinate once, as in x=10,y=-5.")
-        try:
-            goal[name] = float(value)
-        except ValueError as error:
-            raise UserError(f"Goal '{text}' has {name} = '{value}': expected a number of metres.") from error
-    return goal
-
-
 def goal_position(goal: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray:
     """(p,) metres."""
     for name, value in goal.items():
@@ -198,62 +150,6 @@ def goal_position(goal: Mapping[str, float], names: tuple[str, ...]) -> np.ndarr
         if name not in goal:
             raise UserError(f"The goal has no {name}: expected {', '.join(names)}.")
     return np.array([goal[name] for name in names], np.float64)
-
-
-def read_demo(path: Path) -> np.ndarray:
-    """The numbers in a file: of .safetensors its tensor `obs` or its only one, of .csv with or without a header."""
-    if path.suffix not in DEMO_SUFFIXES:
-        raise UserError(f"Demonstration {path} has the suffix '{path.suffix}': expected {', '.join(DEMO_SUFFIXES)}.")
-    if path.suffix == ".npy":
-        return np.array(map_npy(path))
-    with reading(f"Demonstration {path}"):
-        if path.suffix == ".csv":
-            lines = path.read_text().splitlines()
-            header = bool(lines) and not _is_number(lines[0].split(",")[0])
-            return np.loadtxt(lines[header:], delimiter=",", ndmin=2)
-        return _demo_tensor(path)
-
-
-def _demo_tensor(path: Path) -> np.ndarray:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            if "next_obs" in names:
-                raise UserError(
-                    f"Demonstration {path} holds transitions, of many episodes: expected one episode's obs."
-                )
-            if "obs" not in names and len(names) != 1:
-                held = shown(", ".join(names)) or "nothing"
-                raise UserError(f"Demonstration {path} holds {held}: expected a tensor 'obs'.")
-            name = "obs" if "obs" in names else names[0]
-            if (dtype := file.get_slice(name).get_dtype()) not in DEMO_DTYPES:
-                raise UserError(f"Demonstration {path} holds {dtype}: expected one of {', '.join(DEMO_DTYPES)}.")
-            return file.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def checked_demo(obs: np.ndarray, name: str, obs_dim: int) -> np.ndarray:
-    """(T, obs) float32."""
-    if obs.dtype.kind not in "fiu" or obs.ndim != 2 or obs.shape[1] != obs_dim or len(obs) < 2:
-        held = f"{shown(obs.dtype)} of shape {obs.shape}"
-        raise UserError(f"{sentence(name)} holds {held}: expected numbers of shape (T, {obs_dim}), T at least 2.")
-    bad = np.flatnonzero(~(np.abs(obs) <= LARGEST).all(axis=1))
-    if len(bad):
-        raise UserError(f"{sentence(name)} is not finite in row {bad[0]}: expected finite numbers.")
-    return obs.astype(np.float32)
-
-
-def sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def position_columns(env: PlayEnv) -> list[int]:

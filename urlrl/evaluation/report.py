@@ -18,9 +18,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from urlrl.config import flatten
+from urlrl.errors import sentence
 from urlrl.evaluation import figures
 from urlrl.evaluation.gap import beside, columns
-from urlrl.evaluation.prompting import sentence
 from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
 

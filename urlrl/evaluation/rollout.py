@@ -5,11 +5,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from urlrl.acting import Flat, act, begin_all
+from urlrl.streams import env_seed, stream
 from urlrl.types import All, Carry, Each, EnvSpec, PlayEnv, Skill, Trajectory, Transition
 
+DEFAULT_STEPS = 200  # length of an episode that has no time limit
 BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 
 
@@ -90,3 +93,29 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
         position=np.stack(position) if env.env_spec.position else None,
         physics=np.stack(physics) if env.env_spec.physics else None,
     )
+
+
+def play(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+    """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
+    return _episodes(env, acting(agent, Each(tasks)), stream(seed, "prompt"), seed)
+
+
+def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
+    """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
+    return _episodes(env, acting(agent, All(task)), stream(seed, "prompt"), seed)
+
+
+def play_random(env: PlayEnv, seed: int) -> Trajectory:
+    """Episodes of the random policy, from the starts of `play`."""
+    return _episodes(env, uniform(env.env_spec), stream(seed, "prompt, random"), seed)
+
+
+def starts(env: PlayEnv, seed: int) -> np.ndarray:
+    """Where the episodes of `play` start: physics rows (n, physics)."""
+    env.reset(seed=env_seed(seed, "prompt"))
+    return env.physics()
+
+
+def _episodes(env: PlayEnv, policy: Policy, key: jax.Array, seed: int) -> Trajectory:
+    return rollout(env, policy, key, env_seed(seed, "prompt"), env.env_spec.episode_steps or DEFAULT_STEPS)

@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
+from urlrl.evaluation.rollout import DEFAULT_STEPS, Policy, acting, rollout, uniform
 from urlrl.streams import env_seed, stream
 from urlrl.types import Each, GoalPrompt, HostEnv, Trajectory, Transition, need
 

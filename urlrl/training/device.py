@@ -21,7 +21,9 @@ from urlrl.acting import begun, nothing_yet, planned
 from urlrl.config import PretrainConfig
 from urlrl.data.device_replay import DeviceReplay
 from urlrl.errors import UserError
-from urlrl.training.loop import as_batch, first_clock, learn, over_axes
+from urlrl.training.learn import as_batch, learn
+from urlrl.training.rollouts import first_clock
+from urlrl.training.stacked import over_axes
 from urlrl.types import DeviceEnv, DeviceState, Transition
 
 

@@ -16,16 +16,9 @@ from urlrl.data.replay import Replay
 from urlrl.data.rows import Rows, agent_fields, blank
 from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
-from urlrl.training.loop import (
-    Outcome,
-    Stopwatch,
-    as_batch,
-    check_episodes,
-    finite_metrics,
-    first_clock,
-    learn,
-    rollout_coverage,
-)
+from urlrl.training.learn import as_batch, finite_metrics, learn
+from urlrl.training.loop import Outcome, Stopwatch
+from urlrl.training.rollouts import check_episodes, first_clock, rollout_coverage
 from urlrl.types import HostEnv, Transition
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset
 from urlrl.streams import stream
-from urlrl.training.loop import Outcome, Stopwatch, finite_metrics, learn
+from urlrl.training.learn import finite_metrics, learn
+from urlrl.training.loop import Outcome, Stopwatch
 
 
 class Offline:

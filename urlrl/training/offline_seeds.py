@@ -22,16 +22,9 @@ from urlrl.data.dataset import Columns, Dataset, Episodes, draw_rows
 from urlrl.data.draw import gather
 from urlrl.streams import stream
 from urlrl.training.device import seed_mesh
-from urlrl.training.loop import (
-    Outcome,
-    Stopwatch,
-    learn,
-    over_axes,
-    pick_agent,
-    seed_axes,
-    seed_metrics,
-    stack_agents,
-)
+from urlrl.training.learn import learn, seed_metrics
+from urlrl.training.loop import Outcome, Stopwatch
+from urlrl.training.stacked import over_axes, pick_agent, seed_axes, stack_agents
 from urlrl.types import BatchSpec, Transition
 
 

@@ -16,16 +16,10 @@ from urlrl.data.rows import Rows, agent_fields, blank
 from urlrl.errors import TrainingDiverged, UserError, not_finite
 from urlrl.streams import env_seed, stream
 from urlrl.training.device import FLOWS, Broken, Keys, RunState, device_mesh, first_lanes, over_seeds, shardings
-from urlrl.training.loop import (
-    Outcome,
-    Stopwatch,
-    check_episodes,
-    pick_agent,
-    rollout_coverage,
-    seed_axes,
-    seed_metrics,
-    stack_agents,
-)
+from urlrl.training.learn import seed_metrics
+from urlrl.training.loop import Outcome, Stopwatch
+from urlrl.training.rollouts import check_episodes, rollout_coverage
+from urlrl.training.stacked import pick_agent, seed_axes, stack_agents
 from urlrl.types import DeviceEnv
 
 

@@ -13,6 +13,7 @@ from urlrl.data.rows import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
+from urlrl.evaluation.rollout import play_one, starts
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.load import Loaded, load_checkpoint
@@ -129,7 +130,7 @@ def _score_task(
     with closing(make_task_env(task, protocol.episodes, root_position=loaded.config.root_position)) as env:
         around = {
             "floors": measure_floors(task, protocol.floor_episodes),
-            "ceiling": task.ceiling(prompting.starts(env, seed)),
+            "ceiling": task.ceiling(starts(env, seed)),
             "best_in_data": _best_in_data(loaded, task),
         }
         for kind in protocol.prompts:
@@ -143,7 +144,7 @@ def _score_task(
                 notes += [] if note in notes else [note]
                 continue
             read, fit = told
-            trajectory = prompting.play_one(env, agent, read, seed)
+            trajectory = play_one(env, agent, read, seed)
             row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind)}
             progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
             found.append(row | around)

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED
+from urlrl.data.demo import checked_demo, read_demo
 from urlrl.data.rows import relabelled
 from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
 from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
+from urlrl.evaluation.rollout import play, play_random
 from urlrl.evaluation.zero_shot import goal_metrics
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.begin import make_run_env
@@ -107,7 +109,7 @@ def prompt(
         elif isinstance(demo, np.ndarray):
             outcome = _ask_demo(asked, demo, "the demonstration")
         elif demo is not None:
-            outcome = _ask_demo(asked, prompting.read_demo(Path(demo)), f"demonstration {demo}")
+            outcome = _ask_demo(asked, read_demo(Path(demo)), f"demonstration {demo}")
         model = getattr(env, "model", None)
     folder = RunFolder(run).path / "prompts" / _slug(outcome.words) if out is None else Path(out)
     return _write(asked, outcome, folder, model, video, json_file)
@@ -136,7 +138,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
 
     labels = reward(rows["next_physics"], rows["action"].astype(np.float64))
     task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.samples, asked.seed)
-    episodes = _watch(asked, task, prompting.play_random(asked.env, asked.seed))
+    episodes = _watch(asked, task, play_random(asked.env, asked.seed))
     measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward)
     along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes))
     return Outcome(text.strip(), {"kind": "reward", "fit": fit, **measured}, episodes, along)
@@ -161,7 +163,7 @@ def _ask_goal(asked: Asked, goal: Mapping[str, float]) -> Outcome:
 
 def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
     spec = asked.loaded.spec
-    obs = prompting.checked_demo(obs, words, spec.obs_dim)
+    obs = checked_demo(obs, words, spec.obs_dim)
     episodes = _follow(asked, DemoPrompt(obs))
     words += f" ({hashlib.sha256(obs.tobytes()).hexdigest()[:8]})"
     result: dict[str, Any] = {"kind": "demo", "demo_steps": len(obs) - 1, "agent": None, "random": None}
@@ -178,7 +180,7 @@ def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
 
 
 def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
-    agent, random = asked.loaded.agent, prompting.play_random(asked.env, asked.seed)
+    agent, random = asked.loaded.agent, play_random(asked.env, asked.seed)
     rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
     if rows is None:  # A run may go without its transitions.
         seen = jax.tree.map(lambda column: column[random.mask].astype(np.float32), random.steps)
@@ -189,7 +191,7 @@ def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
 
 
 def _watch(asked: Asked, task: Any, random: Trajectory) -> Episodes:
-    return Episodes(prompting.play(asked.env, asked.loaded.agent, task, asked.seed), random)
+    return Episodes(play(asked.env, asked.loaded.agent, task, asked.seed), random)
 
 
 # What is written.

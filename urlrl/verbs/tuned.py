@@ -20,8 +20,7 @@ from urlrl.adaptation.tuned import Controlled, Kept, Skilled, Tuned, blank
 from urlrl.agents import find_agent
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from_json, to_json
 from urlrl.errors import UserError
-from urlrl.evaluation.coverage import DEFAULT_STEPS
-from urlrl.evaluation.rollout import acting, rollout
+from urlrl.evaluation.rollout import DEFAULT_STEPS, acting, rollout
 from urlrl.evaluation.video import MAX_TILES, render_video
 from urlrl.files import read_json, write_atomically
 from urlrl.loading import check_names

@@ -1,0 +1,139 @@
+"""Every block of docs/ runs, page by page, one after another, as a reader would run them. What would take minutes is
+shortened, bodies are exchanged for a point in a maze, and what needs a GPU is looked at without being started."""
+
+import glob
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from urlrl.cli import main
+from urlrl.envs.maze import place_cells
+from urlrl.skills import BUNDLES
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = {
+    page.stem: re.findall(r"^```(bash|python)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    for page in sorted((ROOT / "docs").glob("*.md"))
+}
+# Page -> what stands there -> what is run.
+TINY = "--agent.width 16 --steps 60 --updates 20"
+ENCODER = "--agent.warmup 20 --agent.encoder-width 16 --agent.encoder-depth 1 --agent.encoder-heads 2"
+QUICK = "--agent.width 16 --normalizer off"
+GOAL, BRIEF = "--task maze_rooms_cells_goal_1", "--seeds 0 --steps 400 --eval-every 400 --eval-episodes 2"
+DATA = {
+    "data collect walker": "data collect maze-rooms-random --steps 4000",
+    "data collect maze-rooms-random --out": "data collect maze-rooms-random --steps 4000 --out",
+    "data collect maze-rings-mass-random": "data collect maze-rings-mass-random --steps 4000",
+    "pretrain fb --preset quick": f"pretrain fb --preset maze-quick {TINY} --agent.backward-width 16",
+    "exorl-v1/walker": "maze-v1/rooms_cells",
+}
+SHORTER = {
+    "device": {
+        "--num-envs 64 --seeds 0..7": f"--num-envs 64 --seeds 0..1 --steps 3200 --eval-every 0 {QUICK}",
+        "--preset mjx-ant --out": "--dry-run --preset mjx-ant --out",
+        "--preset mjx-ant --seeds": "--dry-run --preset mjx-ant --seeds",
+        "benchmark_gpu.py": "benchmark_gpu.py --help",
+        "64x25 256x6 1024x2 2048x1 256x25 1024x25 2048x25": "32x10 16x20",
+        "--steps 102400 --eval-every 12800": f"--steps 640 --eval-every 640 {QUICK}",
+        "--out docs/results/num-envs": "--out num-envs",
+        "--seeds 0..4": "--seeds 0..1",
+        **DATA,
+    },
+    "skills": {
+        "drive_skill.py bundles": f"drive_skill.py {BUNDLES}",
+        '"bundles/half_cheetah"': f'"{BUNDLES}/half_cheetah"',
+    },
+    "zero-shot": {
+        **DATA,
+        "vx * upright - 0.1 * energy": "-abs(x - 2)",
+        "vx * upright": "x",
+        "PATH...": "data/walker",
+        "PATH": "data/walker",
+        "[:, 14]": "[:, 0]",
+        "pretrain sf --preset hilp-zsrl-walker-quick": f"pretrain sf --preset laplacian-maze-quick {TINY}",
+        "pretrain hilp --preset maze-quick": f"pretrain hilp --preset maze-quick {TINY}",
+        "pretrain fre --preset maze-mass-quick": f"pretrain fre --preset maze-mass-quick {TINY} {ENCODER}",
+        "--task walker_run --seeds 0..4": f"{GOAL} {BRIEF}",
+        "--task walker_run --method finetune --steps 100000": f"{GOAL} --method finetune {BRIEF}",
+        "--steps 3000": "--steps 60 --updates 20",
+        "range(1000)": "range(10)",
+        "maze-v1/rooms\n": "maze-v1/rooms_cells\n",
+    },
+}  # fmt: skip
+SLOW = ("device", "zero-shot")  # a minute each
+SHELL = """
+urlrl() { printf 'urlrl'; printf ' %q' "$@"; echo; }
+python() { printf 'python'; printf ' %q' "$@"; echo; }
+pip() { :; }
+"""
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command, as the shell understands them."""
+    done = subprocess.run(["bash", "-euc", SHELL + text], capture_output=True, text=True, check=True)
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [name for word in words for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    if words[0] == "urlrl":
+        main(words[1:])
+        return
+    script = ROOT / words[1]
+    monkeypatch.setattr(sys, "argv", words[1:])
+    monkeypatch.syspath_prepend(script.parent)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stop:
+        assert not stop.code, words
+
+
+def run_python(text: str, names: dict) -> None:
+    if named := re.match(r"# file: (\S+)\n", text):
+        Path(named[1]).write_text(text)
+        return
+    imported = re.findall(r"^(?:from|import) (\w+)", text, re.M)
+    if all(map(find_spec, imported)):  # A package that development does not need is not there.
+        exec(compile(text, "docs", "exec"), names)
+
+
+@pytest.fixture
+def before(tmp_path, monkeypatch):
+    """What readers of a page have already, in the folder where they are."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(page: str) -> None:
+        if page == "skills":
+            tiny = "--steps 400 --num-envs 2 --rollout-steps 200 --min-replay 400 --agent.width 16 --eval-every 0"
+            main(shlex.split(f"pretrain metra --preset half-cheetah-quick {tiny} --out runs/demo --quiet"))
+        if page == "zero-shot":
+            rng = np.random.default_rng(0)
+            np.save("episode.npy", place_cells(rng.uniform(-3, 3, (20, 2)), (8, 8)).astype(np.float32))
+        if page == "device":
+            main(shlex.split("data collect maze-rooms-random --steps 4000 --out data/walker --quiet"))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page, blocks in BLOCKS.items() if blocks],
+)
+def test_every_block_runs(page, before, monkeypatch):
+    before(page)
+    names: dict = {}
+    for language, text in BLOCKS[page]:
+        for long, short in SHORTER.get(page, {}).items():
+            text = text.replace(long, short)
+        if language == "python":
+            run_python(text, names)
+        else:
+            for words in commands(text):
+                run_command(words, monkeypatch)
