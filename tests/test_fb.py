@@ -899,7 +899,7 @@ class LinearPolicyWithNoise(LinearPolicy):
 
 # --- The networks of the paper ----------------------------------------------------------------------------------------
 
-SMALL = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, lr=1e-3, actor_lr=1e-3)
+SMALL = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, lr=1e-3)
 
 
 def test_alpha_of_zero_is_fb_to_the_bit():
@@ -953,7 +953,9 @@ def test_settings_out_of_range_are_refused():
         ({"mix": 1.5}, "mix is 1.5"),
         ({"penalty": "cql"}, "penalty is 'cql'"),
         ({"penalty_init": -1.0}, "penalty_init is -1.0"),
-        ({"actor_lr": 0.0}, "actor_lr is 0.0"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"gamma": 1.5}, "gamma is 1.5"),
+        ({"max_gradient": 0.0}, "max_gradient is 0.0"),
     ):
         with pytest.raises(UserError, match=message):
             FBConfig(**wrong)

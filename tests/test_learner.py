@@ -47,7 +47,7 @@ def trained(sac: SAC) -> SAC:
 
 @cache
 def make_agent(kind: str = "sphere") -> Metra:
-    config = MetraConfig(z=SPACES[kind], width=16, lr=1e-2, gamma=0.9)
+    config = MetraConfig(z=SPACES[kind], width=16, lr=1e-2, sac=SACConfig(gamma=0.9))
     example = Transition(arrays(OBS), arrays(ACT), 0.0, 1.0, arrays(OBS), arrays(D))
     agent = jax.jit(Metra.create, static_argnums=0)(config, example, jax.random.key(0))
     statistics = Normalizer(mean=jnp.float32(arrays(OBS, seed=3)), std=jnp.float32(1 + arrays(OBS, seed=4) ** 2))

@@ -605,13 +605,12 @@ def test_another_prompt_is_refused_by_name():
 def test_a_name_is_its_feature_learner(name):
     batch = BatchSpec(goals=Goals(random=0.0))
     config = SFConfig(
-        z=SkillSpace("wide_sphere", 4), batch=batch, features=name, width=16, feature_width=12, feature_lr=3e-3,
-        distance_gamma=0.7, distance_expectile=0.8,
+        z=SkillSpace("wide_sphere", 4), batch=batch, features=name, width=16,
+        phi=FeatureConfig(width=12, lr=3e-3, gamma=0.7, expectile=0.8),
     )  # fmt: skip
     example = make_batch(make_world())
     agent = jax.eval_shape(lambda key: SF.create(config, example, key), jax.random.key(0))
     assert type(agent.phi) is FEATURES[name]
-    assert config.feature_config() == FeatureConfig(dim=4, width=12, lr=3e-3, gamma=0.7, expectile=0.8)
     assert agent.psi.params["Dense_0"]["kernel"].shape == (OBS + ACT, 16)
     if name == "hilbert":
         assert (agent.phi.hilbert.gamma, agent.phi.hilbert.expectile, agent.phi.hilbert.tau) == (0.7, 0.8, 0.005)
