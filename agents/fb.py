@@ -27,7 +27,7 @@ is the same; targets are copies at the start (as there); Q loss, pixels and goal
 mean(r B), without weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -35,11 +35,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, check, check_choice
-from urlrl.learners.ddpg import DDPG
+from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model, PositiveScalar, minimise_jointly, soft_update
-from urlrl.learners.skill_actor import Linear, SkillActor, SkillActorConfig, check_linear, ddpg_config, linear_task, mix
+from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
+from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
@@ -53,6 +53,7 @@ from urlrl.types import (
     check_prompt,
 )
 
+POLICY = DDPGConfig(gamma=0.98)
 PENALTIES = ("none", "vc", "mc")
 UNIFORM, OF_POLICY, OF_DATA = 6, 2, 2  # actions of the penalty: uniform; of the policy at s, and at s'; the data's own
 
@@ -64,11 +65,9 @@ class FBConfig:
     width: int = 1024  # units of F's layers, and of the policy's if it has no width of its own
     backward_width: int = 512  # units of B's layers
     lr: float = 1e-4  # Adam, of F, B, and the policy if it has no rate of its own
-    gamma: float = 0.98  # discount per control step
-    tau: float = 0.01  # target F and B: share of the online ones per update
+    ddpg: DDPGConfig = POLICY  # the policy's learner; its gamma and tau are those of F and B
     orthonormality: float = 1.0  # weight of L_orth
     mix: float = 0.5  # share of z that are B of states in the batch
-    actor: SkillActorConfig = SkillActorConfig()  # the policy
     penalty: Literal["none", "vc", "mc"] = "none"  # conservatism: none | of values | of measures
     penalty_budget: float = 50.0  # P that is allowed before alpha rises
     penalty_lr: float = 1e-4  # Adam, of log alpha; 0: alpha stays as it is
@@ -113,7 +112,7 @@ class FB(struct.PyTreeNode):
             forward=forward,
             backward=backward,
             target=jax.tree.map(jnp.copy, (forward.params, backward.params)),
-            actor=SkillActor.create(config.actor, obs, action, z, actor_key, config),
+            actor=SkillActor.create(config.ddpg, obs, action, z, actor_key, config),
             alpha=PositiveScalar.create(config.penalty_init, config.penalty_lr),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
@@ -143,7 +142,7 @@ class FB(struct.PyTreeNode):
 
         actor, actor_loss = self.actor.improve(q, batch.obs, z, actor_key)
         online = (agent.forward.params, agent.backward.params)
-        target = soft_update(self.target, online, self.config.tau)
+        target = soft_update(self.target, online, self.config.ddpg.tau)
         return agent.replace(actor=actor, target=target), metrics | {"actor/loss": actor_loss}
 
     def _tasks(self, batch: Transition, key: jax.Array) -> jax.Array:
@@ -160,7 +159,7 @@ class FB(struct.PyTreeNode):
         next_action = self.actor(batch.next_obs, z).smoothed(next_key)
         next_f = self.forward(batch.next_obs, next_action, z, params=self.target[0])
         target_m = jnp.min(next_f @ self.backward(batch.next_obs, params=self.target[1]).T, axis=0)
-        target_m = jax.lax.stop_gradient(config.gamma * batch.discount[:, None] * target_m)
+        target_m = jax.lax.stop_gradient(config.ddpg.gamma * batch.discount[:, None] * target_m)
         off = (1 - jnp.eye(n)) / (n * (n - 1))  # averages over j != k
         actions = self._penalty_actions(batch, z, penalty_key) if config.penalty != "none" else None
         alpha = self.alpha
@@ -244,5 +243,5 @@ class FB(struct.PyTreeNode):
         return jnp.min(self.forward(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
-        """DDPG on normalised observations that starts as pi_z, with untrained critics."""
-        return self.actor.learner(ddpg_config(self.config), z, key)
+        """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of F."""
+        return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)

@@ -22,7 +22,7 @@ differ); a goal may be an episode's last state; the covariance is inverted with 
 "concat" cumulant, pixels and the svd_sr, latent and autoencoder features are left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,12 +30,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check_choice
-from urlrl.learners.ddpg import DDPG
+from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model, soft_update
-from urlrl.learners.skill_actor import Linear, SkillActor, SkillActorConfig, check_linear, ddpg_config, linear_task, mix
+from urlrl.learners.model import Model, filled, soft_update
+from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
@@ -50,6 +50,8 @@ from urlrl.types import (
     check_prompt,
 )
 
+POLICY = DDPGConfig(gamma=0.98)
+
 
 @dataclass(frozen=True)
 class SFConfig:
@@ -60,11 +62,9 @@ class SFConfig:
     phi: FeatureConfig = FeatureConfig()  # their learner, with a width and a rate of its own
     width: int = 1024  # units of psi's layers, and of the policy's if it has no width of its own
     lr: float = 1e-4  # Adam, of psi, and the policy if it has no rate of its own
-    gamma: float = 0.98  # discount per control step
-    tau: float = 0.01  # target psi: share of the online one per update
+    ddpg: DDPGConfig = POLICY  # the policy's learner; its gamma and tau are those of psi
     q_loss: bool = False  # psi is fitted along z only
     mix: float = 0.5  # share of z that come from states in the batch
-    actor: SkillActorConfig = SkillActorConfig()  # the policy
     max_gradient: float | None = None  # each gradient entry of psi is clipped to it; None: none is
 
     def __post_init__(self):
@@ -114,7 +114,7 @@ class SF(struct.PyTreeNode):
             psi=psi,
             target=jax.tree.map(jnp.copy, psi.params),
             phi=FEATURES[config.features].create(config.z.dim, config.phi, obs, action, phi_key),
-            actor=SkillActor.create(config.actor, obs, action, z, actor_key, config),
+            actor=SkillActor.create(config.ddpg, obs, action, z, actor_key, config),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
@@ -147,7 +147,7 @@ class SF(struct.PyTreeNode):
             return jnp.sum(psi(batch.obs, action, z) * z[None], axis=-1)
 
         actor, actor_loss = self.actor.improve(q, batch.obs, z, actor_key)
-        target = soft_update(self.target, psi.params, self.config.tau)
+        target = soft_update(self.target, psi.params, self.config.ddpg.tau)
         agent = self.replace(psi=psi, phi=phi, actor=actor, target=target)
         return agent, {**metrics, **phi_metrics, "actor/loss": actor_loss}
 
@@ -173,7 +173,7 @@ class SF(struct.PyTreeNode):
         next_psi = self.psi(batch.next_obs, next_action, z, params=self.target)
         worse = jnp.argmin(jnp.sum(next_psi * z[None], axis=-1), axis=0)  # A whole vector is chosen by its Q.
         next_psi = jnp.take_along_axis(next_psi, worse[None, :, None], axis=0)[0]
-        y = self._cumulant(batch) + self.config.gamma * batch.discount[:, None] * next_psi
+        y = self._cumulant(batch) + self.config.ddpg.gamma * batch.discount[:, None] * next_psi
         y = jax.lax.stop_gradient(y)
 
         def loss(params):
@@ -227,8 +227,8 @@ class SF(struct.PyTreeNode):
         return jnp.min(self.psi(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
-        """DDPG on normalised observations that starts as pi_z, with untrained critics."""
-        return self.actor.learner(ddpg_config(self.config), z, key)
+        """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of psi."""
+        return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)
 
 
 def whitened(x: Array, features: Array) -> jax.Array:

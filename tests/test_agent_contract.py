@@ -21,7 +21,6 @@ from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
-from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.statistics import Normalizer
@@ -392,8 +391,7 @@ def learner_config(config):
         case MetraConfig():
             return replace(config.sac, width=config.width, lr=config.lr)
         case FBConfig() | SFConfig():
-            actor = config.actor
-            return DDPGConfig(config.width, config.lr, config.gamma, config.tau, actor.noise, actor.noise_clip)
+            return replace(config.ddpg, width=config.width, lr=config.lr)
         case FREConfig():  # Its learner bins the position itself, which the agent does before it joins the skill.
             return replace(config.iql, width=config.width, depth=config.depth, lr=config.lr, bins=config.bins())
         case HILPConfig():

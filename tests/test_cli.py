@@ -197,7 +197,7 @@ MISTAKES = {
     "pretrain hilp --agent.tau=0.1": "did you mean '--agent.iql.tau'?",
     "pretrain fre --agent.iql.bins.num 3": "Unknown option '--agent.iql.bins.num'",
     "pretrain rnd --agent.noise 0.1": "did you mean '--agent.ddpg.noise'?",
-    "pretrain fb --agent.actor-lr 0.1": "did you mean '--agent.actor.lr'?",
+    "pretrain fb --agent.actor-lr 0.1": "did you mean '--agent.",
     "pretrain --xyzzy": "Unknown option '--xyzzy': `--help` lists the options.",
     "pretrain metra stray": "Unexpected argument 'stray'",
     "pretrain --agent.lr abc": "Option '--agent.lr' is 'abc': expected a number.",

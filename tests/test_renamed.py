@@ -24,7 +24,6 @@ from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import filled
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
-from urlrl.learners.skill_actor import ddpg_config
 from urlrl.presets import preset
 from urlrl.renamed import MOVED, name_now
 from urlrl.training.run import RunFolder
@@ -100,9 +99,17 @@ def learners(config) -> dict:
             phi = {"gamma": config.distance_gamma, "expectile": config.distance_expectile, "tau": config.iql.tau}
             return {"learner": filled(config.iql, config), "phi": phi}
         case "FBConfig":
-            return {"learner": ddpg_config(config), "actor": filled(config.actor, config)}
-    phi = {"dim": config.z.dim, **dataclasses.asdict(config.phi)}
-    return {"learner": ddpg_config(config), "actor": filled(config.actor, config), "phi": phi}
+            return policies(config)
+    return {**policies(config), "phi": {"dim": config.z.dim, **dataclasses.asdict(config.phi)}}
+
+
+def policies(config) -> dict:
+    """Of FB and SF, that of a skill's policy and that of fine-tuning, which are one but for the rate."""
+    own = dataclasses.asdict(filled(config.ddpg, config))
+    return {
+        "learner": {**own, "lr": config.lr},
+        "actor": {name: own[name] for name in ("width", "lr", "noise", "noise_clip")},
+    }
 
 
 @pytest.mark.parametrize("name", OLD)
@@ -133,7 +140,7 @@ def test_an_agents_own_rate_is_one_for_all():
     data = OLD["fb quick"]["config"]
     for actor_lr, read, now in ((5e-4, None, 5e-4), (3e-5, 3e-5, 3e-5)):
         agent = run_config_from_json({**data, "agent": {**data["agent"], "actor_lr": actor_lr}}, find_agent("fb")[1])
-        assert agent.agent.actor.lr == read and filled(agent.agent.actor, agent.agent).lr == now
+        assert agent.agent.ddpg.lr == read and filled(agent.agent.ddpg, agent.agent).lr == now
 
 
 # --- what a learner takes from its agent

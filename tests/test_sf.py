@@ -14,6 +14,7 @@ from flax import struct
 
 from urlrl.agents.sf import SF, SFConfig, Toward, whitened
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
@@ -94,7 +95,7 @@ def make_world(seed: int = 0) -> World:
     )  # fmt: skip
 
 
-PLAIN = SFConfig(z=Given("wide_sphere", DIM), gamma=0.9, tau=0.25, mix=0.0)
+PLAIN = SFConfig(z=Given("wide_sphere", DIM), ddpg=DDPGConfig(gamma=0.9, tau=0.25), mix=0.0)
 CONFIGS = {
     "vectors": PLAIN,
     "along z": replace(PLAIN, q_loss=True),
@@ -164,7 +165,7 @@ def successor_target(world: World, config: SFConfig, psi: np.ndarray, mistake: s
         pick = q.argmax(axis=0) if mistake == "the better network" else q.argmin(axis=0)
         chosen = next_psi[pick, np.arange(BATCH)]
     discount = np.ones(BATCH) if mistake == "bootstraps through terminals" else world.discount
-    return cumulant + config.gamma * discount[:, None] * chosen
+    return cumulant + config.ddpg.gamma * discount[:, None] * chosen
 
 
 def numpy_step(world: World, config: SFConfig, mistake: str = "") -> tuple[World, dict]:
@@ -189,7 +190,7 @@ def numpy_step(world: World, config: SFConfig, mistake: str = "") -> tuple[World
     actor = world.actor - LR * gradient(lambda w: actor_loss(w, seen), world.actor)
     if mistake == "actor trains psi":
         psi = psi - LR * gradient(lambda w: actor_loss(world.actor, w), psi)
-    tau = 1 - config.tau if mistake == "tau for 1 - tau" else config.tau
+    tau = 1 - config.ddpg.tau if mistake == "tau for 1 - tau" else config.ddpg.tau
     online = world.psi if mistake == "target averaged before the step" else psi
     target = (1 - tau) * world.target + tau * online
     q = np.mean([((x @ w) * Z).sum(axis=1) for w in world.psi])

@@ -67,13 +67,9 @@ def reason(error: BaseException) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like this one, if any is. Those with the same last part, after a dot, come first: a
     setting may have moved into a part of its own."""
-    by_end = [other for other in known if _last_part(other) == _last_part(name)]
+    by_end = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     near = difflib.get_close_matches(name, by_end or known, n=1, cutoff=0 if by_end else 0.5)
     return near[0] if near else None
-
-
-def _last_part(name: str) -> str:
-    return name.lstrip("-").rpartition(".")[2]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UserError:

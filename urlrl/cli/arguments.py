@@ -151,14 +151,12 @@ def _options(options_class: Any, default: Any = None, prefix: str = "--") -> dic
         name, hint = field.name.replace("_", "-"), bound.get(hints[field.name], hints[field.name])
         marks = getattr(marked[field.name], "__metadata__", ())
         value = getattr(default, field.name, None)
-        if Suppress in marks:
-            continue
         if part := next((part for part in _parts(hint) if dataclasses.is_dataclass(part)), None):
-            if part is hint or value is not None:
+            if Suppress not in marks and (part is hint or value is not None):
                 options |= _options(part, value, f"{prefix}{name}.")
         elif Positional in marks:
             options[name.upper()] = hint
-        else:
+        elif Suppress not in marks:
             options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
     return options
 

@@ -4,7 +4,6 @@ L_pi = -mean min_i Q_i(s, pi(s, z) + clipped noise; z),        the gradient reac
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -20,19 +19,6 @@ from urlrl.learners.surgery import fold_input
 from urlrl.types import Array
 
 
-@dataclass(frozen=True)
-class SkillActorConfig:
-    width: int | None = None  # units of every layer; None: the agent's
-    lr: float | None = None  # Adam; None: the agent's
-    noise: float = 0.2  # standard deviation of the exploration noise
-    noise_clip: float = 0.3  # its largest size while learning
-
-    def __post_init__(self):
-        check_network(self)
-        for name in ("noise", "noise_clip"):
-            check(name, getattr(self, name), 0)
-
-
 class Linear(NamedTuple):
     """A task: the reward features(s')^T w, to be pursued by the policy of z."""
 
@@ -45,7 +31,7 @@ class SkillActor(struct.PyTreeNode):
 
     @classmethod
     def create(
-        cls, config: SkillActorConfig, obs: Array, action: Array, z: Array, key: jax.Array, within: Any = None
+        cls, config: DDPGConfig, obs: Array, action: Array, z: Array, key: jax.Array, within: Any = None
     ) -> "SkillActor":
         """`within` is the agent's config that `config` is a part of, if it is one."""
         own = filled(config, within)
@@ -91,17 +77,9 @@ def linear_task(space: SkillSpace, w: Array, key: jax.Array) -> Linear:
     return Linear(jnp.where(jnp.linalg.norm(w) > TINY, space.project(w), drawn), jnp.asarray(w))
 
 
-def ddpg_config(agent: Any) -> DDPGConfig:
-    """What fine-tuning goes on with, by the config of an agent that has a SkillActor."""
-    return DDPGConfig(
-        width=agent.width, lr=agent.lr, gamma=agent.gamma, tau=agent.tau, noise=agent.actor.noise,
-        noise_clip=agent.actor.noise_clip,
-    )  # fmt: skip
-
-
 def check_linear(name: str, agent: Any) -> None:
     """Refuse the config of an agent that has a SkillActor where a setting that all such agents have cannot be."""
-    ddpg_config(agent)  # It refuses what it cannot work with.
+    check_network(agent)
     if agent.z.kind != "wide_sphere":
         raise UserError(f"z.kind is '{agent.z.kind}': expected 'wide_sphere' for {name}, vectors of length sqrt(dim).")
     check("max_gradient", agent.max_gradient, 0, open_low=True)

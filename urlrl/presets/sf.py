@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from urlrl.agents.sf import SFConfig
+from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.features import FeatureConfig
 from urlrl.presets.common import CONTROLLABLE, GOALS, HILP, HOURS, MINUTES, QUICK, Preset, offline
 from urlrl.types import BatchSpec, Goals
@@ -13,7 +14,7 @@ _HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, lr=5e-4, batch=GOALS, phi=Feat
 _HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, phi=FeatureConfig(width=256, gamma=0.96))
 _NO_GOALS, _AHEAD = BatchSpec(size=1024), BatchSpec(size=1024, goals=Goals(random=0.0))
 _LAPLACIAN_MAZE = SFConfig(
-    features="laplacian", phi=FeatureConfig(width=128, lr=1e-3), width=128, lr=1e-3, gamma=0.9,
+    features="laplacian", phi=FeatureConfig(width=128, lr=1e-3), width=128, lr=1e-3, ddpg=DDPGConfig(gamma=0.9),
     batch=BatchSpec(size=256),
 )  # fmt: skip
 
