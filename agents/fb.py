@@ -159,7 +159,7 @@ class FB(struct.PyTreeNode):
         next_action = self.actor(batch.next_obs, z).smoothed(next_key)
         next_f = self.forward(batch.next_obs, next_action, z, params=self.target[0])
         target_m = jnp.min(next_f @ self.backward(batch.next_obs, params=self.target[1]).T, axis=0)
-        target_m = jax.lax.stop_gradient(config.ddpg.gamma * batch.discount[:, None] * target_m)
+        target_m = jax.lax.stop_gradient(self.gamma * batch.discount[:, None] * target_m)
         off = (1 - jnp.eye(n)) / (n * (n - 1))  # averages over j != k
         actions = self._penalty_actions(batch, z, penalty_key) if config.penalty != "none" else None
         alpha = self.alpha
@@ -232,6 +232,11 @@ class FB(struct.PyTreeNode):
     def aim(self, task: Linear, obs: Array) -> jax.Array:
         """The task's z at each of these states, (*B, d)."""
         return jnp.broadcast_to(task.z, (*obs.shape[:-1], task.z.shape[-1]))
+
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.ddpg.gamma
 
     def predict_reward(self, task: Linear, batch: Transition) -> jax.Array:
         """B(s')^T w, (B,): exact where Cov(B) is I and B spans the reward."""

@@ -255,6 +255,11 @@ class FRE(struct.PyTreeNode):
         """The task's w at each of these states, (*B, d)."""
         return jnp.broadcast_to(task.w, (*obs.shape[:-1], task.w.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.iql.gamma
+
     def predict_reward(self, task: Encoded, batch: Transition) -> jax.Array:
         """What the decoder makes of it at s', (B,)."""
         return task.middle + task.scale * self.decode(self.aim(task, batch.next_obs), batch.next_obs)
@@ -263,7 +268,7 @@ class FRE(struct.PyTreeNode):
         """The discounted return from these states, (*B,), without end. The first reward in it is that of the states
         themselves, where a measured return begins with the next ones."""
         value = self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
-        return task.middle / (1 - self.config.iql.gamma) + task.scale * value
+        return task.middle / (1 - self.gamma) + task.scale * value
 
     def learner(self, z: Array, key: jax.Array) -> IQL:
         """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they

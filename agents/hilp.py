@@ -187,6 +187,11 @@ class HILP(struct.PyTreeNode):
             target = jnp.mean(waypoints[best], axis=0)
         return target
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.iql.gamma
+
     def predict_reward(self, task: Along, batch: Transition) -> jax.Array:
         """dphi^T w + offset, (B,)."""
         return self._latent_step(batch) @ task.w + task.offset
@@ -195,7 +200,7 @@ class HILP(struct.PyTreeNode):
         """The discounted return from these states, (*B,), without end: the value of the direction, in the reward's
         units, and the offset's share."""
         value = self.iql.value(_join(self.normalizer(obs), self.aim(task, obs)))[..., 0]
-        return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.config.iql.gamma)
+        return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.gamma)
 
     def learner(self, z: Array, key: jax.Array) -> IQL:
         """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they

@@ -204,6 +204,11 @@ class Metra(struct.PyTreeNode):
             case Maximise(w, _, moves):
                 return jnp.broadcast_to(self.config.z.project(moves @ w), (*obs.shape[:-1], w.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.sac.gamma
+
     def predict_reward(self, task: Maximise, batch: Transition) -> jax.Array:
         """dphi^T w + offset, (B,)."""
         return self._latent_step(batch) @ task.w + task.offset
@@ -217,7 +222,7 @@ class Metra(struct.PyTreeNode):
         direction = self.config.z.direction(z)
         move = direction @ task.moves
         scale = (move @ task.w) / jnp.sum(move * direction, axis=-1)
-        return scale * q + task.offset / (1 - self.config.sac.gamma)
+        return scale * q + task.offset / (1 - self.gamma)
 
     def learner(self, z: Array, key: jax.Array) -> SAC:
         """SAC on normalised observations whose actor is the policy under z (d,), and its critics METRA's under z."""

@@ -173,7 +173,7 @@ class SF(struct.PyTreeNode):
         next_psi = self.psi(batch.next_obs, next_action, z, params=self.target)
         worse = jnp.argmin(jnp.sum(next_psi * z[None], axis=-1), axis=0)  # A whole vector is chosen by its Q.
         next_psi = jnp.take_along_axis(next_psi, worse[None, :, None], axis=0)[0]
-        y = self._cumulant(batch) + self.config.ddpg.gamma * batch.discount[:, None] * next_psi
+        y = self._cumulant(batch) + self.gamma * batch.discount[:, None] * next_psi
         y = jax.lax.stop_gradient(y)
 
         def loss(params):
@@ -216,6 +216,11 @@ class SF(struct.PyTreeNode):
                 return self.config.z.project(jnp.broadcast_to(phi_goal, latent.shape) - latent)
             case Linear(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
+
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.ddpg.gamma
 
     def predict_reward(self, task: Linear, batch: Transition) -> jax.Array:
         """features^T w, (B,)."""

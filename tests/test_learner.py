@@ -345,7 +345,8 @@ def test_a_return_is_the_value_of_the_mode_under_the_skill():
     found = agent.predict_return(Maximise(w, jnp.float32(0), jnp.eye(3)), obs)
     np.testing.assert_allclose(found, 2 * q.min(axis=0), rtol=1e-5)
     assert not np.allclose(found, 2 * q.mean(axis=0), rtol=1e-3)
-    impatient = agent.replace(config=replace(agent.config, gamma=0.5))  # An offset of 1 is then worth 2.
+    patience = replace(agent.config.sac, gamma=0.5)
+    impatient = agent.replace(config=replace(agent.config, sac=patience))  # An offset of 1 is then worth 2.
     np.testing.assert_allclose(
         impatient.predict_return(Maximise(w, jnp.float32(1), jnp.eye(3)), obs) - found, 2.0, rtol=1e-4
     )

@@ -6,17 +6,16 @@ from urlrl.files import check_shape
 from urlrl.types import BatchSpec
 
 _IQL = {name: f"iql.{name}" for name in ("gamma", "tau", "expectile", "inverse_temperature")}
-_DDPG = {name: f"ddpg.{name}" for name in ("gamma", "tau", "noise")}
+_DDPG = {name: f"ddpg.{name}" for name in ("gamma", "tau", "noise", "noise_clip")}
 # Agent -> a setting of it as 0.1.0 called it -> where that is now.
 MOVED: dict[str, dict[str, str]] = {
     "metra": {name: f"sac.{name}" for name in ("gamma", "tau", "alpha", "learn_alpha", "entropy_coef")},
     "hilp": _IQL,
     "fre": _IQL,
     "rnd": _DDPG,
-    "fb": {**_DDPG, "noise_clip": "ddpg.noise_clip", "actor_lr": "ddpg.lr"},
+    "fb": {**_DDPG, "actor_lr": "ddpg.lr"},
     "sf": {
         **_DDPG,
-        "noise_clip": "ddpg.noise_clip",
         **{f"feature_{name}": f"phi.{name}" for name in ("width", "lr")},
         **{f"distance_{name}": f"phi.{name}" for name in ("gamma", "expectile", "tau")},
     },
