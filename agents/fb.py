@@ -27,7 +27,7 @@ is the same; targets are copies at the start (as there); Q loss, pixels and goal
 mean(r B), without weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -38,8 +38,8 @@ from urlrl.errors import UnsupportedPrompt, check, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model, PositiveScalar, minimise_jointly, soft_update
-from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
+from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
+from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
@@ -53,6 +53,7 @@ from urlrl.types import (
     check_prompt,
 )
 
+POLICY = DDPGConfig(gamma=0.98)
 PENALTIES = ("none", "vc", "mc")
 UNIFORM, OF_POLICY, OF_DATA = 6, 2, 2  # actions of the penalty: uniform; of the policy at s, and at s'; the data's own
 
@@ -61,16 +62,12 @@ UNIFORM, OF_POLICY, OF_DATA = 6, 2, 2  # actions of the penalty: uniform; of the
 class FBConfig:
     z: SkillSpace = SkillSpace("wide_sphere", 50)  # task vectors; F and B map into the same dimension
     batch: BatchSpec = BatchSpec(size=1024)  # what a gradient step sees
-    width: int = 1024  # units of F's and the policy's layers
+    width: int = 1024  # units of F's layers, and of the policy's if it has no width of its own
     backward_width: int = 512  # units of B's layers
-    lr: float = 1e-4  # Adam, of F and B
-    actor_lr: float = 1e-4  # Adam, of the policy
-    gamma: float = 0.98  # discount per control step
-    tau: float = 0.01  # target F and B: share of the online ones per update
+    lr: float = 1e-4  # Adam, of F, B, and the policy if it has no rate of its own
+    ddpg: DDPGConfig = POLICY  # the policy's learner; its gamma and tau are those of F and B
     orthonormality: float = 1.0  # weight of L_orth
     mix: float = 0.5  # share of z that are B of states in the batch
-    noise: float = 0.2  # standard deviation of the policy's noise
-    noise_clip: float = 0.3  # its largest size while learning
     penalty: Literal["none", "vc", "mc"] = "none"  # conservatism: none | of values | of measures
     penalty_budget: float = 50.0  # P that is allowed before alpha rises
     penalty_lr: float = 1e-4  # Adam, of log alpha; 0: alpha stays as it is
@@ -78,28 +75,11 @@ class FBConfig:
     max_gradient: float | None = None  # each gradient entry of F and B is clipped to it; None: none is
 
     def __post_init__(self):
-        self.ddpg()  # It refuses what it cannot work with.
-        if self.max_gradient is not None:
-            check("max_gradient", self.max_gradient, 0, open_low=True)
-        check_wide("FB", self.z)
+        check_linear("FB", self)
         check("backward_width", self.backward_width, 1)
-        check("actor_lr", self.actor_lr, 0, open_low=True)
         for name in ("orthonormality", "penalty_budget", "penalty_lr", "penalty_init"):
             check(name, getattr(self, name), 0)
-        check("mix", self.mix, 0, 1)
-        check("batch.size", self.batch.size, 2)
         check_choice("penalty", self.penalty, PENALTIES)
-
-    def ddpg(self) -> DDPGConfig:
-        """What fine-tuning goes on with."""
-        return DDPGConfig(
-            width=self.width,
-            lr=self.lr,
-            gamma=self.gamma,
-            tau=self.tau,
-            noise=self.noise,
-            noise_clip=self.noise_clip,
-        )
 
 
 class FB(struct.PyTreeNode):
@@ -124,11 +104,7 @@ class FB(struct.PyTreeNode):
         forward_key, backward_key, actor_key = jax.random.split(key, 3)
         obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
         action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
-        z, clip, noise = (
-            jnp.zeros((1, config.z.dim), jnp.float32),
-            config.max_gradient,
-            (config.noise, config.noise_clip),
-        )
+        z, clip = jnp.zeros((1, config.z.dim), jnp.float32), config.max_gradient
         f, b = ForwardMap(config.z.dim, config.width), FeatureMap(config.z.dim, config.backward_width)
         forward = Model.create(f, config.lr, forward_key, obs, action, z, clip=clip)
         backward = Model.create(b, config.lr, backward_key, obs, clip=clip)
@@ -136,7 +112,7 @@ class FB(struct.PyTreeNode):
             forward=forward,
             backward=backward,
             target=jax.tree.map(jnp.copy, (forward.params, backward.params)),
-            actor=SkillActor.create(config.width, config.actor_lr, noise, obs, action, z, actor_key),
+            actor=SkillActor.create(config.ddpg, obs, action, z, actor_key, config),
             alpha=PositiveScalar.create(config.penalty_init, config.penalty_lr),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
@@ -166,7 +142,7 @@ class FB(struct.PyTreeNode):
 
         actor, actor_loss = self.actor.improve(q, batch.obs, z, actor_key)
         online = (agent.forward.params, agent.backward.params)
-        target = soft_update(self.target, online, self.config.tau)
+        target = soft_update(self.target, online, self.config.ddpg.tau)
         return agent.replace(actor=actor, target=target), metrics | {"actor/loss": actor_loss}
 
     def _tasks(self, batch: Transition, key: jax.Array) -> jax.Array:
@@ -183,7 +159,7 @@ class FB(struct.PyTreeNode):
         next_action = self.actor(batch.next_obs, z).smoothed(next_key)
         next_f = self.forward(batch.next_obs, next_action, z, params=self.target[0])
         target_m = jnp.min(next_f @ self.backward(batch.next_obs, params=self.target[1]).T, axis=0)
-        target_m = jax.lax.stop_gradient(config.gamma * batch.discount[:, None] * target_m)
+        target_m = jax.lax.stop_gradient(self.gamma * batch.discount[:, None] * target_m)
         off = (1 - jnp.eye(n)) / (n * (n - 1))  # averages over j != k
         actions = self._penalty_actions(batch, z, penalty_key) if config.penalty != "none" else None
         alpha = self.alpha
@@ -257,6 +233,11 @@ class FB(struct.PyTreeNode):
         """The task's z at each of these states, (*B, d)."""
         return jnp.broadcast_to(task.z, (*obs.shape[:-1], task.z.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.ddpg.gamma
+
     def predict_reward(self, task: Linear, batch: Transition) -> jax.Array:
         """B(s')^T w, (B,): exact where Cov(B) is I and B spans the reward."""
         return self.features(batch.next_obs) @ task.w
@@ -267,5 +248,5 @@ class FB(struct.PyTreeNode):
         return jnp.min(self.forward(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
-        """DDPG on normalised observations that starts as pi_z, with untrained critics."""
-        return self.actor.learner(self.config.ddpg(), z, key)
+        """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of F."""
+        return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)

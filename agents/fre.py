@@ -35,12 +35,14 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model, minimise_jointly
+from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
+
+POLICY = IQLConfig(tau=0.001, expectile=0.8, inverse_temperature=3.0, online_advantage=True)
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,18 @@ class FREConfig:
     encoder_heads: int = 2  # of attention
     beta: float = 0.01  # weight of the KL term
     warmup: int = 150_000  # gradient steps of the encoder, before the policy's
-    width: int = 512  # units of every other hidden layer
-    depth: int = 3  # hidden layers of every other network
-    lr: float = 1e-4  # Adam, of every network
-    gamma: float = 0.99  # discount per control step
-    tau: float = 0.001  # target critics: share of the online ones per update
-    expectile: float = 0.8  # of the policy's value
-    inverse_temperature: float = 3.0  # how far the policy leaves the data's; 0 is behaviour cloning
+    width: int = 512  # units of every other hidden layer, of every network that has no width of its own
+    depth: int = 3  # hidden layers of every other network that has no depth of its own
+    lr: float = 1e-4  # Adam, of every network that has no rate of its own
+    iql: IQLConfig = POLICY  # the policy's learner
     position_bins: int = 0  # soft bins of each coordinate of the position, for the policy instead of it; 0 is none
     position_range: tuple[float, float] = (0.0, 35.0)  # from the first to the last bin
 
     def __post_init__(self):
-        self.iql()  # It refuses what it cannot work with.
+        check_network(self)
         if self.z.kind != "gaussian":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'gaussian' for FRE, the prior of encodings.")
-        for name in ("decode", "encoder_depth", "encoder_heads"):
+        for name in ("decode", "encoder_depth", "encoder_heads", "depth"):
             check(name, getattr(self, name), 1)
         check("encode", self.encode, self.batch.futures + 2)
         check("encoder_width", self.encoder_width, 2 * self.encoder_heads)
@@ -92,19 +91,6 @@ class FREConfig:
                 f"position_bins is {self.position_bins}: expected 0, or at least 2 and the indices of a position."
             )
         self.priors()
-
-    def iql(self) -> IQLConfig:
-        """The policy learner's share of this."""
-        return IQLConfig(
-            width=self.width,
-            depth=self.depth,
-            lr=self.lr,
-            gamma=self.gamma,
-            tau=self.tau,
-            expectile=self.expectile,
-            inverse_temperature=self.inverse_temperature,
-            online_advantage=True,
-        )
 
     def bins(self) -> SoftBins:
         """What the policy's networks see of observations."""
@@ -156,7 +142,7 @@ class FRE(struct.PyTreeNode):
         return cls(
             encoder=Model.create(encoder, config.lr, encoder_key, states, rewards),
             decoder=Model.create(decoder, config.lr, decoder_key, _join(w, obs)),
-            iql=IQL.create(config.iql(), _join(w, config.bins()(obs)), action, iql_key),
+            iql=IQL.create(config.iql, _join(w, config.bins()(obs)), action, iql_key, config),
             updates=jnp.int32(0),
             normalizer=Normalizer.identity(obs_dim),
             config=config,
@@ -269,6 +255,11 @@ class FRE(struct.PyTreeNode):
         """The task's w at each of these states, (*B, d)."""
         return jnp.broadcast_to(task.w, (*obs.shape[:-1], task.w.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.iql.gamma
+
     def predict_reward(self, task: Encoded, batch: Transition) -> jax.Array:
         """What the decoder makes of it at s', (B,)."""
         return task.middle + task.scale * self.decode(self.aim(task, batch.next_obs), batch.next_obs)
@@ -277,7 +268,7 @@ class FRE(struct.PyTreeNode):
         """The discounted return from these states, (*B,), without end. The first reward in it is that of the states
         themselves, where a measured return begins with the next ones."""
         value = self.iql.value(self._input(obs, self.aim(task, obs)))[..., 0]
-        return task.middle / (1 - self.config.gamma) + task.scale * value
+        return task.middle / (1 - self.gamma) + task.scale * value
 
     def learner(self, z: Array, key: jax.Array) -> IQL:
         """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they

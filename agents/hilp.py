@@ -30,6 +30,7 @@ from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
+from urlrl.learners.model import check_network
 from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
@@ -50,20 +51,18 @@ from urlrl.types import (
 class HILPConfig:
     z: SkillSpace = SkillSpace("sphere", 32)  # directions of latent space; phi maps into the same dimension
     batch: BatchSpec = BatchSpec(size=1024, goals=Goals())  # what a gradient step sees
-    width: int = 512  # units of every hidden layer
-    depth: int = 3  # hidden layers of every network
-    lr: float = 3e-4  # Adam, of every network
-    gamma: float = 0.99  # discount per control step, of the policy
+    width: int = 512  # units of every hidden layer, of every network that has no width of its own
+    depth: int = 3  # hidden layers of every network that has no depth of its own
+    lr: float = 3e-4  # Adam, of every network that has no rate of its own
     distance_gamma: float = 0.99  # discount per control step, of phi
     distance_expectile: float = 0.95  # of phi: towards 1 is the distance of the best that the data shows
-    expectile: float = 0.9  # of the policy's value
-    inverse_temperature: float = 10.0  # how far the policy leaves the data's; 0 is behaviour cloning
-    tau: float = 0.005  # targets: share of the online networks per update
+    iql: IQLConfig = IQLConfig()  # the policy's learner; phi's target follows by its tau, too
     plan_recursions: int = 0  # of planning toward a goal; 0 is none, the paper's HILP-Plan is 3
     plan_neighbours: int = 50  # latents that a subgoal averages
 
     def __post_init__(self):
-        self.iql()  # It refuses what it cannot work with.
+        check_network(self)
+        check("depth", self.depth, 1)
         for name in ("distance_gamma", "distance_expectile"):
             check(name, getattr(self, name), 0, 1)
         if self.z.kind != "sphere":
@@ -72,18 +71,6 @@ class HILPConfig:
         check("plan_neighbours", self.plan_neighbours, 1)
         if self.batch.goals is None:
             raise UserError("batch.goals is None: expected some, as HILP learns from goals.")
-
-    def iql(self) -> IQLConfig:
-        """The policy learner's share of this."""
-        return IQLConfig(
-            width=self.width,
-            depth=self.depth,
-            lr=self.lr,
-            gamma=self.gamma,
-            tau=self.tau,
-            expectile=self.expectile,
-            inverse_temperature=self.inverse_temperature,
-        )
 
 
 class Toward(NamedTuple):
@@ -123,10 +110,10 @@ class HILP(struct.PyTreeNode):
         encoder = MLP(config.z.dim, config.width, config.depth, activation=gelu_tanh, norm=True)
         hilbert = Hilbert.create(
             encoder, config.lr, phi_key, obs, gamma=config.distance_gamma, expectile=config.distance_expectile,
-            tau=config.tau,
+            tau=config.iql.tau,
         )  # fmt: skip
         x = jnp.zeros((1, obs.shape[-1] + config.z.dim), jnp.float32)
-        iql = IQL.create(config.iql(), x, action, iql_key)
+        iql = IQL.create(config.iql, x, action, iql_key, config)
         return cls(hilbert=hilbert, iql=iql, normalizer=Normalizer.identity(obs.shape[-1]), config=config)
 
     def latent(self, obs: Array) -> jax.Array:
@@ -200,6 +187,11 @@ class HILP(struct.PyTreeNode):
             target = jnp.mean(waypoints[best], axis=0)
         return target
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.iql.gamma
+
     def predict_reward(self, task: Along, batch: Transition) -> jax.Array:
         """dphi^T w + offset, (B,)."""
         return self._latent_step(batch) @ task.w + task.offset
@@ -208,7 +200,7 @@ class HILP(struct.PyTreeNode):
         """The discounted return from these states, (*B,), without end: the value of the direction, in the reward's
         units, and the offset's share."""
         value = self.iql.value(_join(self.normalizer(obs), self.aim(task, obs)))[..., 0]
-        return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.config.gamma)
+        return jnp.linalg.norm(task.w) * value + task.offset / (1 - self.gamma)
 
     def learner(self, z: Array, key: jax.Array) -> IQL:
         """IQL on normalised observations that starts as the policy under z, with the critics and the value of z: they

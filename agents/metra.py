@@ -28,7 +28,7 @@ from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
 from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
-from urlrl.learners.model import Model, PositiveScalar
+from urlrl.learners.model import Model, PositiveScalar, check_network
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.statistics import Normalizer
@@ -54,35 +54,19 @@ class MetraConfig:
     z: SkillSpace = SkillSpace("sphere", 2)  # prior over skills; phi maps into the same dimension
     batch: BatchSpec = BatchSpec()  # what a gradient step sees
     phi_only: int = 0  # leading entries of the observation that the policy does not see: the root's, to collect data
-    width: int = 1024  # units of both hidden layers, of every network
-    lr: float = 1e-4  # Adam, of every network, lambda and alpha
+    width: int = 1024  # units of both hidden layers, of every network that has no width of its own
+    lr: float = 1e-4  # Adam, of lambda and every network that has no rate of its own
     constraint_reduction: Literal["sum", "mean"] = "sum"  # q over the latent dimensions: the paper's, the code's
     slack: float = 1e-3  # eps: lets lambda shrink where the constraint holds
     dual_init: float = 30.0  # initial lambda
-    gamma: float = 0.99  # discount per control step
-    tau: float = 0.005  # target critics: share of the online critics per update
-    alpha: float = 0.01  # initial entropy temperature
-    learn_alpha: bool = True  # False: alpha stays as it is
-    entropy_coef: float = 0.5  # target entropy in units of -|A|
+    sac: SACConfig = SACConfig()  # the policy's learner
 
     def __post_init__(self):
-        self.sac()  # It refuses what it cannot work with.
+        check_network(self)
         check("phi_only", self.phi_only, 0)
         check_choice("constraint_reduction", self.constraint_reduction, REDUCTIONS)
         check("slack", self.slack, 0)
         check("dual_init", self.dual_init, 0, open_low=True)
-
-    def sac(self) -> SACConfig:
-        """The policy learner's share of this."""
-        return SACConfig(
-            width=self.width,
-            lr=self.lr,
-            gamma=self.gamma,
-            tau=self.tau,
-            alpha=self.alpha,
-            learn_alpha=self.learn_alpha,
-            entropy_coef=self.entropy_coef,
-        )
 
 
 class Toward(NamedTuple):
@@ -125,12 +109,11 @@ class Metra(struct.PyTreeNode):
         phi_key, sac_key = jax.random.split(key)
         obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
         action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        x = jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32)
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
             dual=PositiveScalar.create(config.dual_init, config.lr),
-            sac=SAC.create(
-                config.sac(), jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32), action, sac_key
-            ),
+            sac=SAC.create(config.sac, x, action, sac_key, config),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
@@ -221,6 +204,11 @@ class Metra(struct.PyTreeNode):
             case Maximise(w, _, moves):
                 return jnp.broadcast_to(self.config.z.project(moves @ w), (*obs.shape[:-1], w.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.sac.gamma
+
     def predict_reward(self, task: Maximise, batch: Transition) -> jax.Array:
         """dphi^T w + offset, (B,)."""
         return self._latent_step(batch) @ task.w + task.offset
@@ -234,7 +222,7 @@ class Metra(struct.PyTreeNode):
         direction = self.config.z.direction(z)
         move = direction @ task.moves
         scale = (move @ task.w) / jnp.sum(move * direction, axis=-1)
-        return scale * q + task.offset / (1 - self.config.gamma)
+        return scale * q + task.offset / (1 - self.gamma)
 
     def learner(self, z: Array, key: jax.Array) -> SAC:
         """SAC on normalised observations whose actor is the policy under z (d,), and its critics METRA's under z."""

@@ -26,7 +26,7 @@ from flax import struct
 from urlrl.errors import check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model
+from urlrl.learners.model import Model, check_network
 from urlrl.learners.nets import MLP, orthogonal
 from urlrl.learners.statistics import Normalizer, RunningMoments
 from urlrl.types import Array, BatchSpec, Metrics, Transition
@@ -36,20 +36,14 @@ from urlrl.types import Array, BatchSpec, Metrics, Transition
 class RNDConfig:
     z: SkillSpace = SkillSpace("none", 0)  # no skills
     batch: BatchSpec = BatchSpec(size=1024)  # what a gradient step sees
-    width: int = 1024  # units of every hidden layer
+    width: int = 1024  # units of every hidden layer, of every network that has no width of its own
     outputs: int = 512  # of the random network
-    lr: float = 1e-4  # Adam, of every network
-    gamma: float = 0.99  # discount per control step
-    tau: float = 0.01  # target critics: share of the online critics per update
-    noise: float = 0.2  # standard deviation of the exploration noise
+    lr: float = 1e-4  # Adam, of every network that has no rate of its own
+    ddpg: DDPGConfig = DDPGConfig()  # the policy's learner
 
     def __post_init__(self):
-        self.ddpg()  # It refuses what it cannot work with.
+        check_network(self)
         check("outputs", self.outputs, 1)
-
-    def ddpg(self) -> DDPGConfig:
-        """The policy learner's share of this."""
-        return DDPGConfig(width=self.width, lr=self.lr, gamma=self.gamma, tau=self.tau, noise=self.noise)
 
 
 class RND(struct.PyTreeNode):
@@ -79,7 +73,7 @@ class RND(struct.PyTreeNode):
             predictor=Model.create(module, config.lr, predictor_key, obs),
             states=RunningMoments.create((obs.shape[-1],)),
             errors=RunningMoments.create(()),
-            ddpg=DDPG.create(config.ddpg(), obs, action, ddpg_key),
+            ddpg=DDPG.create(config.ddpg, obs, action, ddpg_key, config),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )

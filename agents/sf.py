@@ -22,20 +22,20 @@ differ); a goal may be an episode's last state; the covariance is inverted with 
 "concat" cumulant, pixels and the svd_sr, latent and autoencoder features are left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
+from urlrl.errors import UnsupportedPrompt, UserError, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
-from urlrl.learners.model import Model, soft_update
-from urlrl.learners.skill_actor import Linear, SkillActor, check_wide, linear_task, mix
+from urlrl.learners.model import Model, filled, soft_update
+from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,
@@ -50,6 +50,8 @@ from urlrl.types import (
     check_prompt,
 )
 
+POLICY = DDPGConfig(gamma=0.98)
+
 
 @dataclass(frozen=True)
 class SFConfig:
@@ -57,33 +59,18 @@ class SFConfig:
     batch: BatchSpec = BatchSpec(size=1024, goals=Goals())  # what a gradient step sees
     features: Literal["random", "laplacian", "contrastive", "svd", "inverse", "forward", "hilbert"] = "hilbert"
     cumulant: Literal["state", "difference"] = "state"  # what psi sums: phi(s') | phi(s') - phi(s)
-    width: int = 1024  # units of psi's and the policy's layers
-    feature_width: int = 512  # units of phi's layers
-    lr: float = 1e-4  # Adam, of psi and the policy
-    feature_lr: float = 5e-4  # Adam, of phi
-    gamma: float = 0.98  # discount per control step
-    tau: float = 0.01  # target psi: share of the online one per update
+    phi: FeatureConfig = FeatureConfig()  # their learner, with a width and a rate of its own
+    width: int = 1024  # units of psi's layers, and of the policy's if it has no width of its own
+    lr: float = 1e-4  # Adam, of psi, and the policy if it has no rate of its own
+    ddpg: DDPGConfig = POLICY  # the policy's learner; its gamma and tau are those of psi
     q_loss: bool = False  # psi is fitted along z only
     mix: float = 0.5  # share of z that come from states in the batch
-    noise: float = 0.2  # standard deviation of the policy's noise
-    noise_clip: float = 0.3  # its largest size while learning
-    distance_gamma: float = 0.98  # hilbert: discount of the distance
-    distance_expectile: float = 0.5  # hilbert: 0.5 is the distance of what the data does
-    distance_tau: float = 0.005  # hilbert: target phi: share of the online one per update
     max_gradient: float | None = None  # each gradient entry of psi is clipped to it; None: none is
 
     def __post_init__(self):
-        self.ddpg()  # It refuses what it cannot work with.
-        if self.max_gradient is not None:
-            check("max_gradient", self.max_gradient, 0, open_low=True)
-        check_wide("SF", self.z)
+        check_linear("SF", self)
         check_choice("features", self.features, FEATURES)
         check_choice("cumulant", self.cumulant, ("state", "difference"))
-        for name in ("mix", "distance_gamma", "distance_expectile", "distance_tau"):
-            check(name, getattr(self, name), 0, 1)
-        check("feature_width", self.feature_width, 1)
-        check("batch.size", self.batch.size, 2)
-        check("feature_lr", self.feature_lr, 0, open_low=True)
         if self.features in WITH_GOALS and self.batch.goals is None:
             raise UserError(f"batch.goals is None: expected some, as features '{self.features}' learn from goals.")
         if self.features == "contrastive" and self.batch.goals and self.batch.goals.random:
@@ -91,28 +78,6 @@ class SFConfig:
                 f"batch.goals.random is {self.batch.goals.random}: expected 0, as features 'contrastive' learn from "
                 f"later states of the same episode."
             )
-
-    def ddpg(self) -> DDPGConfig:
-        """What fine-tuning goes on with."""
-        return DDPGConfig(
-            width=self.width,
-            lr=self.lr,
-            gamma=self.gamma,
-            tau=self.tau,
-            noise=self.noise,
-            noise_clip=self.noise_clip,
-        )
-
-    def feature_config(self) -> FeatureConfig:
-        """The feature learner's share of this."""
-        return FeatureConfig(
-            dim=self.z.dim,
-            width=self.feature_width,
-            lr=self.feature_lr,
-            gamma=self.distance_gamma,
-            expectile=self.distance_expectile,
-            tau=self.distance_tau,
-        )
 
 
 class Toward(NamedTuple):
@@ -145,12 +110,11 @@ class SF(struct.PyTreeNode):
         z = jnp.zeros((1, config.z.dim), jnp.float32)
         module = ForwardMap(config.z.dim, config.width)
         psi = Model.create(module, config.lr, psi_key, obs, action, z, clip=config.max_gradient)
-        noise = (config.noise, config.noise_clip)
         return cls(
             psi=psi,
             target=jax.tree.map(jnp.copy, psi.params),
-            phi=FEATURES[config.features].create(config.feature_config(), obs, action, phi_key),
-            actor=SkillActor.create(config.width, config.lr, noise, obs, action, z, actor_key),
+            phi=FEATURES[config.features].create(config.z.dim, config.phi, obs, action, phi_key),
+            actor=SkillActor.create(config.ddpg, obs, action, z, actor_key, config),
             normalizer=Normalizer.identity(obs.shape[-1]),
             config=config,
         )
@@ -183,7 +147,7 @@ class SF(struct.PyTreeNode):
             return jnp.sum(psi(batch.obs, action, z) * z[None], axis=-1)
 
         actor, actor_loss = self.actor.improve(q, batch.obs, z, actor_key)
-        target = soft_update(self.target, psi.params, self.config.tau)
+        target = soft_update(self.target, psi.params, self.config.ddpg.tau)
         agent = self.replace(psi=psi, phi=phi, actor=actor, target=target)
         return agent, {**metrics, **phi_metrics, "actor/loss": actor_loss}
 
@@ -209,7 +173,7 @@ class SF(struct.PyTreeNode):
         next_psi = self.psi(batch.next_obs, next_action, z, params=self.target)
         worse = jnp.argmin(jnp.sum(next_psi * z[None], axis=-1), axis=0)  # A whole vector is chosen by its Q.
         next_psi = jnp.take_along_axis(next_psi, worse[None, :, None], axis=0)[0]
-        y = self._cumulant(batch) + self.config.gamma * batch.discount[:, None] * next_psi
+        y = self._cumulant(batch) + self.gamma * batch.discount[:, None] * next_psi
         y = jax.lax.stop_gradient(y)
 
         def loss(params):
@@ -253,6 +217,11 @@ class SF(struct.PyTreeNode):
             case Linear(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
 
+    @property
+    def gamma(self) -> float:
+        """Of `predict_return`: the policy's discount."""
+        return self.config.ddpg.gamma
+
     def predict_reward(self, task: Linear, batch: Transition) -> jax.Array:
         """features^T w, (B,)."""
         return self.features(batch) @ task.w
@@ -263,8 +232,8 @@ class SF(struct.PyTreeNode):
         return jnp.min(self.psi(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
-        """DDPG on normalised observations that starts as pi_z, with untrained critics."""
-        return self.actor.learner(self.config.ddpg(), z, key)
+        """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of psi."""
+        return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)
 
 
 def whitened(x: Array, features: Array) -> jax.Array:

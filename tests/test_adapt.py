@@ -67,7 +67,7 @@ SMALL = AdaptConfig(
     samples=100,
     high_level=HighLevelConfig(
         sac=SACConfig(width=16, lr=1e-3),
-        ppo=PPOConfig(width=16, rounds=3, batch=8),
+        ppo=PPOConfig(width=16, lr=1e-3, rounds=3, batch=8),
         episodes=4,
         updates=3,
         batch=8,
@@ -447,7 +447,7 @@ def same(a, b) -> bool:
 
 def tuned(updates: int, **config) -> tuple[Tuned, Tuned]:
     """An agent of a task, and the same after so many updates."""
-    learner = SAC.create(PLAIN.agent.sac(), jnp.zeros((1, 4)), jnp.zeros((1, 2)), jax.random.key(0))
+    learner = SAC.create(PLAIN.agent.sac, jnp.zeros((1, 4)), jnp.zeros((1, 2)), jax.random.key(0), PLAIN.agent)
     agent = Tuned.create(TunedConfig(BatchSpec(16), **config), learner, Normalizer.identity(4))
     rng = np.random.default_rng(0)
     batch = example_transition(make_task_env(POINT, 1).env_spec, 0, updates * 16)

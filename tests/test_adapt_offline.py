@@ -36,7 +36,7 @@ SMALL = AdaptConfig(
     eval_episodes=3,
     num_envs=2,
     samples=60,
-    high_level=HighLevelConfig(sac=SACConfig(width=16), updates=1, batch=8, random=2),
+    high_level=HighLevelConfig(sac=SACConfig(width=16, lr=1e-4), updates=1, batch=8, random=2),
     off_policy=OffPolicyConfig(interval=10, batch=16, random=40, warmup=40, warmup_updates=3),
     search=SearchConfig(population=2, finetune_share=0.5),
 )

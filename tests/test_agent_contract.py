@@ -21,7 +21,7 @@ from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
-from urlrl.learners.features import FEATURES
+from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
@@ -30,8 +30,8 @@ from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, Each, GoalPrompt, Goal
 
 OBS, ACT, DIM, BATCH, UPDATES = 5, 2, 4, 8, 2
 WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, goals=Goals(random=0.0))
-FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2, actor_lr=1e-2)
-SF_TINY = SFConfig(z=WIDE, width=16, feature_width=16, lr=1e-2, feature_lr=1e-2, batch=GOALS)
+FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2)
+SF_TINY = SFConfig(z=WIDE, width=16, lr=1e-2, phi=FeatureConfig(width=16, lr=1e-2), batch=GOALS)
 CONFIGS: dict[str, Any] = {
     "metra": MetraConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2),
     "fb": FB_TINY,
@@ -386,11 +386,16 @@ def test_a_learner_starts_as_the_skills_policy(name):
 
 
 def learner_config(config):
-    for kind in ("sac", "ddpg"):
-        if hasattr(config, kind):
-            return getattr(config, kind)()
-    # A learner bins the position itself where the agent bins it before it joins the skill.
-    return replace(config.iql(), bins=config.bins()) if hasattr(config, "bins") else config.iql()
+    """The settings of the learner that an agent hands over, said anew."""
+    match config:
+        case MetraConfig():
+            return replace(config.sac, width=config.width, lr=config.lr)
+        case FBConfig() | SFConfig():
+            return replace(config.ddpg, width=config.width, lr=config.lr)
+        case FREConfig():  # Its learner bins the position itself, which the agent does before it joins the skill.
+            return replace(config.iql, width=config.width, depth=config.depth, lr=config.lr, bins=config.bins())
+        case HILPConfig():
+            return replace(config.iql, width=config.width, depth=config.depth, lr=config.lr)
 
 
 # --- Being told -------------------------------------------------------------------------------------------------------

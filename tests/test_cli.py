@@ -161,14 +161,14 @@ def test_presets_are_listed_with_their_source_and_cost(capsys):
 def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = (
-        "--agent.lr 3e-4 --agent.z.kind onehot --agent.z.dim=16 --agent.no-learn-alpha --keep_data window --seed 7"
+        "--agent.lr 3e-4 --agent.z.kind onehot --agent.z.dim=16 --agent.sac.no-learn-alpha --keep_data window --seed 7"
     )
     main(["pretrain", "metra", "--preset", "ant-quick", "--dry-run", *options.split()])
     shown = json.loads(capsys.readouterr().out)
     config, preset = shown["config"], urlrl.preset("metra", "ant-quick")
     assert shown["out"] == "runs/metra-ant-quick-7" and not list(tmp_path.iterdir())
     assert config["agent"]["lr"] == 3e-4 and config["agent"]["z"] == {"kind": "onehot", "dim": 16}
-    assert config["agent"]["learn_alpha"] is False and config["keep_data"] == "window" and config["seed"] == 7
+    assert config["agent"]["sac"]["learn_alpha"] is False and config["keep_data"] == "window" and config["seed"] == 7
     assert config["agent"]["width"] == preset.agent.width and config["env"] == preset.env
 
 
@@ -192,6 +192,12 @@ MISTAKES = {
     "pretrain --preset": "Option '--preset' has no value",
     "pretrain --out --dry-run": "Option '--out' has no value",
     "pretrain --agent.lrr 1": "Unknown option '--agent.lrr': did you mean '--agent.lr'?",
+    "pretrain --agent.gamma 0.9": "Unknown option '--agent.gamma': did you mean '--agent.sac.gamma'?",
+    "pretrain --agent.no-learn-alpha": "did you mean '--agent.sac.no-learn-alpha'?",
+    "pretrain hilp --agent.tau=0.1": "did you mean '--agent.iql.tau'?",
+    "pretrain fre --agent.iql.bins.num 3": "Unknown option '--agent.iql.bins.num'",
+    "pretrain rnd --agent.noise 0.1": "did you mean '--agent.ddpg.noise'?",
+    "pretrain fb --agent.actor-lr 0.1": "did you mean '--agent.",
     "pretrain --xyzzy": "Unknown option '--xyzzy': `--help` lists the options.",
     "pretrain metra stray": "Unexpected argument 'stray'",
     "pretrain --agent.lr abc": "Option '--agent.lr' is 'abc': expected a number.",
@@ -202,10 +208,10 @@ MISTAKES = {
     "pretrain --episode-steps x": "Option '--episode-steps' is 'x': expected a whole number or None.",
     "pretrain --agent.z.kind ball": "Option '--agent.z.kind' is 'ball': expected one of "
     "sphere, wide_sphere, gaussian, onehot, none.",
-    "pretrain --agent.learn-alpha False": "Unexpected argument 'False'",
-    "pretrain --agent.learn-alpha=False": "Option '--agent.learn-alpha' has the value 'False': expected none",
+    "pretrain --agent.sac.learn-alpha False": "Unexpected argument 'False'",
+    "pretrain --agent.sac.learn-alpha=False": "Option '--agent.sac.learn-alpha' has the value 'False': expected none",
     "pretrain --num-envs 0": "num_envs is 0: expected a number of at least 1.",
-    "pretrain --agent.gamma 2": "gamma is 2.0: expected a number of at least 0 and at most 1.",
+    "pretrain --agent.sac.gamma 2": "gamma is 2.0: expected a number of at least 0 and at most 1.",
     "pretrain --agent.lr nan": "lr is nan: expected a number above 0.",
     "pretrain --seed 99999999999999999999": "seed is 99999999999999999999: expected a number",
     "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",

@@ -71,10 +71,15 @@ EDGES: dict[Any, dict[str, tuple[list, list]]] = {
         "seed": ([0, 2**32 - 1], [-1, 2**32, 10**20]),
         "episode_steps": ([1, None], [0]),
     },
-    MetraConfig: {"dual_init": ([1e-3], [0, -1, NAN, INF]), "slack": ([0], [-1e-3, NAN, INF])},
-    SACConfig: {
+    MetraConfig: {
+        "dual_init": ([1e-3], [0, -1, NAN, INF]),
+        "slack": ([0], [-1e-3, NAN, INF]),
         "width": ([1], [0]),
         "lr": ([1e-9], [0, -1e-4, NAN, INF]),
+    },
+    SACConfig: {
+        "width": ([1, None], [0]),
+        "lr": ([1e-9, None], [0, -1e-4, NAN, INF]),
         "gamma": ([0, 1], [-0.1, 1.1, NAN]),
         "tau": ([0, 1], [-0.1, 1.1, NAN]),
         "alpha": ([1e-3], [0, -1, NAN, INF]),
@@ -83,7 +88,6 @@ EDGES: dict[Any, dict[str, tuple[list, list]]] = {
     SkillSpace: {"dim": ([1], [0])},
     BatchSpec: {"size": ([1], [0])},
 }
-EDGES[MetraConfig] |= EDGES[SACConfig]  # which it hands on
 
 
 @pytest.mark.parametrize(("cls", "field"), [(cls, field) for cls, fields in EDGES.items() for field in fields])

@@ -353,7 +353,9 @@ def test_create_starts_with_targets_that_are_copies_and_one_rate():
 @cache
 def skill_actor() -> SkillActor:
     """pi(a | s, z) with parameters of which none is zero."""
-    actor = SkillActor.create(16, 1e-3, (0.1, 0.4), X[:1], ACTION[:1], Z[:1], jax.random.key(0))
+    actor = SkillActor.create(
+        DDPGConfig(16, 1e-3, noise=0.1, noise_clip=0.4), X[:1], ACTION[:1], Z[:1], jax.random.key(0)
+    )
     return actor.replace(model=actor.model.replace(params=shaken(actor.model.params)))
 
 

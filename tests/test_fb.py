@@ -18,6 +18,7 @@ import pytest
 
 from urlrl.agents.fb import FB, FBConfig
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.latents import SkillSpace
@@ -117,7 +118,12 @@ def make_world(seed: int = 0) -> World:
 
 
 PLAIN = FBConfig(
-    z=Given("wide_sphere", DIM), gamma=0.9, tau=0.25, orthonormality=0.7, mix=0.0, penalty_lr=LR, penalty_budget=2.0
+    z=Given("wide_sphere", DIM),
+    ddpg=DDPGConfig(gamma=0.9, tau=0.25),
+    orthonormality=0.7,
+    mix=0.0,
+    penalty_lr=LR,
+    penalty_budget=2.0,
 )
 CONFIGS = {"plain": PLAIN, "vc": replace(PLAIN, penalty="vc"), "mc": replace(PLAIN, penalty="mc")}
 
@@ -229,7 +235,7 @@ def loss_parts(world: World, config: FBConfig, f: np.ndarray, b: np.ndarray, mis
     f_bar, b_bar = (f, b) if mistake == "gradient through the target" else (world.f_bar, world.b_bar)
     if mistake == "no target networks":
         f_bar, b_bar = world.f, world.b
-    bootstrap = config.gamma * (np.ones(BATCH) if mistake == "bootstraps through terminals" else world.discount)
+    bootstrap = config.ddpg.gamma * (np.ones(BATCH) if mistake == "bootstraps through terminals" else world.discount)
     values, next_values = (np.stack([inputs @ w for w in ws]) for inputs, ws in ((x, f), (next_x, f_bar)))
     off, diagonal = fb_terms(values, seen @ b, next_values, seen @ b_bar, bootstrap, mistake, Z)
     measure = off.sum() * (2 if mistake == "no half" else 1) - diagonal.sum()
@@ -267,7 +273,7 @@ def numpy_step(world: World, config: FBConfig = PLAIN, mistake: str = "") -> tup
     actor = world.actor - LR * gradient(lambda w: actor_loss(w, f_seen), world.actor)
     if mistake == "actor trains F":
         f = f - LR * gradient(lambda w: actor_loss(world.actor, w), f)
-    tau = 1 - config.tau if mistake == "tau for 1 - tau" else config.tau
+    tau = 1 - config.ddpg.tau if mistake == "tau for 1 - tau" else config.ddpg.tau
     online = (world.f, world.b) if mistake == "targets averaged before the step" else (f, b)
     f_bar, b_bar = ((1 - tau) * t + tau * o for t, o in zip((world.f_bar, world.b_bar), online))
     metrics = {"fb/loss": measure, "fb/orthonormality": orth, "fb/penalty": p, "fb/alpha": np.exp(log_alpha),
@@ -343,7 +349,7 @@ def make_ring(f, b, f_bar, b_bar, **changes) -> FB:
         return jnp.concatenate([jnp.float32(table), jnp.zeros((2, 1 + dim, dim))], axis=1)
 
     space = SkillSpace("wide_sphere", dim)
-    config = FBConfig(z=space, gamma=GAMMA, tau=1.0, **{"orthonormality": 0.0, **changes})
+    config = FBConfig(z=space, ddpg=DDPGConfig(gamma=GAMMA, tau=1.0), **{"orthonormality": 0.0, **changes})
     return FB(
         forward=linear_model(LinearF(dim), wide(f), UNIT),
         backward=linear_model(LinearB(dim), b, UNIT),
@@ -899,7 +905,7 @@ class LinearPolicyWithNoise(LinearPolicy):
 
 # --- The networks of the paper ----------------------------------------------------------------------------------------
 
-SMALL = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, lr=1e-3, actor_lr=1e-3)
+SMALL = FBConfig(z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, lr=1e-3)
 
 
 def test_alpha_of_zero_is_fb_to_the_bit():
@@ -953,7 +959,8 @@ def test_settings_out_of_range_are_refused():
         ({"mix": 1.5}, "mix is 1.5"),
         ({"penalty": "cql"}, "penalty is 'cql'"),
         ({"penalty_init": -1.0}, "penalty_init is -1.0"),
-        ({"actor_lr": 0.0}, "actor_lr is 0.0"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"max_gradient": 0.0}, "max_gradient is 0.0"),
     ):
         with pytest.raises(UserError, match=message):
             FBConfig(**wrong)

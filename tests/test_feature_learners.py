@@ -36,7 +36,7 @@ ARRAYS = {"obs": RNG.standard_normal((BATCH, OBS)), "action": RNG.uniform(-1, 1,
           "next_obs": RNG.standard_normal((BATCH, OBS)), "goal": RNG.standard_normal((BATCH, OBS))}  # fmt: skip
 PHI, OTHER = 0.5 * RNG.standard_normal((OBS, DIM)), 0.5 * RNG.standard_normal((OBS, DIM))
 INVERSE, FORWARD = 0.5 * RNG.standard_normal((2 * DIM, ACT)), 0.5 * RNG.standard_normal((DIM + ACT, OBS))
-CONFIG = FeatureConfig(dim=DIM, width=16, lr=1e-3, mean_rate=0.25)
+CONFIG = FeatureConfig(width=16, lr=1e-3, mean_rate=0.25)
 
 
 class Linear(nn.Module):
@@ -461,7 +461,7 @@ def test_every_number_of_a_config_arrives():
     obs, action = jnp.zeros((1, OBS)), jnp.zeros((1, ACT))
     config = replace(CONFIG, lr=0.02, gamma=0.8, expectile=0.6, tau=0.1)
     made = {
-        learner: jax.eval_shape(lambda key, c=learner: c.create(config, obs, action, key), jax.random.key(0))
+        learner: jax.eval_shape(lambda key, c=learner: c.create(DIM, config, obs, action, key), jax.random.key(0))
         for learner in (RandomFeatures, Laplacian, Contrastive, SVD, Inverse, Forward, HilbertFeatures)
     }
     for learner in (RandomFeatures, Laplacian, Contrastive, SVD, Inverse, Forward):

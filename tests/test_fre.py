@@ -289,7 +289,7 @@ def test_rewards_are_told_in_their_own_scale_and_level(factor, offset):
     np.testing.assert_allclose(
         agent.predict_reward(task, steps), factor * agent.predict_reward(unit, steps) + offset, rtol=1e-4, atol=1e-4
     )
-    forever = offset / (1 - agent.config.gamma)
+    forever = offset / (1 - agent.config.iql.gamma)
     np.testing.assert_allclose(
         agent.predict_return(task, steps.next_obs), factor * agent.predict_return(unit, steps.next_obs) + forever,
         rtol=1e-3, atol=1e-2,

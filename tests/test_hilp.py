@@ -23,7 +23,7 @@ from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, 
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05
 SGD = optax.sgd(LR)
-CONFIG = HILPConfig(z=SkillSpace("sphere", DIM), width=16, gamma=0.9)
+CONFIG = HILPConfig(z=SkillSpace("sphere", DIM), width=16, iql=IQLConfig(gamma=0.9))
 MEAN, STD = np.linspace(-1, 1, OBS), np.linspace(0.5, 2, OBS)
 W = 0.6 * np.random.default_rng(9).standard_normal((2, OBS, DIM))
 jit_update = jax.jit(lambda agent, batch, key: agent.update(batch, key))
@@ -414,8 +414,8 @@ def test_another_prompt_is_refused_by_name():
 
 def test_every_number_of_a_config_arrives():
     config = HILPConfig(
-        z=SkillSpace("sphere", 5), width=16, depth=2, lr=0.02, gamma=0.8, distance_gamma=0.7, distance_expectile=0.6,
-        expectile=0.85, inverse_temperature=3.0, tau=0.1,
+        z=SkillSpace("sphere", 5), width=16, depth=2, lr=0.02, distance_gamma=0.7, distance_expectile=0.6,
+        iql=IQLConfig(gamma=0.8, expectile=0.85, inverse_temperature=3.0, tau=0.1),
     )  # fmt: skip
     agent = jax.eval_shape(lambda key: HILP.create(config, make_batch(), key), jax.random.key(0))
     iql = IQLConfig(width=16, depth=2, lr=0.02, gamma=0.8, tau=0.1, expectile=0.85, inverse_temperature=3.0)
@@ -430,8 +430,8 @@ def test_every_number_of_a_config_arrives():
 def test_published_constants():
     config = HILPConfig()
     assert (config.z, config.batch.size, config.width, config.depth) == (SkillSpace("sphere", 32), 1024, 512, 3)
-    assert (config.lr, config.gamma, config.distance_gamma, config.tau) == (3e-4, 0.99, 0.99, 0.005)
-    assert (config.distance_expectile, config.expectile, config.inverse_temperature) == (0.95, 0.9, 10.0)
+    assert (config.lr, config.iql.gamma, config.distance_gamma, config.iql.tau) == (3e-4, 0.99, 0.99, 0.005)
+    assert (config.distance_expectile, config.iql.expectile, config.iql.inverse_temperature) == (0.95, 0.9, 10.0)
     assert config.batch.goals == Goals(gamma=0.99, random=0.375, current=0.0)
 
 
@@ -441,7 +441,7 @@ def test_settings_out_of_range_are_refused():
         ({"distance_gamma": 1.2}, "distance_gamma is 1.2"),
         ({"plan_recursions": -1}, "plan_recursions is -1"),
         ({"plan_neighbours": 0}, "plan_neighbours is 0"),
-        ({"expectile": 2.0}, "expectile is 2.0"),
+        ({"depth": 0}, "depth is 0"),
     ):
         with pytest.raises(UserError, match=message):
             HILPConfig(**wrong)

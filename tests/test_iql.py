@@ -19,7 +19,7 @@ from urlrl.learners.nets import MLP, GaussianPolicy, Pair, SoftBins, gelu_tanh
 
 IN, ACT, BATCH, LR = 3, 2, 6, 0.05
 SGD = optax.sgd(LR)
-CONFIG = IQLConfig(width=16, lr=1e-3, gamma=0.9, tau=0.25, expectile=0.8, inverse_temperature=3.0)
+CONFIG = IQLConfig(width=16, depth=3, lr=1e-3, gamma=0.9, tau=0.25, expectile=0.8, inverse_temperature=3.0)
 
 
 class LinearValue(nn.Module):

@@ -47,7 +47,7 @@ def trained(sac: SAC) -> SAC:
 
 @cache
 def make_agent(kind: str = "sphere") -> Metra:
-    config = MetraConfig(z=SPACES[kind], width=16, lr=1e-2, gamma=0.9)
+    config = MetraConfig(z=SPACES[kind], width=16, lr=1e-2, sac=SACConfig(gamma=0.9))
     example = Transition(arrays(OBS), arrays(ACT), 0.0, 1.0, arrays(OBS), arrays(D))
     agent = jax.jit(Metra.create, static_argnums=0)(config, example, jax.random.key(0))
     statistics = Normalizer(mean=jnp.float32(arrays(OBS, seed=3)), std=jnp.float32(1 + arrays(OBS, seed=4) ** 2))
@@ -345,7 +345,8 @@ def test_a_return_is_the_value_of_the_mode_under_the_skill():
     found = agent.predict_return(Maximise(w, jnp.float32(0), jnp.eye(3)), obs)
     np.testing.assert_allclose(found, 2 * q.min(axis=0), rtol=1e-5)
     assert not np.allclose(found, 2 * q.mean(axis=0), rtol=1e-3)
-    impatient = agent.replace(config=replace(agent.config, gamma=0.5))  # An offset of 1 is then worth 2.
+    patience = replace(agent.config.sac, gamma=0.5)
+    impatient = agent.replace(config=replace(agent.config, sac=patience))  # An offset of 1 is then worth 2.
     np.testing.assert_allclose(
         impatient.predict_return(Maximise(w, jnp.float32(1), jnp.eye(3)), obs) - found, 2.0, rtol=1e-4
     )

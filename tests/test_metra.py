@@ -367,7 +367,7 @@ def reward_of_uncentred_onehot(agent, batch):
 
 
 def discounted_reward(agent, batch):
-    dphi = agent.config.gamma * agent.latent(batch.next_obs) - agent.latent(batch.obs)
+    dphi = agent.config.sac.gamma * agent.latent(batch.next_obs) - agent.latent(batch.obs)
     return jnp.sum(dphi * agent.config.z.direction(batch.z), axis=-1)
 
 
@@ -477,8 +477,8 @@ def test_metrics_check_finds(check, wrong):
 def check_config_arrives(create):
     """Each number reaches its place: all differ, so that no two can be confused."""
     config = MetraConfig(
-        z=SkillSpace("sphere", 3), width=16, lr=0.02, dual_init=7.0, gamma=0.8, tau=0.1, alpha=0.3,
-        learn_alpha=False, entropy_coef=0.6,
+        z=SkillSpace("sphere", 3), width=16, lr=0.02, dual_init=7.0,
+        sac=SACConfig(gamma=0.8, tau=0.1, alpha=0.3, learn_alpha=False, entropy_coef=0.6),
     )  # fmt: skip
     agent = create(config, make_batch(config), jax.random.key(0))
     assert agent.sac.config == SACConfig(
@@ -494,7 +494,8 @@ def check_config_arrives(create):
 
 
 def swaps_gamma_and_tau(config, example, key):
-    return Metra.create(replace(config, gamma=config.tau, tau=config.gamma), example, key)
+    swapped = replace(config.sac, gamma=config.sac.tau, tau=config.sac.gamma)
+    return Metra.create(replace(config, sac=swapped), example, key)
 
 
 def default_rate_for_lambda(config, example, key):
@@ -728,6 +729,6 @@ def test_demo_prompt_check_finds(wrong):
 
 def test_published_constants():
     config = MetraConfig()
-    assert (config.width, config.lr, config.batch.size, config.gamma, config.tau) == (1024, 1e-4, 256, 0.99, 0.005)
-    assert (config.dual_init, config.slack, config.alpha) == (30.0, 1e-3, 0.01)
+    assert (config.width, config.lr, config.batch.size) == (1024, 1e-4, 256)
+    assert (config.dual_init, config.slack, config.sac) == (30.0, 1e-3, SACConfig())
     assert (config.constraint_reduction, config.batch.timeout_as_terminal) == ("sum", False)

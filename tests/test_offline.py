@@ -19,7 +19,7 @@ from urlrl.errors import UserError
 from urlrl.learners.latents import SkillSpace
 from urlrl.presets import learns_from_data
 from urlrl.runs.past import run_dataset
-from urlrl.training import loop
+from urlrl.training import learn
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec, Goals
@@ -86,9 +86,9 @@ def test_the_config_returns_from_the_run_folder(data, fb_run):
 
 
 def test_learning_compiles_once_and_every_step_draws_anew(data, tmp_path):
-    loop.learn.clear_cache()
+    learn.learn.clear_cache()
     run = urlrl.pretrain(offline(data, steps=15), tmp_path / "run", quiet=True)
-    assert loop.learn._cache_size() == 1
+    assert learn.learn._cache_size() == 1
     losses = [row["fb/loss"] for row in read_metrics(run / "metrics.jsonl")]
     assert len(losses) == 3 and len(set(losses)) == 3
 

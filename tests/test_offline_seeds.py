@@ -25,6 +25,7 @@ from urlrl.cli import main
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, write_dataset
 from urlrl.errors import TrainingDiverged, UserError
+from urlrl.learners.features import FeatureConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
@@ -37,7 +38,7 @@ from urlrl.verbs.pretrain import pretrain_seeds
 AGENTS = {
     "fb": FB_TINY,
     "hilp": HILP_TINY,
-    "sf": SFConfig(z=SkillSpace("wide_sphere", 4), width=16, feature_width=16,
+    "sf": SFConfig(z=SkillSpace("wide_sphere", 4), width=16, phi=FeatureConfig(width=16),
                    batch=BatchSpec(size=32, goals=Goals())),
     "fre": FREConfig(z=SkillSpace("gaussian", 4), batch=BatchSpec(size=32, futures=3), encode=8, decode=4,
                      encoder_width=16, encoder_depth=1, width=16, depth=1, rewards=("goal",), warmup=10, lr=1e-3),

@@ -121,7 +121,7 @@ def batch_of(ppo, n=64, seed=1):
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_the_losses_are_those_of_the_paper(discrete):
-    ppo = make(PPOConfig(width=16, entropy_coef=0.3), discrete=discrete)
+    ppo = make(PPOConfig(width=16, lr=1e-4, entropy_coef=0.3), discrete=discrete)
     x, action, log_prob, advantage, returns = batch_of(ppo)
     old = log_prob + np.random.default_rng(2).normal(scale=0.4, size=64).astype(np.float32)
     _, metrics, policy_loss, value_loss = loss_parts(ppo, x, action, old, 5 * advantage + 3, returns)
@@ -137,7 +137,7 @@ def moved(before, after):
 
 
 def test_the_value_is_fitted_to_the_worse_of_itself_and_what_it_may_move_to():
-    ppo = make(PPOConfig(width=16, value_clip=0.1))
+    ppo = make(PPOConfig(width=16, lr=1e-4, value_clip=0.1))
     x, action, log_prob, advantage, returns = batch_of(ppo)
     value = np.asarray(ppo.value(x))[:, 0]
     before = value + np.random.default_rng(3).normal(scale=0.3, size=64).astype(np.float32)
@@ -151,7 +151,7 @@ def test_the_value_is_fitted_to_the_worse_of_itself_and_what_it_may_move_to():
 def test_gradients_are_scaled_down_to_their_largest_norm():
     x, action, log_prob, advantage, returns = batch_of(make())
     for norm, scale in ((0.05, 1.0), (1e6, 0.0)):
-        tx = make(PPOConfig(width=16, max_grad_norm=norm)).value.tx
+        tx = make(PPOConfig(width=16, lr=1e-4, max_grad_norm=norm)).value.tx
         gradient = {"w": np.float32([3.0, 4.0])}
         clipped, _ = tx.update(gradient, tx.init(gradient))
         found = optax.adam(1e-4)

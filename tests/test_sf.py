@@ -14,6 +14,7 @@ from flax import struct
 
 from urlrl.agents.sf import SF, SFConfig, Toward, whitened
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
@@ -94,7 +95,7 @@ def make_world(seed: int = 0) -> World:
     )  # fmt: skip
 
 
-PLAIN = SFConfig(z=Given("wide_sphere", DIM), gamma=0.9, tau=0.25, mix=0.0)
+PLAIN = SFConfig(z=Given("wide_sphere", DIM), ddpg=DDPGConfig(gamma=0.9, tau=0.25), mix=0.0)
 CONFIGS = {
     "vectors": PLAIN,
     "along z": replace(PLAIN, q_loss=True),
@@ -164,7 +165,7 @@ def successor_target(world: World, config: SFConfig, psi: np.ndarray, mistake: s
         pick = q.argmax(axis=0) if mistake == "the better network" else q.argmin(axis=0)
         chosen = next_psi[pick, np.arange(BATCH)]
     discount = np.ones(BATCH) if mistake == "bootstraps through terminals" else world.discount
-    return cumulant + config.gamma * discount[:, None] * chosen
+    return cumulant + config.ddpg.gamma * discount[:, None] * chosen
 
 
 def numpy_step(world: World, config: SFConfig, mistake: str = "") -> tuple[World, dict]:
@@ -189,7 +190,7 @@ def numpy_step(world: World, config: SFConfig, mistake: str = "") -> tuple[World
     actor = world.actor - LR * gradient(lambda w: actor_loss(w, seen), world.actor)
     if mistake == "actor trains psi":
         psi = psi - LR * gradient(lambda w: actor_loss(world.actor, w), psi)
-    tau = 1 - config.tau if mistake == "tau for 1 - tau" else config.tau
+    tau = 1 - config.ddpg.tau if mistake == "tau for 1 - tau" else config.ddpg.tau
     online = world.psi if mistake == "target averaged before the step" else psi
     target = (1 - tau) * world.target + tau * online
     q = np.mean([((x @ w) * Z).sum(axis=1) for w in world.psi])
@@ -605,13 +606,12 @@ def test_another_prompt_is_refused_by_name():
 def test_a_name_is_its_feature_learner(name):
     batch = BatchSpec(goals=Goals(random=0.0))
     config = SFConfig(
-        z=SkillSpace("wide_sphere", 4), batch=batch, features=name, width=16, feature_width=12, feature_lr=3e-3,
-        distance_gamma=0.7, distance_expectile=0.8,
+        z=SkillSpace("wide_sphere", 4), batch=batch, features=name, width=16,
+        phi=FeatureConfig(width=12, lr=3e-3, gamma=0.7, expectile=0.8),
     )  # fmt: skip
     example = make_batch(make_world())
     agent = jax.eval_shape(lambda key: SF.create(config, example, key), jax.random.key(0))
     assert type(agent.phi) is FEATURES[name]
-    assert config.feature_config() == FeatureConfig(dim=4, width=12, lr=3e-3, gamma=0.7, expectile=0.8)
     assert agent.psi.params["Dense_0"]["kernel"].shape == (OBS + ACT, 16)
     if name == "hilbert":
         assert (agent.phi.hilbert.gamma, agent.phi.hilbert.expectile, agent.phi.hilbert.tau) == (0.7, 0.8, 0.005)

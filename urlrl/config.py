@@ -12,8 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tyro.conf import Suppress
 
 from urlrl.errors import UserError, check, check_choice, shown, unknown
-from urlrl.files import check_shape
-from urlrl.types import BatchSpec
+from urlrl.renamed import renewed
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
@@ -57,8 +56,7 @@ class PretrainConfig(Generic[AgentConfig]):
         for field in ("num_envs", "rollout_steps", "steps"):
             check(field, getattr(self, field), 1)
         check("seed", self.seed, 0, MAX_SEED)
-        if self.episode_steps is not None:
-            check("episode_steps", self.episode_steps, 1, MAX_STEPS)
+        check("episode_steps", self.episode_steps, 1, MAX_STEPS)
         for field in ("steps_per_update", "min_replay", "eval_every", "checkpoint_minutes"):
             check(field, getattr(self, field), 0)
         for snapshot in self.snapshots:
@@ -175,8 +173,9 @@ def to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
-    """Build a (nested) dataclass from JSON. Raises UserError at an unknown key, with the nearest name."""
+def from_json(cls: type, data: dict[str, Any], where: str = "config", default: Any = None) -> Any:
+    """Build a (nested) dataclass from JSON. What the JSON leaves out is as in `default`, or else as the class has it.
+    Raises UserError at an unknown key, with the nearest name."""
     hints = typing.get_type_hints(cls)
     values = {}
     for name, value in data.items():
@@ -187,13 +186,14 @@ def from_json(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         if nested is not None and not (value is None and type(None) in parts):
             if not isinstance(value, dict):
                 raise UserError(f"{where}.{name} is {shown(repr(value))}: expected an object with its fields.")
-            value = from_json(typing.cast(type, nested), value, f"{where}.{name}")
+            inner = getattr(cls if default is None else default, name, None)
+            value = from_json(typing.cast(type, nested), value, f"{where}.{name}", inner)
         elif isinstance(value, list):
             value = tuple(value)
         _check_type(f"{where}.{name}", value, hints[name])
         values[name] = value
     try:
-        return cls(**values)
+        return cls(**values) if default is None else dataclasses.replace(default, **values)
     except (TypeError, ValueError, ArithmeticError) as error:  # Fields are missing, or lists of the wrong things.
         raise UserError(f"{where} cannot be used: {error}.") from error
 
@@ -218,33 +218,12 @@ def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
 def run_config_from_json(data: dict[str, Any], agent_config: type) -> RunConfig:
     """The config of a run, from "config" in its config.json. Raises UserError where it is not one of this version's."""
     try:
-        agent = from_json(agent_config, _renamed(data.get("agent", {})), "config.agent")
+        data = renewed(data)
+        agent = from_json(agent_config, data["agent"], "config.agent")
         kind = OfflineConfig if "data" in data else PretrainConfig
-        return from_json(kind, {**_renewed(data), "agent": agent})
+        return from_json(kind, {**data, "agent": agent})
     except (UserError, ValueError) as error:
         raise UserError(f"config.json: {error}") from error
-
-
-def _renewed(data: dict[str, Any]) -> dict[str, Any]:
-    """Settings as this version has them. Raises ValueError where old ones are damaged."""
-    if "data" in data or "updates" not in data:
-        return data
-    check_shape(data, {"updates": int, "num_envs": int, "rollout_steps": int}, "config")
-    data = dict(data)  # Written by 0.1.0 until it knew steps_per_update.
-    updates = data.pop("updates")
-    return data | {"steps_per_update": data["num_envs"] * data["rollout_steps"] / updates if updates else 0.0}
-
-
-def _renamed(agent: dict[str, Any]) -> dict[str, Any]:
-    """An agent's config as it is written now: 0.1.0 kept the parts of `batch.goals` beside it, and one gamma for goals
-    and futures."""
-    batch = agent.get("batch")
-    if not isinstance(batch, dict) or "goal_gamma" not in batch:
-        return agent
-    batch = {name: value for name, value in batch.items() if name != "skills"}
-    goals = {name: batch.pop(f"goal_{name}") for name in ("gamma", "random", "current") if f"goal_{name}" in batch}
-    gamma = goals["gamma"] if batch.get("futures") else BatchSpec.future_gamma
-    return {**agent, "batch": {**batch, "goals": goals if batch.get("goals") else None, "future_gamma": gamma}}
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:

@@ -38,8 +38,11 @@ def not_finite(env: str, what: str, lane: int, step: int) -> str:
     )
 
 
-def check(name: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
-    """Refuse a number that is not finite, or not in [low, high]; with `open_low`, not in (low, high]."""
+def check(name: str, value: float | None, low: float, high: float = inf, *, open_low: bool = False) -> None:
+    """Refuse a number that is not finite, or not in [low, high]; with `open_low`, not in (low, high]. None passes: a
+    setting's type says whether it can be None."""
+    if value is None:
+        return
     in_range = (low < value if open_low else low <= value) and value <= high  # Never so for NaN.
     if not in_range or value == inf:
         number = "a finite number" if value == inf else "a number"
@@ -61,14 +64,22 @@ def reason(error: BaseException) -> str:
     return shown(lines[0].rstrip("."), 200) if lines and lines[0] else type(error).__name__
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, if any is. Those with the same last part, after a dot, come first: a
+    setting may have moved into a part of its own."""
+    by_end = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = difflib.get_close_matches(name, by_end or known, n=1, cutoff=0 if by_end else 0.5)
+    return near[0] if near else None
+
+
 def unknown(kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UserError:
     """The error for a name that is in no table: offers the nearest one, else lists them, a dozen at most; `listed_by`
     is the command that lists all."""
     known, name = sorted(known), shown(name)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = nearest(name, known)
     rest = len(known) - LISTED
     more = f" and {rest:,} more" + (f", as `{listed_by}` lists them" if listed_by else "") if rest > 0 else ""
-    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known[:LISTED])}{more}."
+    hint = f"did you mean '{near}'?" if near else f"expected one of: {', '.join(known[:LISTED])}{more}."
     return UserError(f"Unknown {kind} '{name}': {hint}")
 
 

@@ -316,8 +316,10 @@ class Told(Agent, Protocol):
 class Predicts(Told, Protocol):
     """It says what it expects of a reward that it was prompted with."""
 
+    @property
+    def gamma(self) -> float: ...  # the discount of predict_return, per control step
     def predict_reward(self, task: Any, batch: Transition) -> jax.Array: ...  # (B,): what `read` made of the rewards
-    def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,): discounted by the agent's own gamma
+    def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,)
 
 
 class Adaptable(Agent, Protocol):
@@ -348,7 +350,7 @@ class Plans(Agent, Protocol):
 # What an agent can be asked -> the methods that this takes, and how it reads in a sentence.
 ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
     "told": (("read", "aim"), "follow a prompt"),
-    "predicts": (("predict_reward", "predict_return"), "predict a reward"),
+    "predicts": (("predict_reward", "predict_return", "gamma"), "predict a reward"),
     "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from urlrl.agents import find_agent
 from urlrl.agents.fre import FRE
+from urlrl.learners.features import FeatureConfig
 from urlrl.presets import preset
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.learn import learn
@@ -40,10 +41,9 @@ class Learner:
     def __init__(self, name: str, width: int, updates: int, batch: int):
         agent, preset_name, options = AGENTS[name]
         config = preset(agent, preset_name).agent
-        names = {field.name for field in dataclasses.fields(config)}
-        halves = {field: width // 2 for field in ("backward_width", "feature_width") if field in names}  # as published
+        halves = {"fb": {"backward_width": width // 2}, "sf": {"phi": FeatureConfig(width=width // 2)}}  # as published
         config = dataclasses.replace(
-            config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves, **options
+            config, width=width, batch=dataclasses.replace(config.batch, size=batch), **halves.get(agent, {}), **options
         )
         rng = np.random.default_rng(SEED)
         normal = lambda *shape: rng.standard_normal((updates, batch, *shape)).astype(np.float32)  # noqa: E731

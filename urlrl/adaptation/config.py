@@ -5,6 +5,7 @@ from typing import Literal
 
 from urlrl.config import MAX_REPLAY
 from urlrl.errors import UserError, check, check_choice
+from urlrl.learners.model import filled
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
 
@@ -35,6 +36,8 @@ class HighLevelConfig:
         for name in ("episodes", "updates", "batch"):
             check(f"high_level.{name}", getattr(self, name), 1)
         check("high_level.random", self.random, 0, DECISIONS)
+        for learner in (self.sac, self.ppo):
+            filled(learner)  # Raises where a width or a rate is None: there is no agent to take it from.
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Arguments of the command line: bad ones are refused in one sentence, good ones go to tyro."""
 
 import dataclasses
-import difflib
 import typing
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,7 +9,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional, Suppress
 
-from urlrl.errors import UserError, shown
+from urlrl.errors import UserError, nearest, shown
 
 MANY = 1_000  # numbers of a list
 DIGITS = 18  # of a number: Python refuses to read thousands
@@ -58,8 +57,8 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
                 while tokens and not tokens[0].startswith("--"):
                     tokens.pop(0)
         elif name not in options:
-            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else "`--help` lists the options."
+            near = nearest(name, options)
+            hint = f"did you mean '{near}'?" if near else "`--help` lists the options."
             raise UserError(f"Unknown option '{shown(token)}': {hint}")
         elif options[name] is bool:
             if is_whole:
@@ -153,7 +152,7 @@ def _options(options_class: Any, default: Any = None, prefix: str = "--") -> dic
         marks = getattr(marked[field.name], "__metadata__", ())
         value = getattr(default, field.name, None)
         if part := next((part for part in _parts(hint) if dataclasses.is_dataclass(part)), None):
-            if part is hint or value is not None:
+            if Suppress not in marks and (part is hint or value is not None):
                 options |= _options(part, value, f"{prefix}{name}.")
         elif Positional in marks:
             options[name.upper()] = hint

@@ -91,7 +91,7 @@ def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) ->
     The prediction is discounted by the agent's gamma, as is one of the measurements, but it has no end: steps after an
     episode of T weigh `tail` = gamma^T of a return.
     """
-    gamma = float(agent.config.gamma)
+    gamma = float(agent.gamma)
     mine, random = (rewards_along(trajectory, reward) for trajectory in episodes)
     start = episodes.agent.steps.obs[0].astype(np.float32)
     predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64)

@@ -11,6 +11,7 @@ anew for each batch, three steps would count one reward for a jump.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,23 +19,22 @@ from flax import struct
 
 from urlrl.errors import check
 from urlrl.learners.embed import DDPGCritics, DDPGPolicy
-from urlrl.learners.model import Model, soft_update
+from urlrl.learners.model import Model, check_network, filled, soft_update
 from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
 
 
 @dataclass(frozen=True)
 class DDPGConfig:
-    width: int = 1024  # units of the embedding and of the hidden layer
-    lr: float = 1e-4  # Adam, of actor and critics
+    width: int | None = None  # units of the embedding and of the hidden layer; None: the agent's
+    lr: float | None = None  # Adam, of actor and critics; None: the agent's
     gamma: float = 0.99  # discount per step
     tau: float = 0.01  # target critics: share of the online critics per update
     noise: float = 0.2  # standard deviation of the exploration noise
     noise_clip: float = 0.3  # its largest size while learning
 
     def __post_init__(self):
-        check("width", self.width, 1)
-        check("lr", self.lr, 0, open_low=True)
+        check_network(self)
         for name in ("gamma", "tau"):
             check(name, getattr(self, name), 0, 1)
         for name in ("noise", "noise_clip"):
@@ -49,16 +49,18 @@ class DDPG(struct.PyTreeNode):
     acts_by = ("actor",)
 
     @classmethod
-    def create(cls, config: DDPGConfig, x: Array, action: Array, key: jax.Array) -> "DDPG":
-        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+    def create(cls, config: DDPGConfig, x: Array, action: Array, key: jax.Array, within: Any = None) -> "DDPG":
+        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter. `within` is the agent's config that
+        `config` is a part of, if it is one."""
+        own = filled(config, within)
         actor_key, critic_key = jax.random.split(key)
-        policy = DDPGPolicy(action.shape[-1], config.width, config.noise, config.noise_clip)
-        critic = Model.create(DDPGCritics(config.width), config.lr, critic_key, x, action)
+        policy = DDPGPolicy(action.shape[-1], own.width, own.noise, own.noise_clip)
+        critic = Model.create(DDPGCritics(own.width), own.lr, critic_key, x, action)
         return cls(
-            actor=Model.create(policy, config.lr, actor_key, x),
+            actor=Model.create(policy, own.lr, actor_key, x),
             critic=critic,
             target=jax.tree.map(jnp.copy, critic.params),  # A copy: an alias cannot be donated.
-            config=config,
+            config=own,
         )
 
     def insert_inputs(self, start: int, num: int) -> "DDPG":

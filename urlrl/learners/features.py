@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from urlrl.errors import check
 from urlrl.learners.embed import FeatureMap
 from urlrl.learners.hilbert import Hilbert
-from urlrl.learners.model import Model, minimise_jointly
+from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, orthogonal
 from urlrl.types import Array, Metrics, Transition
 
@@ -32,7 +33,6 @@ from urlrl.types import Array, Metrics, Transition
 class FeatureConfig:
     """Of any feature learner; those of `hilbert` are read by it alone."""
 
-    dim: int = 50
     width: int = 512  # units of both hidden layers
     lr: float = 5e-4  # Adam
     gamma: float = 0.98  # hilbert: discount of the distance
@@ -40,18 +40,23 @@ class FeatureConfig:
     tau: float = 0.005  # hilbert: target encoders: share of the online ones per update
     mean_rate: float = 0.005  # hilbert: share of a batch in the running mean
 
+    def __post_init__(self):
+        check_network(self)
+        for name in ("gamma", "expectile", "tau", "mean_rate"):
+            check(name, getattr(self, name), 0, 1)
+
 
 class FeatureLearner(Protocol):
-    """Trained by its own loss alone. Observations are normalised."""
+    """Trained by its own loss alone. Observations are normalised, features have `dim` entries."""
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "FeatureLearner": ...
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "FeatureLearner": ...
     def __call__(self, obs: Array) -> jax.Array: ...  # (*B, d), without gradient
     def update(self, batch: Transition) -> tuple["FeatureLearner", Metrics]: ...
 
 
-def _map(config: FeatureConfig, obs: Array, key: jax.Array) -> Model:
-    return Model.create(FeatureMap(config.dim, config.width), config.lr, key, obs)
+def _map(dim: int, config: FeatureConfig, obs: Array, key: jax.Array) -> Model:
+    return Model.create(FeatureMap(dim, config.width), config.lr, key, obs)
 
 
 def _head(out: int, config: FeatureConfig, inputs: int, key: jax.Array) -> Model:
@@ -72,8 +77,8 @@ class RandomFeatures(struct.PyTreeNode):
     phi: Model
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "RandomFeatures":
-        return cls(phi=_map(config, obs, key))
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "RandomFeatures":
+        return cls(phi=_map(dim, config, obs, key))
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -86,8 +91,8 @@ class Laplacian(struct.PyTreeNode):
     phi: Model
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Laplacian":
-        return cls(phi=_map(config, obs, key))
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Laplacian":
+        return cls(phi=_map(dim, config, obs, key))
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -108,9 +113,9 @@ class Contrastive(struct.PyTreeNode):
     mu: Model  # of the later state
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Contrastive":
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Contrastive":
         phi_key, mu_key = jax.random.split(key)
-        return cls(phi=_map(config, obs, phi_key), mu=_map(config, obs, mu_key))
+        return cls(phi=_map(dim, config, obs, phi_key), mu=_map(dim, config, obs, mu_key))
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -131,11 +136,11 @@ class SVD(struct.PyTreeNode):
     mu: Model  # of the state and the action that led to s'; of any length
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "SVD":
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "SVD":
         phi_key, mu_key = jax.random.split(key)
-        mu = FeatureMap(config.dim, config.width, normalise=False)
+        mu = FeatureMap(dim, config.width, normalise=False)
         both = jnp.concatenate([obs, action], axis=-1)
-        return cls(phi=_map(config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
+        return cls(phi=_map(dim, config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -159,10 +164,10 @@ class Inverse(struct.PyTreeNode):
     head: Model
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Inverse":
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Inverse":
         phi_key, head_key = jax.random.split(key)
-        head = _head(action.shape[-1], config, 2 * config.dim, head_key)
-        return cls(phi=_map(config, obs, phi_key), head=head)
+        head = _head(action.shape[-1], config, 2 * dim, head_key)
+        return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -182,10 +187,10 @@ class Forward(struct.PyTreeNode):
     head: Model
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Forward":
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Forward":
         phi_key, head_key = jax.random.split(key)
-        head = _head(obs.shape[-1], config, config.dim + action.shape[-1], head_key)
-        return cls(phi=_map(config, obs, phi_key), head=head)
+        head = _head(obs.shape[-1], config, dim + action.shape[-1], head_key)
+        return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
     def __call__(self, obs: Array) -> jax.Array:
         return self.phi(obs)
@@ -205,12 +210,12 @@ class HilbertFeatures(struct.PyTreeNode):
     rate: float = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "HilbertFeatures":
-        encoder = FeatureMap(config.dim, config.width, normalise=False)
+    def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "HilbertFeatures":
+        encoder = FeatureMap(dim, config.width, normalise=False)
         hilbert = Hilbert.create(
             encoder, config.lr, key, obs, gamma=config.gamma, expectile=config.expectile, tau=config.tau
         )
-        return cls(hilbert=hilbert, mean=jnp.zeros(config.dim, jnp.float32), rate=config.mean_rate)
+        return cls(hilbert=hilbert, mean=jnp.zeros(dim, jnp.float32), rate=config.mean_rate)
 
     def __call__(self, obs: Array) -> jax.Array:
         phi = self.hilbert(obs)

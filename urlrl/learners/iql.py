@@ -12,13 +12,15 @@ All three are of the networks as they were before the step, and so is what the t
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from tyro.conf import Suppress
 
 from urlrl.errors import check
-from urlrl.learners.model import Model, soft_update
+from urlrl.learners.model import Model, check_network, filled, soft_update
 from urlrl.learners.nets import MLP, NO_BINS, GaussianPolicy, Pair, SoftBins, gelu_tanh
 from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
@@ -28,20 +30,19 @@ MAX_WEIGHT = 100.0
 
 @dataclass(frozen=True)
 class IQLConfig:
-    width: int = 512  # units of every hidden layer
-    depth: int = 3  # hidden layers
-    lr: float = 3e-4  # Adam, of every network
+    width: int | None = None  # units of every hidden layer; None: the agent's
+    depth: int | None = None  # hidden layers; None: the agent's
+    lr: float | None = None  # Adam, of every network; None: the agent's
     gamma: float = 0.99  # discount per step
     tau: float = 0.005  # target critics: share of the online critics per update
     expectile: float = 0.9  # 0.5: the value of what the data does; towards 1: of its best
     inverse_temperature: float = 10.0  # beta; 0 is behaviour cloning
     online_advantage: bool = False  # the policy's weight is by the critics, not by their targets
-    bins: SoftBins = NO_BINS  # what every network sees of x
+    bins: Suppress[SoftBins] = NO_BINS  # what every network sees of x; for agents to set, from their own settings
 
     def __post_init__(self):
-        for name in ("width", "depth"):
-            check(name, getattr(self, name), 1)
-        check("lr", self.lr, 0, open_low=True)
+        check_network(self)
+        check("depth", self.depth, 1)
         for name in ("gamma", "tau", "expectile"):
             check(name, getattr(self, name), 0, 1)
         check("inverse_temperature", self.inverse_temperature, 0)
@@ -61,18 +62,20 @@ class IQL(struct.PyTreeNode):
     acts_by = ("actor",)
 
     @classmethod
-    def create(cls, config: IQLConfig, x: Array, action: Array, key: jax.Array) -> "IQL":
-        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+    def create(cls, config: IQLConfig, x: Array, action: Array, key: jax.Array, within: Any = None) -> "IQL":
+        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter. `within` is the agent's config that
+        `config` is a part of, if it is one."""
+        own = filled(config, within)
         actor_key, value_key, critic_key = jax.random.split(key, 3)
-        net = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True, bins=config.bins)
-        policy = GaussianPolicy(action.shape[-1], config.width, config.depth, bins=config.bins)
-        critic = Model.create(Pair(net), config.lr, critic_key, jnp.concatenate([x, action], axis=-1))
+        net = MLP(1, own.width, own.depth, activation=gelu_tanh, norm=True, bins=own.bins)
+        policy = GaussianPolicy(action.shape[-1], own.width, own.depth, bins=own.bins)
+        critic = Model.create(Pair(net), own.lr, critic_key, jnp.concatenate([x, action], axis=-1))
         return cls(
-            actor=Model.create(policy, config.lr, actor_key, x),
-            value=Model.create(net, config.lr, value_key, x),
+            actor=Model.create(policy, own.lr, actor_key, x),
+            value=Model.create(net, own.lr, value_key, x),
             critic=critic,
             target=jax.tree.map(jnp.copy, critic.params),
-            config=config,
+            config=own,
         )
 
     def hold_input(self, start: int, values: Array) -> "IQL":

@@ -1,5 +1,6 @@
 """A network with its optimiser as a pytree, and a positive number that is learned in the same way."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -10,9 +11,33 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from urlrl.errors import UserError, check
 from urlrl.types import Array
 
+OF_THE_AGENT = ("width", "depth", "lr")  # what a learner's config takes from the agent's where its own is None
 LOG_ZERO = -200.0  # a finite logarithm of which exp is 0 in float32
+
+
+def filled(config: Any, within: Any = None) -> Any:
+    """A learner's config with no None for `width`, `depth` and `lr`: they are those of the agent's config that it is
+    `within`.
+
+    Raises:
+        UserError: one is None, and there is no other.
+    """
+    names = [field.name for field in dataclasses.fields(config) if field.name in OF_THE_AGENT]
+    values = {name: getattr(within, name, None) for name in names if getattr(config, name) is None}
+    if none := [name for name, value in values.items() if value is None]:
+        raise UserError(
+            f"{type(config).__name__}.{none[0]} is None: expected a number, as there is no agent to take it from."
+        )
+    return dataclasses.replace(config, **values)
+
+
+def check_network(config: Any) -> None:
+    """Refuse a config whose `width` or `lr` no network can have."""
+    check("width", config.width, 1)
+    check("lr", config.lr, 0, open_low=True)
 
 
 @lru_cache

@@ -14,22 +14,22 @@ them, Monte-Carlo returns. With `epochs` every row is seen once in each of these
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check, check_choice
-from urlrl.learners.model import Model
+from urlrl.learners.model import Model, check_network, filled
 from urlrl.learners.nets import MLP, CategoricalPolicy, TanhPolicy, xavier_normal
 from urlrl.types import Array, Metrics
 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    width: int = 1024  # units of both hidden layers
-    lr: float = 1e-4  # Adam, of policy and value
+    width: int | None = None  # units of both hidden layers; None: the agent's
+    lr: float | None = None  # Adam, of policy and value; None: the agent's
     gamma: float = 0.99  # discount per decision
     gae_lambda: float = 0.95  # share of later advantages
     clip: float = 0.2  # how far the ratio of probabilities may move
@@ -43,17 +43,15 @@ class PPOConfig:
     standardise: bool = True  # advantages, within each batch
 
     def __post_init__(self):
-        for name in ("width", "rounds", "batch"):
+        check_network(self)
+        for name in ("rounds", "batch"):
             check(name, getattr(self, name), 1)
-        for name in ("lr", "clip"):
-            check(name, getattr(self, name), 0, open_low=True)
         for name in ("gamma", "gae_lambda"):
             check(name, getattr(self, name), 0, 1)
         for name in ("entropy_coef", "epochs"):
             check(name, getattr(self, name), 0)
-        for name in ("value_clip", "max_grad_norm"):
-            if getattr(self, name) is not None:
-                check(name, getattr(self, name), 0, open_low=True)
+        for name in ("clip", "value_clip", "max_grad_norm"):
+            check(name, getattr(self, name), 0, open_low=True)
         check_choice("value_target", self.value_target, get_args(Literal["monte_carlo", "gae"]))
 
 
@@ -85,15 +83,17 @@ class PPO(struct.PyTreeNode):
     config: PPOConfig = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, config: PPOConfig, x: Array, action: Array, key: jax.Array) -> "PPO":
-        """`x` (1, in) and `action` (1, act) are examples: only shapes matter, and that one-hot actions are bool."""
+    def create(cls, config: PPOConfig, x: Array, action: Array, key: jax.Array, within: Any = None) -> "PPO":
+        """`x` (1, in) and `action` (1, act) are examples: only shapes matter, and that one-hot actions are bool.
+        `within` is the agent's config that `config` is a part of, if it is one."""
+        own = filled(config, within)
         actor_key, value_key = jax.random.split(key)
-        policy = (CategoricalPolicy if action.dtype == bool else TanhPolicy)(action.shape[-1], config.width)
-        value, norm = MLP(1, config.width, kernel_init=xavier_normal), config.max_grad_norm
+        policy = (CategoricalPolicy if action.dtype == bool else TanhPolicy)(action.shape[-1], own.width)
+        value, norm = MLP(1, own.width, kernel_init=xavier_normal), own.max_grad_norm
         return cls(
-            actor=Model.create(policy, config.lr, actor_key, x, max_norm=norm),
-            value=Model.create(value, config.lr, value_key, x, max_norm=norm),
-            config=config,
+            actor=Model.create(policy, own.lr, actor_key, x, max_norm=norm),
+            value=Model.create(value, own.lr, value_key, x, max_norm=norm),
+            config=own,
         )
 
     def advantages_and_returns(self, rollout: Rollout) -> tuple[jax.Array, jax.Array]:

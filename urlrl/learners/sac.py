@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners.model import Model, PositiveScalar, soft_update
+from urlrl.learners.model import Model, PositiveScalar, check_network, filled, soft_update
 from urlrl.learners.nets import Critics, TanhPolicy
 from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import Array, Metrics
@@ -26,8 +26,8 @@ from urlrl.types import Array, Metrics
 
 @dataclass(frozen=True)
 class SACConfig:
-    width: int = 1024  # units of both hidden layers
-    lr: float = 1e-4  # Adam, all of actor, critics and temperature
+    width: int | None = None  # units of both hidden layers; None: the agent's
+    lr: float | None = None  # Adam, all of actor, critics and temperature; None: the agent's
     gamma: float = 0.99  # discount per decision
     tau: float = 0.005  # target networks: share of the online network per update
     alpha: float = 0.01  # initial entropy temperature
@@ -35,8 +35,7 @@ class SACConfig:
     entropy_coef: float = 0.5  # target entropy in units of -|A|
 
     def __post_init__(self):
-        check("width", self.width, 1)
-        check("lr", self.lr, 0, open_low=True)
+        check_network(self)
         check("gamma", self.gamma, 0, 1)
         check("tau", self.tau, 0, 1)
         check("alpha", self.alpha, 0, open_low=True)
@@ -52,16 +51,18 @@ class SAC(struct.PyTreeNode):
     acts_by = ("actor", "alpha")
 
     @classmethod
-    def create(cls, config: SACConfig, x: Array, action: Array, key: jax.Array) -> "SAC":
-        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter."""
+    def create(cls, config: SACConfig, x: Array, action: Array, key: jax.Array, within: Any = None) -> "SAC":
+        """`x` (1, in) and `action` (1, act) are examples; only their shapes matter. `within` is the agent's config that
+        `config` is a part of, if it is one."""
+        own = filled(config, within)
         actor_key, critic_key = jax.random.split(key)
-        critic = Model.create(Critics(config.width), config.lr, critic_key, x, action)
+        critic = Model.create(Critics(own.width), own.lr, critic_key, x, action)
         return cls(
-            actor=Model.create(TanhPolicy(action.shape[-1], config.width), config.lr, actor_key, x),
+            actor=Model.create(TanhPolicy(action.shape[-1], own.width), own.lr, actor_key, x),
             critic=critic,
             target=jax.tree.map(jnp.copy, critic.params),  # A copy: an alias cannot be donated.
-            alpha=PositiveScalar.create(config.alpha, config.lr),
-            config=config,
+            alpha=PositiveScalar.create(own.alpha, own.lr),
+            config=own,
         )
 
     def hold_input(self, start: int, values: Array) -> "SAC":

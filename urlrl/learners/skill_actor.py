@@ -4,17 +4,17 @@ L_pi = -mean min_i Q_i(s, pi(s, z) + clipped noise; z),        the gradient reac
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UserError
+from urlrl.errors import UserError, check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import TWO_INPUTS, SkillPolicy
 from urlrl.learners.latents import TINY, SkillSpace
-from urlrl.learners.model import Model
+from urlrl.learners.model import Model, check_network, filled
 from urlrl.learners.surgery import fold_input
 from urlrl.types import Array
 
@@ -31,10 +31,12 @@ class SkillActor(struct.PyTreeNode):
 
     @classmethod
     def create(
-        cls, width: int, lr: float, noise: tuple[float, float], obs: Array, action: Array, z: Array, key: jax.Array
+        cls, config: DDPGConfig, obs: Array, action: Array, z: Array, key: jax.Array, within: Any = None
     ) -> "SkillActor":
-        """`noise` is (standard deviation, largest size while learning)."""
-        return cls(model=Model.create(SkillPolicy(action.shape[-1], width, *noise), lr, key, obs, z))
+        """`within` is the agent's config that `config` is a part of, if it is one."""
+        own = filled(config, within)
+        policy = SkillPolicy(action.shape[-1], own.width, own.noise, own.noise_clip)
+        return cls(model=Model.create(policy, own.lr, key, obs, z))
 
     def __call__(self, obs: Array, z: Array):
         """The policy's distribution over actions."""
@@ -75,7 +77,11 @@ def linear_task(space: SkillSpace, w: Array, key: jax.Array) -> Linear:
     return Linear(jnp.where(jnp.linalg.norm(w) > TINY, space.project(w), drawn), jnp.asarray(w))
 
 
-def check_wide(name: str, space: SkillSpace) -> None:
-    """Refuse a skill space whose vectors are not of length sqrt(dim)."""
-    if space.kind != "wide_sphere":
-        raise UserError(f"z.kind is '{space.kind}': expected 'wide_sphere' for {name}, vectors of length sqrt(dim).")
+def check_linear(name: str, agent: Any) -> None:
+    """Refuse the config of an agent that has a SkillActor where a setting that all such agents have cannot be."""
+    check_network(agent)
+    if agent.z.kind != "wide_sphere":
+        raise UserError(f"z.kind is '{agent.z.kind}': expected 'wide_sphere' for {name}, vectors of length sqrt(dim).")
+    check("max_gradient", agent.max_gradient, 0, open_low=True)
+    check("mix", agent.mix, 0, 1)
+    check("batch.size", agent.batch.size, 2)

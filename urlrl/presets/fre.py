@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from urlrl.agents.fre import FREConfig
+from urlrl.agents.fre import POLICY, FREConfig
 from urlrl.learners.latents import SkillSpace
 from urlrl.presets.common import FRE, HOURS, MINUTES, QUICK, Preset, offline
 from urlrl.types import BatchSpec
@@ -10,25 +10,26 @@ from urlrl.types import BatchSpec
 _FRE_MAZE = FREConfig(
     z=SkillSpace("gaussian", 32), batch=BatchSpec(size=128, futures=7, future_gamma=0.9),
     rewards=("goal", "near", "mlp"), position=(0, 1), goal_radius=0.45, mlp_scale=4.0, encoder_width=64, warmup=8_000,
-    width=128, depth=2, lr=1e-3, gamma=0.95, tau=0.005, position_bins=16, position_range=(-1.8, 1.8),
+    width=128, depth=2, lr=1e-3, iql=replace(POLICY, gamma=0.95, tau=0.005), position_bins=16,
+    position_range=(-1.8, 1.8),
 )  # fmt: skip
 # Position and velocity in standard deviations, so 1 m is 0.4 of x and y: the radius of goals. More questions to the
 # decoder are cheap, and tell more of each function.
 _FRE_MASS = replace(
     _FRE_MAZE, z=SkillSpace("gaussian", 64), rewards=("goal", "linear", "mlp", "field"), goal_radius=0.4, decode=32,
-    warmup=12_000, inverse_temperature=10.0,
+    warmup=12_000, iql=replace(_FRE_MAZE.iql, inverse_temperature=10.0),
 )  # fmt: skip
 # States as they are, as in the paper.
 _FRE_ANT = FREConfig(
     z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, futures=7), position=(0, 1), goal_radius=2.0,
-    decode=32, encoder_width=64, warmup=8_000, width=256, depth=2, lr=5e-4, tau=0.005, inverse_temperature=10.0,
-    position_bins=32, position_range=(-2.0, 38.0),
+    decode=32, encoder_width=64, warmup=8_000, width=256, depth=2, lr=5e-4,
+    iql=replace(POLICY, tau=0.005, inverse_temperature=10.0), position_bins=32, position_range=(-2.0, 38.0),
 )  # fmt: skip
 _FRE_QUICK = FREConfig(
     z=SkillSpace("gaussian", 64), batch=BatchSpec(size=128, futures=7), mlp_scale=4.0, encoder_width=64,
-    warmup=8_000, width=256, depth=2, lr=5e-4, gamma=0.98, tau=0.005,
+    warmup=8_000, width=256, depth=2, lr=5e-4, iql=replace(POLICY, gamma=0.98, tau=0.005),
 )  # fmt: skip
-_FRE_CHEETAH = replace(_FRE_QUICK, goal_radius=1.44, inverse_temperature=10.0)
+_FRE_CHEETAH = replace(_FRE_QUICK, goal_radius=1.44, iql=replace(_FRE_QUICK.iql, inverse_temperature=10.0))
 
 PRESETS = {
     "antmaze-paper": Preset(

@@ -1,9 +1,10 @@
 """Settings of HILP."""
 
 from urlrl.agents.hilp import HILPConfig
+from urlrl.learners.iql import IQLConfig
 from urlrl.presets.common import GOALS, HILP, HOURS, QUICK, Preset, offline
 
-_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, gamma=0.98, distance_gamma=0.98, batch=GOALS)
+_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, distance_gamma=0.98, iql=IQLConfig(gamma=0.98), batch=GOALS)
 
 PRESETS = {
     "antmaze-paper": Preset(offline(HILPConfig(), "hilp"), f"{HILP}, AntMaze", HOURS),

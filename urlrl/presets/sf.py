@@ -3,29 +3,31 @@
 from dataclasses import replace
 
 from urlrl.agents.sf import SFConfig
+from urlrl.learners.ddpg import DDPGConfig
+from urlrl.learners.features import FeatureConfig
 from urlrl.presets.common import CONTROLLABLE, GOALS, HILP, HOURS, MINUTES, QUICK, Preset, offline
 from urlrl.types import BatchSpec, Goals
 
 _HILP_ZSRL = SFConfig(features="hilbert")
 # Distances spread as fast as phi's target follows: with the published 0.005 they still grow after 25,000 updates.
-_HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, feature_width=256, lr=5e-4, batch=GOALS, distance_tau=0.02)
-_HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, distance_gamma=0.96, distance_tau=0.005)
+_HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, lr=5e-4, batch=GOALS, phi=FeatureConfig(width=256, tau=0.02))
+_HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, phi=FeatureConfig(width=256, gamma=0.96))
 _NO_GOALS, _AHEAD = BatchSpec(size=1024), BatchSpec(size=1024, goals=Goals(random=0.0))
 _LAPLACIAN_MAZE = SFConfig(
-    features="laplacian", width=128, feature_width=128, lr=1e-3, feature_lr=1e-3, gamma=0.9,
+    features="laplacian", phi=FeatureConfig(width=128, lr=1e-3), width=128, lr=1e-3, ddpg=DDPGConfig(gamma=0.9),
     batch=BatchSpec(size=256),
 )  # fmt: skip
 
 PRESETS = {
     "hilp-zsrl": Preset(offline(_HILP_ZSRL, "sf"), f"{HILP}, ExORL cheetah", HOURS),
     "hilp-zsrl-walker": Preset(
-        offline(replace(_HILP_ZSRL, distance_gamma=0.96), "sf"), f"{HILP}, ExORL walker", HOURS
+        offline(replace(_HILP_ZSRL, phi=FeatureConfig(gamma=0.96)), "sf"), f"{HILP}, ExORL walker", HOURS
     ),
     "hilp-zsrl-quadruped": Preset(
         offline(replace(_HILP_ZSRL, q_loss=True), "sf"), f"{HILP}, ExORL quadruped and jaco", HOURS
     ),
     "hilp-zsrl-jaco-goal": Preset(
-        offline(replace(_HILP_ZSRL, q_loss=True, cumulant="difference", distance_expectile=0.9), "sf"),
+        offline(replace(_HILP_ZSRL, q_loss=True, cumulant="difference", phi=FeatureConfig(expectile=0.9)), "sf"),
         f"{HILP}, HILP-G on jaco",
         HOURS,
     ),

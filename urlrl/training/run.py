@@ -14,6 +14,7 @@ from urlrl.config import CHANGEABLE, RESUMABLE_FIELDS, RunConfig, changed, flatt
 from urlrl.errors import UserError, shown
 from urlrl.files import check_shape, read_json, write_atomically
 from urlrl.loading import names_in
+from urlrl.renamed import name_now, renewed
 from urlrl.training.checkpoint import Checkpoints
 
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -84,7 +85,7 @@ class RunFolder:
                 allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in CHANGEABLE)
                 raise UserError(f"{name} cannot change when a run is continued: expected one of {allowed}.")
         manifest = self.manifest()
-        there, here, had = manifest["config"], to_json(config), _values_had(manifest["continued"])
+        there, here, had = manifest["config"], to_json(config), _values_had(manifest)
         if set(names_in(there)) <= set(names_in(here)):  # A config may import what it names.
             with suppress(UserError):  # Of another agent it says other things, which are told below.
                 there = to_json(run_config_from_json(there, type(config.agent)))
@@ -108,7 +109,7 @@ class RunFolder:
         else:
             before = self.manifest()
             config = {**config, "steps": max(config["steps"], before["config"]["steps"])}
-            was, now = flatten(before["config"]), flatten(config)
+            was, now = flatten(renewed(before["config"])), flatten(config)
             others = {name: [was.get(name), now[name]] for name in settings if was.get(name) != now[name]}
             entry = {"from_step": from_step, **start, "changed": others}
             continued = [*before["continued"], entry]
@@ -159,12 +160,12 @@ class RunFolder:
             file.close()
 
 
-def _values_had(continued: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def _values_had(manifest: dict[str, Any]) -> dict[str, list[Any]]:
     """Every value that a setting has had, of the settings that a run has changed."""
     had: dict[str, list[Any]] = {}
-    for entry in continued:
+    for entry in manifest["continued"]:
         for name, pair in entry["changed"].items():
-            had.setdefault(name, []).extend(pair)
+            had.setdefault(name_now(manifest["config"]["agent_name"], name), []).extend(pair)
     return had
 
 

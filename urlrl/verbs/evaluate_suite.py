@@ -182,7 +182,7 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
     }
     if kind != "reward":
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
-    gamma = float(agent.config.gamma)
+    gamma = float(agent.gamma)
     start = trajectory.steps.obs[0].astype(np.float32)
     predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, read, start), np.float64)
     discounted = prompting.interval(prompting.returns(rewards, gamma))
