@@ -39,7 +39,7 @@ def find_agent(name: str) -> tuple[type, type]:
             raise UserError(f"'{name}.Config' has no default for '{field.name}': expected one for every field.")
     default = config()
     z, batch = getattr(default, "z", None), getattr(default, "batch", None)
-    if not (hasattr(z, "dim") and hasattr(z, "sample")):
+    if not {"dim", "sample"} <= set(dir(z)):
         raise UserError(f"'{name}.Config' has {z!r} as 'z': expected a SkillSpace, or what has its 'dim' and 'sample'.")
     if not isinstance(batch, BatchSpec):
         raise UserError(f"'{name}.Config' has {batch!r} as 'batch': expected a BatchSpec.")

@@ -44,6 +44,7 @@ SHORTER = {
         "--steps 102400 --eval-every 12800": f"--steps 640 --eval-every 640 {QUICK}",
         "--out docs/results/num-envs": "--out num-envs",
         "--seeds 0..4": "--seeds 0..1",
+        "--method finetune --seeds 0": f"--method finetune {BRIEF}",
         **DATA,
     },
     "skills": {

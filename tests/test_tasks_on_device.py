@@ -1,6 +1,7 @@
 """Tasks on the device: what they pay, show and draw there is what they do on the host; adapting in them."""
 
 import dataclasses
+import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -259,3 +260,13 @@ def test_the_command_line_says_what_has_no_device_version(run, tmp_path, monkeyp
         )
     assert stop.value.code == 2
     assert "Task 'point_right' has no device version: its reward" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mujoco.mjx") is None, reason="mujoco-mjx is not installed")
+@pytest.mark.parametrize(("name", "obs"), [("ant_multi_goal", 31), ("half_cheetah_goal", 19), ("cheetah_walk", 17)])
+def test_tasks_of_bodies_are_there(name, obs):
+    """Traced, and not compiled: goals in an environment of MJX, and a task that such an environment pays itself."""
+    task = find_task(name)
+    spec = task_on_device(task).env_spec
+    assert (spec.id, spec.obs_dim) == (name, obs) and spec.episode_steps == make_task_env(task).env_spec.episode_steps

@@ -11,13 +11,35 @@ from urlrl.learners.sac import SACConfig
 
 CALLS = 25  # of an environment between two learning phases of motor control; a controller learns after each
 DECISIONS = 100_000  # of a controller that are kept to learn from
-# Method -> the settings that it alone has, beside those that all share.
-METHODS: dict[str, tuple[str, ...]] = {
-    "zero_shot": (),
-    "z_search": ("search",),
-    "hierarchical": ("high_level",),
-    "finetune": ("search", "off_policy"),
-    "scratch": ("off_policy",),
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of a method before it begins; `urlrl.adaptation.methods` is what it does."""
+
+    label: str  # in tables and pictures
+    color: str  # in pictures
+    keeps: Literal["skill", "policy", "controller"]  # what it leaves: a skill of the agent | a policy | one over skills
+    settings: tuple[str, ...] = ()  # parts of `AdaptConfig` that it has beside what all share
+    pretrained: bool = True  # it starts from the pretrained agent
+
+    @property
+    def learns(self) -> bool:
+        """In a training loop, into a folder of its own."""
+        return self.keeps != "skill"
+
+    @property
+    def searches(self) -> bool:
+        """It looks for the best skill, before it learns if it does."""
+        return "search" in self.settings
+
+
+METHODS = {
+    "zero_shot": Method("zero-shot prompt", "#7b4ab8", "skill"),
+    "z_search": Method("search over z", "#d98200", "skill", ("search",)),
+    "hierarchical": Method("hierarchical control", "#2266ac", "controller", ("high_level",)),
+    "finetune": Method("fine-tuning", "#1a8f5a", "policy", ("search", "off_policy")),
+    "scratch": Method("from scratch", "#b3343a", "policy", ("off_policy",), pretrained=False),
 }
 
 

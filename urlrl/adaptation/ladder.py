@@ -17,13 +17,6 @@ from urlrl.files import write_atomically
 FORMAT = "urlrl-adapt-1"
 NAME = re.compile(rf"(?P<method>{'|'.join(METHODS)})-(?P<seed>0|[1-9]\d*)\.json")
 NOT_YET = {"config.loop": "host"}  # settings that results of 0.1.0 may not name, as they were then
-LABELS = {
-    "zero_shot": "zero-shot prompt",
-    "z_search": "search over z",
-    "hierarchical": "hierarchical control",
-    "finetune": "fine-tuning",
-    "scratch": "from scratch",
-}
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ def _mean(returns: Any) -> float:
 
 def _matters(name: str, method: str) -> bool:
     """Whether a method's results depend on this setting: other methods' own settings may differ."""
-    own = {setting for settings in METHODS.values() for setting in settings} - set(METHODS[method])
+    own = {setting for other in METHODS.values() for setting in other.settings} - set(METHODS[method].settings)
     return not any(name.startswith(f"config.{setting}.") for setting in own)
 
 
@@ -124,14 +117,17 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
     """Per method: seeds, return at the budget's end and area (mean return over the budget), each with an interval and
     per seed; `over_scratch`: differences of areas from scratch's, paired by seed."""
     by_method = {method: [cell for cell in cells if cell.method == method] for method in METHODS}
-    scratch = {cell.seed: area(cell.steps, cell.returns, budget) for cell in by_method["scratch"]}
+    scratch = {
+        cell.seed: area(cell.steps, cell.returns, budget) for cell in cells if not METHODS[cell.method].pretrained
+    }
     result = {}
     for method, mine in by_method.items():
         if not mine:
             continue
         final = [float(cell.returns[-1]) for cell in mine]
         areas = {cell.seed: area(cell.steps, cell.returns, budget) for cell in mine}
-        paired = [areas[seed] - scratch[seed] for seed in areas if seed in scratch]
+        compared = scratch if METHODS[method].pretrained else {}
+        paired = [areas[seed] - compared[seed] for seed in areas if seed in compared]
         end = iqm_interval([np.array(final)])
         result[method] = {
             "seeds": [cell.seed for cell in mine],
@@ -141,7 +137,7 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
             "area": iqm_interval([np.array(list(areas.values()))]).to_json(),
             "area_per_seed": list(areas.values()),
             "curves": [[[steps, mean] for steps, mean in cell.curve] for cell in mine],
-            "over_scratch": mean_interval(np.array(paired)).to_json() if paired and method != "scratch" else None,
+            "over_scratch": mean_interval(np.array(paired)).to_json() if paired else None,
         }
     return result
 

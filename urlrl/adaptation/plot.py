@@ -8,17 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from urlrl.adaptation.ladder import LABELS, Cell
+from urlrl.adaptation.config import METHODS
+from urlrl.adaptation.ladder import Cell
 from urlrl.evaluation.figures import png
 from urlrl.files import write_atomically
-
-COLORS = {
-    "zero_shot": "#7b4ab8",
-    "z_search": "#d98200",
-    "hierarchical": "#2266ac",
-    "finetune": "#1a8f5a",
-    "scratch": "#b3343a",
-}
 
 
 def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, path: Path) -> None:
@@ -31,10 +24,11 @@ def draw(cells: list[Cell], floors: dict[str, float], budget: int, title: str, p
         grid = np.unique(np.concatenate([[0, budget], *(cell.steps for cell in mine)]))
         grid = grid[grid <= budget]
         lines = np.stack([np.interp(grid, cell.steps, cell.returns) for cell in mine])
-        style: dict[str, Any] = {"color": COLORS[method], "linestyle": "--" if method == "zero_shot" else "-"}
+        about = METHODS[method]
+        style: dict[str, Any] = {"color": about.color, "linestyle": "-" if about.settings else "--"}
         if len(mine) > 1:
             axes.plot(grid, lines.T, **style, linewidth=0.6, alpha=0.3)
-        axes.plot(grid, lines.mean(axis=0), **style, linewidth=2, label=f"{LABELS[method]} ({len(mine)})")
+        axes.plot(grid, lines.mean(axis=0), **style, linewidth=2, label=f"{about.label} ({len(mine)})")
     low, high = axes.get_ylim()
     for names, value in _together(floors, 0.05 * (high - low)):
         axes.axhline(value, color="0.72", linewidth=1, linestyle=(0, (4, 3)), zorder=0)

@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from urlrl.acting import begun
-from urlrl.adaptation.config import AdaptConfig
+from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import TanhPolicy
 from urlrl.learners.ppo import PPO, Rollout
@@ -138,7 +138,7 @@ def known(agent: Any, obs: Array) -> Array:
     return obs[:, : agent.normalizer.mean.shape[0]]
 
 
-# How they begin. METHODS of `urlrl.adaptation.config` that learn are "hierarchical", "finetune" and "scratch".
+# How those begin that learn.
 
 
 def start(
@@ -190,10 +190,11 @@ def tuned_config(method: str, space: SkillSpace, config: AdaptConfig) -> TunedCo
 def blank(method: str, agent: Any, task: Task, config: AdaptConfig, action_dim: int) -> Kept:
     """What a method keeps, with zeros for all that it learns: the structure of what is stored."""
     z = np.zeros(agent.config.z.dim, np.float32)
-    if method in ("zero_shot", "z_search"):
+    keeps = METHODS[method].keeps
+    if keeps == "skill":
         return Skilled(agent, z)
     encode = Normalizer.identity(agent.normalizer.mean.shape[0] + len(task.feature_names))
     make = partial(start, method, z=z, config=config, encode=encode, action_dim=action_dim)
     shapes = jax.eval_shape(lambda agent, key: make(agent, key=key), agent, jax.random.key(0))
     tuned = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-    return Controlled(agent, tuned, task.option_steps) if method == "hierarchical" else tuned
+    return Controlled(agent, tuned, task.option_steps) if keeps == "controller" else tuned

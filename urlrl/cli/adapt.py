@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 
 
 def show_ladder(result: dict[str, Any]) -> None:
-    from urlrl.adaptation.ladder import LABELS, estimate
+    from urlrl.adaptation.ladder import estimate
 
     console = make_console(160)
     console.print(
@@ -70,7 +70,7 @@ def show_ladder(result: dict[str, Any]) -> None:
     expert = result["expert"]
     table = Table(*columns, *(["of the expert"] if expert else []), box=None, pad_edge=False)
     for method, entry in result["methods"].items():
-        cells = [LABELS[method], ", ".join(map(str, entry["seeds"]))]
+        cells = [METHODS[method].label, ", ".join(map(str, entry["seeds"]))]
         cells += [estimate(entry[name]) for name in ("final", "area", "over_scratch")]
         table.add_row(*cells, *([f"{entry['normalised']:.0%}"] if expert else []))
     for name, floor in result["floors"].items():
@@ -87,7 +87,7 @@ def show_ladder(result: dict[str, Any]) -> None:
 
 
 def show_suite(result: dict[str, Any]) -> None:
-    from urlrl.adaptation.ladder import LABELS, estimate
+    from urlrl.adaptation.ladder import estimate
 
     console = make_console(160)
     tasks = list(result["experts"])
@@ -97,8 +97,8 @@ def show_suite(result: dict[str, Any]) -> None:
         for method, score in methods.items():
             shares = [score["normalised"].get(task) for task in tasks]
             means = ["" if share is None else f"{sum(share) / len(share):.2f}" for share in shares]
-            steps = "" if method == "scratch" else f"{snapshot:,}"
-            table.add_row(steps, LABELS[method], *means, estimate(score["iqm"], 2))
+            steps = f"{snapshot:,}" if METHODS[method].pretrained else ""
+            table.add_row(steps, METHODS[method].label, *means, estimate(score["iqm"], 2))
     for name in ("random", "zero action", "standing still"):
         floors = [result["floors"][task].get(name, {}).get("mean") for task in tasks]
         if None not in floors:

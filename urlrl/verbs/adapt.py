@@ -14,7 +14,7 @@ import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import Cell, Ladder, summarise
-from urlrl.adaptation.methods import RUN, TRAIN, Setting, episode_returns, need_skills
+from urlrl.adaptation.methods import RUN, Setting, episode_returns, need_skills
 from urlrl.config import MAX_SEED
 from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
@@ -114,7 +114,7 @@ def _check_fits(task: Task, loaded: Loaded, methods: Iterable[str], config: Adap
         raise UserError(
             f"Environment '{loaded.config.env}' does not show its physics: expected one that can be rewarded."
         )
-    searches = any("search" in METHODS[method] for method in methods)
+    searches = any(METHODS[method].searches for method in methods)
     if searches and config.search.kind == "cem" and loaded.config.agent.z.kind == "onehot":
         raise UserError("search.kind is 'cem': expected 'halving' for one-hot skills, which have no neighbours.")
 
@@ -148,8 +148,8 @@ def run_cell(
 
     with ExitStack() as opened:
         setting = make_setting(run, loaded, task, config, seed, show, opened)
-        if method in TRAIN:
-            if method == "hierarchical":  # Before anything is written.
+        if METHODS[method].learns:
+            if METHODS[method].keeps == "controller":  # Before anything is written.
                 need_skills(loaded.agent)
             else:
                 need(loaded.agent, "adaptable")

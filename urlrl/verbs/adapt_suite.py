@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from urlrl.adaptation.config import METHODS
 from urlrl.adaptation.ladder import Cell, Ladder
 from urlrl.adaptation.suite import Suite, aggregate, find_suite
 from urlrl.config import to_json
@@ -54,10 +55,10 @@ def score_suite(
     with closing(progress), stop_requested(progress) as stop:
         for i, snapshot in enumerate(protocol.snapshots):
             loaded = load_checkpoint(run, snapshots[snapshot])
-            methods = [method for method in protocol.methods if method != "scratch" or not i]  # It has no snapshot.
+            methods = [method for method in protocol.methods if METHODS[method].pretrained or not i]
             scores[snapshot] = {}
             for j, method in enumerate(methods):
-                place = folder / ("scratch" if method == "scratch" else str(snapshot))
+                place = folder / (str(snapshot) if METHODS[method].pretrained else method)
                 done = (i + j / len(methods)) / len(protocol.snapshots)
                 cells = _score_method(run, loaded, protocol, tasks, method, seeds, place, stop, progress, notes, done)
                 if any(cells.values()):

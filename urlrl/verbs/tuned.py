@@ -15,7 +15,7 @@ import numpy as np
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.adaptation.ladder import check_same
-from urlrl.adaptation.methods import TRAIN, Start, episode_returns
+from urlrl.adaptation.methods import Start, episode_returns
 from urlrl.adaptation.tuned import Controlled, Kept, Skilled, Tuned, blank
 from urlrl.agents import find_agent
 from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from_json, to_json
@@ -76,7 +76,7 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
     Raises:
         UserError: a training of other settings was begun there.
     """
-    if (folder / TUNED).exists() and method in TRAIN:
+    if (folder / TUNED).exists() and METHODS[method].learns:
         there = read_json(folder / TUNED, SHAPE)
         same = _settings(there["task"], there["pretrain"], there["pretrain_steps"], there["config"])
         check_same(folder / TUNED, method, same, settings(task, loaded, config))
@@ -85,9 +85,9 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
         "format": FORMAT, "task": task, "method": method, "seed": seed, "pretrain": to_json(loaded.config),
         "pretrain_steps": loaded.step, "config": to_json(config), "versions": versions(),
     }  # fmt: skip
-    if method not in TRAIN:
+    if not METHODS[method].learns:
         Checkpoints(folder / "checkpoints").drop_after(-1)  # What an interrupted call left is found again.
-    if method not in ("finetune", "scratch"):
+    if METHODS[method].keeps != "policy":
         _keep_agent(_agent_folder(folder, content), loaded)
     write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
 
@@ -171,7 +171,8 @@ def load_adapted(folder: Path | str) -> Adapted:
         case _:
             found, step = _newest(folder, "policy", {"z": like.z})
             policy = Skilled(agent, **found)
-    search, hold = read_search(folder, config.agent.z.dim), task.option_steps if method == "hierarchical" else 1
+    search = read_search(folder, config.agent.z.dim)
+    hold = task.option_steps if METHODS[method].keeps == "controller" else 1
     spent = (search[0].steps if search else 0) + hold * step
     policy = jax.tree.map(jnp.asarray, policy)
     return Adapted(policy, task, method, data["seed"], spent, config, data["pretrain_steps"])

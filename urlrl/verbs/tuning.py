@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from urlrl.adaptation.config import METHODS
 from urlrl.adaptation.methods import TRAIN, Setting, Start, Training, prepare
 from urlrl.adaptation.tuned import Controlled, Kept, Tuned
 from urlrl.errors import UserError
@@ -34,7 +35,7 @@ def train(folder: Path, method: str, setting: Setting, stop: Stop, progress: Pro
         TrainingDiverged: numbers are no longer finite; the last checkpoint is whole.
     """
     run = RunFolder(folder)
-    start = (_prepared(folder, setting),) if method == "finetune" else ()
+    start = (_prepared(folder, setting),) if METHODS[method].searches else ()
     training = TRAIN[method](setting, *start)
     measure = _measure(training, setting)
     agent, step = _finished(run, training) or _drive(run, training, measure, stop, progress)
@@ -62,7 +63,7 @@ def _measure(training: Training, setting: Setting) -> Measure:
     evaluation = setting.make_env(setting.config.eval_episodes)
 
     def measure(agent: Tuned, step: int) -> dict[str, float]:
-        controls = training.config.agent_name == "hierarchical"
+        controls = METHODS[training.config.agent_name].keeps == "controller"
         policy: Kept = Controlled(setting.agent, agent, training.hold) if controls else agent
         returns = setting.returns(evaluation, acting(policy), _axis(training, step))
         return {"eval/return": float(returns.mean()), "eval/return_std": float(returns.std())}
