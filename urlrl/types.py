@@ -151,6 +151,8 @@ class EnvSpec:
     # name of the C MuJoCo environment with the same observations and dynamics; None: this already runs in C MuJoCo
     twin: str | None = None
     action: Literal["box", "onehot"] = "box"  # float32 numbers in [-1, 1] | one of `action_dim` choices, as bools
+    # an observation is one-hot groups of so many numbers, one for each symbol that can be seen; 0: real numbers
+    symbols: int = 0
     walls: tuple[
         tuple[bool, ...], ...
     ] = ()  # of a maze: cells of 1 m around the origin, lowest row first; for pictures
