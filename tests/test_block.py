@@ -57,7 +57,20 @@ def test_a_television_never_repeats_itself_and_is_another_in_each_episode():
     assert len({*quiet[:18, 0]}) == CELLS and (quiet[17:] == quiet[17]).all()  # The same episode without noise.
 
 
-@pytest.mark.parametrize("name", ["block:line18", "block:line18_quiet"])
+def test_a_loud_television_shows_noise_twice_and_the_dark_a_blank():
+    env = make_env("block:line18_loud", 2)
+    seen = [env.reset(seed=0)[0]] + [env.step(np.tile(RIGHT, (2, 1)))[0] for _ in range(CELLS)]
+    first, second = np.stack(seen).reshape(CELLS + 1, 2, 2, -1).argmax(axis=-1).transpose(2, 0, 1)
+    on = has_television(np.minimum(np.arange(CELLS + 1), CELLS - 1))
+    assert (first[on] >= DARK).all() and (second[on] >= DARK).all() and (first[on] != second[on]).any()
+    assert (second[~on] == 0).all() and sorted(first[~on][:, 0]) == list(range(DARK))
+    quiet = make_env("block:line18_loud_quiet", 2)
+    quiet.reset(seed=0)
+    again = np.stack([quiet.step(np.tile(RIGHT, (2, 1)))[0] for _ in range(4)])[1:3]  # At the first television, and on.
+    assert (again[:, 0].reshape(2, 2, -1).argmax(axis=-1) == [[DARK, 0], [2, 0]]).all()
+
+
+@pytest.mark.parametrize("name", ["block:line18", "block:line18_loud_quiet"])
 def test_the_host_plays_what_the_device_does_and_goes_on_from_a_state(name):
     host, other, device = make_env(name, 4, episode_steps=9), make_env(name, 4, episode_steps=9), make_device_env(name)
     assert replace(device.env_spec, episode_steps=9) == host.env_spec and host.env_spec.exact_resume

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from urlrl.envs import make_device_env
 from urlrl.errors import UserError
 from urlrl.learners.densities import (
     DENSITIES,
@@ -22,6 +23,7 @@ from urlrl.learners.densities import (
     check_density,
 )
 
+POINT, BLOCK = (make_device_env(name).env_spec for name in ("point", "block:line18"))
 REALS = [name for name in DENSITIES if DENSITIES[name](1, 1).takes == "reals"]
 SYMBOLS = [name for name in DENSITIES if name not in REALS]
 
@@ -282,11 +284,13 @@ def test_the_check_of_neighbours_finds():
 @pytest.mark.parametrize("name", SYMBOLS)
 def test_a_density_of_symbols_is_refused_for_real_numbers(name):
     with pytest.raises(UserError, match=f"density is '{name}', which counts symbols, and observations of 'point' are "):
-        check_density(name, 0, "point")
-    check_density(name, 3, "block:line18")
+        check_density(name, 2, POINT)
+    with pytest.raises(UserError, match="symbols is 12: expected 140, as observations of 'block:line18' have them"):
+        check_density(name, 12, BLOCK)
+    check_density(name, 140, BLOCK)
 
 
 @pytest.mark.parametrize("name", REALS)
 def test_a_density_of_numbers_takes_symbols_too(name):
-    check_density(name, 0, "point")
-    check_density(name, 3, "block:line18")
+    check_density(name, 2, POINT)
+    check_density(name, 140, BLOCK)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.errors import UserError
-from urlrl.types import Array
+from urlrl.types import Array, EnvSpec
 
 Kind = Literal["symbols", "reals"]
 
@@ -270,12 +270,15 @@ DENSITIES: dict[str, Callable[[int, int], Density]] = {
 }
 
 
-def check_density(name: str, symbols: int, env: str) -> None:
-    """Refuse a density that does not fit the observations of an environment, `EnvSpec.symbols`."""
-    takes = DENSITIES[name](max(symbols, 1), max(symbols, 1)).takes
-    if takes == "symbols" and not symbols:
+def check_density(name: str, symbols: int, spec: EnvSpec) -> None:
+    """Refuse a density, of groups of so many symbols, that does not fit the observations of an environment."""
+    if DENSITIES[name](1, 1).takes == "reals":
+        return
+    if not spec.symbols:
         real = [other for other, make in DENSITIES.items() if make(1, 1).takes == "reals"]
         raise UserError(
-            f"density is '{name}', which counts symbols, and observations of '{env}' are real numbers: expected one of "
-            f"{', '.join(real)}."
+            f"density is '{name}', which counts symbols, and observations of '{spec.id}' are real numbers: expected "
+            f"one of {', '.join(real)}."
         )
+    if symbols != spec.symbols:
+        raise UserError(f"symbols is {symbols}: expected {spec.symbols}, as observations of '{spec.id}' have them.")
