@@ -13,6 +13,7 @@ AGENTS = {
     "sf": "urlrl.agents.sf:SF",
     "fb": "urlrl.agents.fb:FB",
     "fre": "urlrl.agents.fre:FRE",
+    "adversarial_surprise": "urlrl.agents.adversarial_surprise:AdversarialSurprise",
     "rnd": "urlrl.agents.rnd:RND",
     "uniform": "urlrl.agents.uniform:Uniform",
 }

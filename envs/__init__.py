@@ -62,6 +62,18 @@ class Scheme(NamedTuple):
     takes_root: bool = False  # whether it has the option root_position
 
 
+def _block(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.on_device import DeviceHostEnv
+
+    return DeviceHostEnv(_block_on_device(name, rest, episode_steps), num_envs)
+
+
+def _block_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
+    from urlrl.envs import block
+
+    return block.device_env(rest, episode_steps)
+
+
 def _dmc(name: str, rest: str, num_envs: int, **options) -> HostEnv:
     from urlrl.envs.dmc import DmcEnv
 
@@ -111,6 +123,7 @@ def _gym(name: str, rest: str, num_envs: int, episode_steps: int | None) -> Host
 
 
 SCHEMES = {
+    "block": Scheme("block:<line>", _block, _block_on_device),
     "dmc": Scheme("dmc:<domain>_<task>", _dmc, takes_root=True),
     "jaco": Scheme("jaco:<kind>_<corner>", _jaco),
     "maze": Scheme("maze:<layout>[_fixed][_mass][_cells]", _maze, _maze_on_device),
@@ -164,7 +177,7 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
         return scheme.device(name, rest, episode_steps=episode_steps, **root)
     from urlrl.envs import mjx, mjx_dmc
 
-    names = ["point", SCHEMES["maze"].names, *mjx.BODIES, *mjx_dmc.TASKS]
+    names = ["point", SCHEMES["maze"].names, SCHEMES["block"].names, *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 
 

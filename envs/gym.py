@@ -98,6 +98,7 @@ class GymEnv(HostVectorEnv):
             action_bounds=() if choices else tuple(zip(self._actions.low.tolist(), self._actions.high.tolist())),
             position=tuple(position["names"]),
             goal_box=tuple(position.get("goal_box", ())),
+            ends_early=True,
         )
         super().__init__(spec, num_envs)
         self._index = np.array(position["obs_index"], int)

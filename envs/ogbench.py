@@ -169,6 +169,7 @@ class OGBenchEnv(HostVectorEnv):
             physics=tuple((part, len(values)) for part, values in parts.items()),
             obs_is_physics=np.array_equal(obs, np.concatenate(list(parts.values()))),
             exact_resume=True,
+            ends_early=self._rewarded,
         )
         super().__init__(spec, num_envs)
         self._anywhere = anywhere

@@ -1,4 +1,4 @@
-"""What every agent must hold to: METRA, FB, successor features, HILP, FRE, RND, the random policy."""
+"""What every agent must hold to: METRA, FB, successor features, HILP, FRE, AS, RND, the random policy."""
 
 import dataclasses
 import re
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from urlrl.agents import AGENTS, find_agent
+from urlrl.agents.adversarial_surprise import AdversarialSurpriseConfig
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
@@ -23,6 +24,7 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.features import FEATURES, FeatureConfig
 from urlrl.learners.latents import SkillSpace
+from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.learn import learn
@@ -52,15 +54,19 @@ CONFIGS: dict[str, Any] = {
         position_bins=3,
         position_range=(-2.0, 2.0),
     ),
+    "adversarial_surprise": AdversarialSurpriseConfig(
+        ppo=PPOConfig(width=16, lr=1e-2, epochs=2, batch=4), turns=2, explore_steps=1, control_steps=3, grace=0.3
+    ),
     "rnd": RNDConfig(width=16, outputs=8, lr=1e-2),
     "uniform": UniformConfig(),
 }
-TOLD = [name for name in CONFIGS if name not in ("rnd", "uniform")]  # those that follow prompts
+TOLD = [name for name in CONFIGS if name not in ("adversarial_surprise", "rnd", "uniform")]  # those that follow prompts
 # Successor features on other features are the same but for these, which are tried alone: each whole agent is a program
 # that takes seconds to compile.
 OTHER_FEATURES = [name for name in CONFIGS if name.startswith("sf") and name != "sf, hilbert"]
 WHOLE = [name for name in CONFIGS if name not in OTHER_FEATURES]
 LEARN = [name for name in WHOLE if name != "uniform"]
+# But for the one with a memory, who acts as no skill alone says.
 ONE_OF_EACH = ["metra", "fb", "sf, hilbert", "hilp", "fre", "rnd", "uniform"]
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 MEAN, STD = np.float32(np.linspace(-1, 1, OBS)), np.float32(np.linspace(0.5, 2, OBS))
@@ -84,6 +90,19 @@ def make_batches(z_dim: int, seed: int = 0, blind: bool = False) -> Transition:
     )  # fmt: skip
     nothing = jnp.full_like(batches.reward, jnp.nan), jnp.full_like(batches.z, jnp.nan)
     return batches._replace(reward=nothing[0], z=nothing[1]) if blind else batches
+
+
+def batches_of(name: str, seed: int = 0, blind: bool = False) -> Transition:
+    """`make_batches` for this agent: where it learns from rollouts, of 4 steps in each of 2 lanes, with what it is
+    given."""
+    batches = make_batches(CONFIGS[name].z.dim, seed, blind)
+    if CONFIGS[name].batch.source != "rollout":
+        return batches
+    batches = jax.tree.map(lambda x: x.reshape(UPDATES, 4, BATCH // 4, *x.shape[2:]), batches)
+    given = make_agent(name).begin(jax.random.key(0), BATCH // 4, ()).given
+    extra = jax.tree.map(lambda x: jnp.broadcast_to(x, (UPDATES, 4, *x.shape)), given)
+    ended = jnp.broadcast_to(jnp.arange(4)[None, :, None] == 3, batches.reward.shape)
+    return batches._replace(extra={**extra, "ended": ended})
 
 
 def make_batch(z_dim: int = DIM, seed: int = 0) -> Transition:
@@ -111,9 +130,9 @@ def learned(agent: Any, batches: Transition, seed: int = 1):
 
 @cache
 def after_learning(name: str, blind: bool = False):
-    batches = make_batches(CONFIGS[name].z.dim, blind=blind)
+    batches = batches_of(name, blind=blind)
     if "offline" not in agent_class(name).abilities:  # It learns by the skills that acted.
-        batches = batches._replace(z=make_batches(CONFIGS[name].z.dim).z)
+        batches = batches._replace(z=batches_of(name).z)
     return learned(make_agent(name), batches)
 
 
@@ -217,7 +236,7 @@ def test_learning_goes_on_in_one_program(name):
     """Fed its own output, one compiled call: no dtype, shape or weak type changes on the way."""
     agent, _, _ = after_learning(name)
     programs = learn._cache_size()
-    again, _, finite = learned(agent, make_batches(CONFIGS[name].z.dim, seed=1), seed=2)
+    again, _, finite = learned(agent, batches_of(name, seed=1), seed=2)
     assert learn._cache_size() == programs and finite
     for before, after in zip(jax.tree.leaves(make_agent(name)), jax.tree.leaves(again), strict=True):
         assert (before.dtype, before.shape, after.weak_type) == (after.dtype, after.shape, False)
@@ -252,7 +271,7 @@ def test_other_features_keep_every_type(name):
 
 @pytest.mark.parametrize("name", LEARN)
 def test_updates_draw_anew(name):
-    first, same, other = (learned(make_agent(name), make_batches(CONFIGS[name].z.dim), seed)[0] for seed in (1, 1, 2))
+    first, same, other = (learned(make_agent(name), batches_of(name), seed)[0] for seed in (1, 1, 2))
     assert leaves_equal(first, same) and not leaves_equal(first, other)
 
 
@@ -260,7 +279,7 @@ def test_updates_draw_anew(name):
 def test_observations_are_normalised_everywhere(name):
     """An agent with statistics on raw observations learns what one without does on normalised ones. RND, whose own
     statistics are of raw observations, is checked in its file."""
-    agent, batches = make_agent(name), make_batches(DIM)
+    agent, batches = make_agent(name), batches_of(name)
     seen = {field: np.asarray(getattr(batches, field)) for field in ("obs", "next_obs", "goal", "future")}
     normal = {field: jnp.asarray((x - MEAN) / (STD + 1e-8)) for field, x in seen.items()}
     plain, _, _ = learned(agent.replace(normalizer=Normalizer.identity(OBS)), batches._replace(**normal))
@@ -279,10 +298,11 @@ def test_observations_are_normalised_everywhere(name):
 
 def test_checkpoints_give_every_agent_back(tmp_path):
     """All of them in one checkpoint; the state that the structure is taken from is another."""
-    agents = {name.replace(", ", "-"): after_learning(name)[0] for name in ONE_OF_EACH}
+    names = [*ONE_OF_EACH, "adversarial_surprise"]
+    agents = {name.replace(", ", "-"): after_learning(name)[0] for name in names}
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, agents, {"step": 3})
-    like = {name.replace(", ", "-"): make_agent(name) for name in ONE_OF_EACH}
+    like = {name.replace(", ", "-"): make_agent(name) for name in names}
     restored, info = checkpoints.restore(3, like)
     assert info["step"] == 3
     for name, agent in agents.items():
@@ -482,7 +502,7 @@ def unread_fields(name: str, config: Any) -> set[str]:
             asked.add(field)
             return super().__getattribute__(field)
 
-    recording, batch = Recording(**vars(config)), make_batch(config.z.dim)
+    recording, batch = Recording(**vars(config)), jax.tree.map(lambda x: x[0], batches_of(name))
     asked.clear()  # Building it reads nothing of it.
 
     def life(key):
@@ -491,14 +511,17 @@ def unread_fields(name: str, config: Any) -> set[str]:
             task = agent.read(GoalPrompt(batch.goal[0]), batch, key)
             batch_z = agent.aim(task, batch.obs)
             return agent.act(batch.obs, agent.begin(key, BATCH, ()), key), batch_z
-        return agent.act(batch.obs, agent.begin(key, BATCH, ()), key)
+        obs = batch.obs.reshape(BATCH, OBS)
+        return agent.act(obs, agent.begin(key, BATCH, ()), key)
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))
     return {field.name for field in dataclasses.fields(config)} - asked
 
 
-@pytest.mark.parametrize("name", ["metra", "fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform"])
+@pytest.mark.parametrize(
+    "name", ["metra", "fb, mc", "sf, hilbert", "hilp", "fre", "adversarial_surprise", "rnd", "uniform"]
+)
 def test_every_setting_is_read(name):
     assert unread_fields(name, CONFIGS[name]) <= {"batch"}  # `batch` is for the loops.
 

@@ -151,6 +151,9 @@ class EnvSpec:
     # name of the C MuJoCo environment with the same observations and dynamics; None: this already runs in C MuJoCo
     twin: str | None = None
     action: Literal["box", "onehot"] = "box"  # float32 numbers in [-1, 1] | one of `action_dim` choices, as bools
+    ends_early: bool = False  # an episode may end before its time limit
+    # an observation is one-hot groups of so many numbers, one for each symbol that can be seen; 0: real numbers
+    symbols: int = 0
     walls: tuple[
         tuple[bool, ...], ...
     ] = ()  # of a maze: cells of 1 m around the origin, lowest row first; for pictures
@@ -341,6 +344,13 @@ class HasLatent(Agent, Protocol):
     def latent(self, obs: Array) -> jax.Array: ...  # (*B, d)
 
 
+class Selective(Agent, Protocol):
+    """It cannot learn in every environment."""
+
+    @staticmethod
+    def check_env(config: Any, spec: EnvSpec) -> None: ...  # raises UserError
+
+
 class Plans(Agent, Protocol):
     """It can go to goals over waypoints."""
 
@@ -355,6 +365,7 @@ ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),
     "plans": (("planning",), "plan over waypoints"),
+    "selective": (("check_env",), "say which environments it can learn in"),
     "offline": ((), "learn from transitions that others collected"),
     "discrete": ((), "act by one-hot actions"),
 }

@@ -47,19 +47,19 @@ def begin(config: RunConfig, on_device: bool) -> Iterator[Begun]:
         yield Begun(*with_data(config, dataset), dataset)
     elif on_device:
         env = _device_env(config)
-        _check_actions(config, env.env_spec)
+        _check_agent(config, env.env_spec)
         _check_normalizer(config, env.env_spec)
         yield Begun(config, env.env_spec, env)
     else:
         with closing(make_run_env(config, config.num_envs)) as envs:
-            _check_actions(config, envs.env_spec)
+            _check_agent(config, envs.env_spec)
             _check_normalizer(config, envs.env_spec)
             yield Begun(config, envs.env_spec, envs)
 
 
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
     """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
-    _check_actions(config, spec)
+    _check_agent(config, spec)
     check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
     return _create(*_arguments(config, spec))
 
@@ -111,10 +111,13 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
     return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
 
 
-def _check_actions(config: RunConfig, spec: EnvSpec) -> None:
-    """Raises UnsupportedPrompt if the agent cannot act as the environment asks for."""
+def _check_agent(config: RunConfig, spec: EnvSpec) -> None:
+    """Raises UserError if the agent cannot act as the environment asks for, or cannot learn in it."""
+    agent: Any = find_agent(config.agent_name)[0]
     if spec.action == "onehot":
-        need(find_agent(config.agent_name)[0], "discrete")
+        need(agent, "discrete")
+    if "selective" in agent.abilities:
+        agent.check_env(config.agent, spec)
 
 
 def _check_normalizer(config: PretrainConfig, spec: EnvSpec) -> None:
