@@ -40,9 +40,9 @@ from flax import struct
 
 from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.densities import DENSITIES, Density, check_density
-from urlrl.learners.latents import SkillSpace, nothing
 from urlrl.learners.novelty import Novelty, NoveltyConfig
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
+from urlrl.learners.skills import SkillSpace, nothing
 from urlrl.learners.statistics import Normalizer, RunningMoments
 from urlrl.types import All, Array, BatchSpec, Carry, Each, EnvSpec, Metrics, Transition
 

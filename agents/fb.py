@@ -37,9 +37,9 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, check, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,

@@ -34,11 +34,11 @@ from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
 

@@ -29,10 +29,10 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
 from urlrl.learners.model import check_network
 from urlrl.learners.nets import MLP, gelu_tanh
-from urlrl.learners.statistics import Normalizer
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
+from urlrl.learners.statistics import Normalizer, least_squares
 from urlrl.types import (
     Array,
     BatchSpec,

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
-from urlrl.learners.latents import SkillSpace, hold_skill, least_squares, nothing
 from urlrl.learners.model import Model, PositiveScalar, check_network
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
-from urlrl.learners.statistics import Normalizer
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
+from urlrl.learners.statistics import Normalizer, least_squares
 from urlrl.learners.surgery import dense_layers, insert_inputs
 from urlrl.types import (
     Array,

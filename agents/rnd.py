@@ -25,9 +25,9 @@ from flax import struct
 
 from urlrl.errors import check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.model import Model, check_network
 from urlrl.learners.nets import MLP, orthogonal
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer, RunningMoments
 from urlrl.types import Array, BatchSpec, Metrics, Transition
 

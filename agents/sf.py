@@ -33,9 +33,9 @@ from urlrl.errors import UnsupportedPrompt, UserError, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.model import Model, filled, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import (
     Array,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import Array, BatchSpec, Metrics, Transition
 

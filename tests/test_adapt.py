@@ -34,9 +34,9 @@ from urlrl.data.rows import example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.load import load_checkpoint
 from urlrl.skills.env import SkillEnv

@@ -19,8 +19,8 @@ from urlrl.config import OfflineConfig
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
 from urlrl.envs import make_env
 from urlrl.learners.ddpg import DDPG
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.runs.load import load_checkpoint
 from urlrl.tasks.catalogue import find_task
 from urlrl.training.learn import learn

@@ -15,9 +15,9 @@ from urlrl.config import PretrainConfig
 from urlrl.data.rows import example_transition
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.novelty import NoveltyConfig
 from urlrl.learners.ppo import PPO, PPOConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets import preset
 from urlrl.runs.begin import create_agent
 from urlrl.training.seeds import Seeds

@@ -23,8 +23,8 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.features import FEATURES, FeatureConfig
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.ppo import PPOConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.learn import learn

@@ -10,8 +10,8 @@ from urlrl.agents import find_agent
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, check
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets import all_presets, preset
 from urlrl.types import BatchSpec
 

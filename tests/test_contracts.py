@@ -22,8 +22,8 @@ from urlrl.data.rows import agent_fields, blank
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.presets import preset
 from urlrl.runs.begin import create_agent

@@ -24,7 +24,7 @@ from urlrl.data.dataset import Dataset
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.envs import point
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runs.past import past, run_dataset
 from urlrl.training import checkpoint

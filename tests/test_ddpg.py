@@ -15,9 +15,9 @@ from urlrl.errors import UserError
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.distributions import NoisyTanh, inside
 from urlrl.learners.embed import DDPGCritics, DDPGPolicy, SkillPolicy
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model
 from urlrl.learners.skill_actor import SkillActor, linear_task, mix
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.surgery import insert_inputs
 
 IN, ACT, BATCH, LR = 3, 2, 6, 0.05

@@ -26,7 +26,7 @@ from urlrl.data.replay import Replay
 from urlrl.data.rows import transition_fields, z_field
 from urlrl.envs import make_device_env, point
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
 from urlrl.training.device import FLOWS, _broken, advance

@@ -21,7 +21,7 @@ from urlrl.config import PretrainConfig
 from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import coverage
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.begin import create_agent
 from urlrl.skills import export as exporting

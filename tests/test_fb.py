@@ -21,9 +21,9 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.embed import ForwardMap
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model, PositiveScalar
 from urlrl.learners.skill_actor import Linear, SkillActor
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt, Transition
 

@@ -12,11 +12,11 @@ import pytest
 from urlrl.agents.fre import FRE, FREConfig
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
 from urlrl.errors import UnsupportedPrompt, UserError
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model, minimise_jointly
 from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl, reward_bin
 from urlrl.learners.reward_priors import PRIORS, Reward, States, field, find_prior, goal, label, linear, mlp
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.learn import learn
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition

@@ -14,7 +14,7 @@ from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.config import OfflineConfig
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.tasks.catalogue import FRE_TASKS
 from urlrl.types import BatchSpec
 from urlrl.verbs.collect import collect

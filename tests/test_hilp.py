@@ -15,9 +15,9 @@ from urlrl.agents.hilp import HILP, Along, HILPConfig, Toward
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQLConfig
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP, Pair, gelu_tanh
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from urlrl.agents.metra import Maximise, Metra, MetraConfig
-from urlrl.learners.latents import SkillSpace, least_squares
 from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP, TanhPolicy
 from urlrl.learners.sac import SAC, SACConfig
-from urlrl.learners.statistics import Normalizer
+from urlrl.learners.skills import SkillSpace
+from urlrl.learners.statistics import Normalizer, least_squares
 from urlrl.learners.surgery import dense_layers, fold_input, insert_inputs
 from urlrl.types import RewardPrompt, Transition
 

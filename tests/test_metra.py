@@ -14,10 +14,10 @@ from flax import struct
 
 from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model, PositiveScalar
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import DemoPrompt, GoalPrompt, Transition
 

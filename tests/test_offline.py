@@ -16,7 +16,7 @@ from urlrl.cli.evaluate import show_suite
 from urlrl.config import OfflineConfig, run_config_from_json, to_json
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets import learns_from_data
 from urlrl.runs.past import run_dataset
 from urlrl.training import learn

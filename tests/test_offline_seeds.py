@@ -26,7 +26,7 @@ from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, write_dataset
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.features import FeatureConfig
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
 from urlrl.training.log import read_metrics

@@ -16,9 +16,9 @@ from urlrl.adaptation.tuned import Tuned, TunedConfig
 from urlrl.config import PretrainConfig
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.distributions import Categorical, TanhNormal
-from urlrl.learners.latents import SkillSpace, hold_skill
 from urlrl.learners.nets import MLP, CategoricalPolicy
 from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
+from urlrl.learners.skills import SkillSpace, hold_skill
 from urlrl.learners.statistics import Normalizer
 from urlrl.streams import stream
 from urlrl.tasks.task import Task, make_task_env

@@ -20,10 +20,10 @@ from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, nearest
 from urlrl.learners.iql import IQLConfig
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import filled
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets import preset
 from urlrl.renamed import MOVED, name_now
 from urlrl.training.run import RunFolder

@@ -157,7 +157,7 @@ def test_diverged_latents_do_not_stop_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("d", [1, 3])
-def test_latents_of_any_dimension_are_drawn(d):
+def test_skill_space_of_any_dimension_are_drawn(d):
     content = make_content("sphere", 1, d)
     figure = figures.draw_latent(content.latent, content.trajectory, content.spec, figures.DARK)
     shown = figure.axes[0].collections[0].get_offsets()

@@ -6,7 +6,7 @@ import pytest
 from urlrl.adaptation.config import SearchConfig
 from urlrl.adaptation.search import search
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.streams import stream
 
 SPHERE, GAUSSIAN, ONEHOT = SkillSpace("sphere", 3), SkillSpace("gaussian", 3), SkillSpace("onehot", 6)

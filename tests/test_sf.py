@@ -17,9 +17,9 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.distributions import NoisyTanh
 from urlrl.learners.features import FEATURES, FeatureConfig
-from urlrl.learners.latents import SkillSpace
 from urlrl.learners.model import Model
 from urlrl.learners.skill_actor import Linear, SkillActor
+from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.skills import policy as runtime
 from urlrl.skills.policy import ACTIVATIONS, CARD, CONFIG, FILES, FORMAT, WEIGHTS, SkillError, SkillPolicy, forward
 

@@ -17,8 +17,8 @@ from urlrl.adaptation.config import AdaptConfig, HighLevelConfig, OffPolicyConfi
 from urlrl.adaptation.options import Options, options_on_device
 from urlrl.cli import main
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.sac import SACConfig
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.tasks.catalogue import FRE_TASKS, TASKS, find_task
 from urlrl.tasks.on_device import Draws, task_on_device

@@ -9,7 +9,7 @@ import numpy as np
 
 from urlrl.adaptation.config import SearchConfig
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 
 Try = Callable[[np.ndarray], np.ndarray]  # skills (m, d) -> the return of one episode of each, (m,)
 

@@ -15,10 +15,10 @@ from flax import struct
 
 from urlrl.acting import begun
 from urlrl.adaptation.config import METHODS, AdaptConfig
-from urlrl.learners.latents import SkillSpace, hold_skill, nothing
 from urlrl.learners.nets import TanhPolicy
 from urlrl.learners.ppo import PPO, Rollout
 from urlrl.learners.sac import SAC
+from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.learners.surgery import dense_layers
 from urlrl.skills.env import Z_SCALE

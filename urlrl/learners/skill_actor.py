@@ -13,8 +13,8 @@ from flax import struct
 from urlrl.errors import UserError, check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import TWO_INPUTS, SkillPolicy
-from urlrl.learners.latents import TINY, SkillSpace
 from urlrl.learners.model import Model, check_network, filled
+from urlrl.learners.skills import TINY, SkillSpace
 from urlrl.learners.surgery import fold_input
 from urlrl.types import Array
 

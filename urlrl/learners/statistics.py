@@ -48,3 +48,11 @@ class RunningMoments(struct.PyTreeNode):
         """(*B, *S) in units of the standard deviation."""
         mean, std = jnp.broadcast_to(self.mean, rows.shape), jnp.broadcast_to(self.std, rows.shape)
         return (jnp.asarray(rows) - mean) / (std + 1e-5)
+
+
+def least_squares(features: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
+    """w (d, *k) and b (*k,) that minimise mean (features w + b - targets)^2; features (n, d), targets (n, *k).
+    Directions in which the features do not vary get weight 0."""
+    mean, offset = jnp.mean(features, axis=0), jnp.mean(targets, axis=0)
+    w = jnp.linalg.pinv(features - mean[None], rtol=1e-5) @ (targets - offset[None])
+    return w, offset - mean @ w

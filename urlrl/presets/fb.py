@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from urlrl.agents.fb import POLICY, FBConfig
 from urlrl.learners.ddpg import DDPGConfig
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets.common import CONTROLLABLE, HOURS, MINUTES, QUICK, ZERO_SHOT_RL, Preset, offline
 from urlrl.types import BatchSpec
 

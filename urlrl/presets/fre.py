@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from urlrl.agents.fre import POLICY, FREConfig
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets.common import FRE, HOURS, MINUTES, QUICK, Preset, offline
 from urlrl.types import BatchSpec
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets.common import QUICK, Preset, making_data
 from urlrl.types import BatchSpec
 

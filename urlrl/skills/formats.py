@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.learners.latents import SkillSpace
+from urlrl.learners.skills import SkillSpace
 from urlrl.skills.export import Probes, check_parity
 from urlrl.skills.policy import TINY, SkillError, SkillPolicy, typical_norm, write_folder
 

@@ -70,14 +70,6 @@ class SkillSpace:
         return sqrt(2) * exp(lgamma((self.dim + 1) / 2) - lgamma(self.dim / 2))
 
 
-def least_squares(features: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
-    """w (d, *k) and b (*k,) that minimise mean (features w + b - targets)^2; features (n, d), targets (n, *k).
-    Directions in which the features do not vary get weight 0."""
-    mean, offset = jnp.mean(features, axis=0), jnp.mean(targets, axis=0)
-    w = jnp.linalg.pinv(features - mean[None], rtol=1e-5) @ (targets - offset[None])
-    return w, offset - mean @ w
-
-
 def nothing(agent: Any, seen: Transition, key: jax.Array) -> tuple:
     """The plan of an agent that picks from nothing."""
     del agent, seen, key

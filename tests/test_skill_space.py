@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from urlrl.errors import UserError
-from urlrl.learners.latents import SkillSpace, hold_skill
+from urlrl.learners.skills import SkillSpace, hold_skill
 from urlrl.types import All, Carry, Each, Skill
 
 N = 20_000
