@@ -170,7 +170,7 @@ class Guide(struct.PyTreeNode):
 
 def guided(task: Task, config: AdaptConfig = SMALL, kind: str = "sphere", seed: int = 0) -> Setting:
     guide = Guide(Normalizer.identity(2), SimpleNamespace(z=SkillSpace(kind, 2)))
-    width = 2 + len(task.feature_names)
+    width = 2 + len(task.input_names)
     return Setting(
         guide,
         task,
@@ -290,14 +290,14 @@ class Sided(Task):
     def draw(self, rng):
         return rng.choice([-1.0, 1.0], 1)
 
-    def features(self, physics, context, clock):
+    def inputs(self, physics, context, clock):
         return context
 
     def score(self, moment):
         return moment.physics[:, 0] * moment.context[:, 0]
 
 
-SIDED = Sided("point_sided", "point", ("point",), episode_steps=20, feature_names=("side",))
+SIDED = Sided("point_sided", "point", ("point",), episode_steps=20, input_names=("side",))
 
 
 def test_what_a_prompt_cannot_say_is_refused_and_not_made_up(run, start):
@@ -567,16 +567,16 @@ def test_goals_and_observations_are_normalised_by_how_the_past_has_spread_them(r
 
 @dataclasses.dataclass(frozen=True)
 class Watched(Task):
-    def features(self, physics, context, clock):
+    def inputs(self, physics, context, clock):
         return physics[:, :1]
 
 
 def test_features_are_spread_over_all_of_the_past_and_not_its_beginning(run):
     """The rows of a past are in order of time, and far places come late."""
-    count = 5 * verb.FEATURE_DRAWS
+    count = 5 * verb.INPUT_DRAWS
     x = np.linspace(0, 10, count)
     rows = {"obs": np.zeros((count, 2)), "physics": np.stack([x, x], axis=1)}
-    task = Watched("watched", "point", ("point",), reward=RIGHT.reward, episode_steps=50, feature_names=("x",))
+    task = Watched("watched", "point", ("point",), reward=RIGHT.reward, episode_steps=50, input_names=("x",))
     spread = verb._spread(load_checkpoint(run), rows, task)
     assert spread.mean[2] == pytest.approx(5, abs=0.01) and spread.std[2] == pytest.approx(10 / np.sqrt(12), rel=0.01)
     np.testing.assert_allclose(spread.std[:2], 1e-3)  # What never varied is not blown up without bound.

@@ -87,14 +87,14 @@ FIELDS = transition_fields(EnvSpec("toy", 3, 2, 10, 0.1, physics=(("qpos", 2),))
 )
 def test_both_replays_draw_the_same_batches(shape, sizes, seed, timeout_as_terminal, goals):
     """The first rows are loaded, as a run that goes on has them, and the others added."""
-    capacity, lanes, shards = shape
-    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS, lanes, shards)
+    capacity, lanes, parts = shape
+    rng, host = np.random.default_rng(seed), Replay(capacity, FIELDS, lanes, parts)
 
     def some(n):
         return {name: (2 * rng.random((n, *shape))).astype(dtype) for name, (shape, dtype) in FIELDS.items()}
 
     host.add(rows := some(lanes))
-    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, lanes, shards, lanes, [rows], jnp.asarray))
+    device = jax.tree.map(lambda x: x[0], rings(capacity, FIELDS, lanes, parts, lanes, [rows], jnp.asarray))
     for n in sizes:
         host.add(rows := some(n * lanes))
         device = device.add(
@@ -140,9 +140,9 @@ def test_a_run_on_the_device_is_the_hosts(host_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_staggered_resets_and_shards_are_those_of_the_hosts_loop(tmp_path):
+def test_staggered_resets_and_parts_are_those_of_the_hosts_loop(tmp_path):
     """The first episodes are cut short one after another, all later ones are whole."""
-    config = replace(SHORT, num_envs=4, stagger_resets=True, replay_shards=2, eval_every=0)
+    config = replace(SHORT, num_envs=4, stagger_resets=True, replay_parts=2, eval_every=0)
     runs = [urlrl.pretrain(replace(config, loop=loop), tmp_path / loop, quiet=True) for loop in ("host", "device")]
     assert_close_runs(*runs)
     _, rows = transitions(runs[1])
@@ -293,7 +293,7 @@ for seed in (0, 4, 7):
 assert seeds_of(SHORT, range(6), jax.devices()).mesh.size == 6  # The most that divide them.
 assert seeds_of(SHORT, range(9), jax.devices()).mesh.size == 3
 
-config = replace(SHORT, num_envs=8, rollout_steps=10, steps_per_update=20, replay_shards=8, replay_capacity=400)
+config = replace(SHORT, num_envs=8, rollout_steps=10, steps_per_update=20, replay_parts=8, replay_capacity=400)
 for seeds in ([3], [3, 4]):
     split, alone = seeds_of(config, seeds, jax.devices()), seeds_of(config, [3])
     for _ in range(6):
@@ -306,9 +306,9 @@ for seeds in ([3], [3, 4]):
     assert split.state.lanes.clock.sharding.shard_shape((len(seeds), 8)) == (1, len(seeds))
 lines = split.programs[True].lower(split.state).compile().as_text().splitlines()
 assert any(" all-reduce(" in line for line in lines)  # of gradients
-assert not any(" all-gather(" in line and ",50," in line for line in lines)  # of the replay's shards of 50 rows
+assert not any(" all-gather(" in line and ",50," in line for line in lines)  # of the replay's parts of 50 rows
 try:
-    seeds_of(replace(config, replay_shards=2), [3], jax.devices())
+    seeds_of(replace(config, replay_parts=2), [3], jax.devices())
 except Exception as error:
     print(error)
 """
@@ -321,7 +321,7 @@ def test_seeds_are_shared_out_over_devices():
     done = subprocess.run([sys.executable, "-c", SHARDED], cwd=Path(__file__).parent, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     assert done.stdout.decode() == (
-        "8 devices are 8 for each of 1 seeds at a time, and replay_shards is 2: expected a multiple of 8, and a batch "
+        "8 devices are 8 for each of 1 seeds at a time, and replay_parts is 2: expected a multiple of 8, and a batch "
         "that it divides.\n"
     )
 

@@ -1,27 +1,17 @@
 """Every block of docs/ runs, page by page, one after another, as a reader would run them. What would take minutes is
 shortened, bodies are exchanged for a point in a maze, and what needs a GPU is looked at without being started."""
 
-import glob
-import re
-import runpy
 import shlex
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks_of, run_here, shortened
 
 from urlrl.cli import main
 from urlrl.envs.maze import place_cells
 from urlrl.skills import BUNDLES
 
-ROOT = Path(__file__).parent.parent
-BLOCKS = {
-    page.stem: re.findall(r"^```(bash|python)\n(.*?)^```$", page.read_text(), re.M | re.S)
-    for page in sorted((ROOT / "docs").glob("*.md"))
-}
+BLOCKS = {page.stem: blocks_of(page) for page in sorted((ROOT / "docs").glob("*.md"))}
 # Page -> what stands there -> what is run.
 TINY = "--agent.width 16 --steps 60 --updates 20"
 ENCODER = "--agent.warmup 20 --agent.encoder-width 16 --agent.encoder-depth 1 --agent.encoder-heads 2"
@@ -69,40 +59,6 @@ SHORTER = {
     },
 }  # fmt: skip
 SLOW = ("device", "zero-shot")  # a minute each
-SHELL = """
-urlrl() { printf 'urlrl'; printf ' %q' "$@"; echo; }
-python() { printf 'python'; printf ' %q' "$@"; echo; }
-pip() { :; }
-"""
-
-
-def commands(text: str) -> list[list[str]]:
-    """The words of each command, as the shell understands them."""
-    done = subprocess.run(["bash", "-euc", SHELL + text], capture_output=True, text=True, check=True)
-    return [shlex.split(line) for line in done.stdout.splitlines()]
-
-
-def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [name for word in words for name in (sorted(glob.glob(word)) if "*" in word else [word])]
-    if words[0] == "urlrl":
-        main(words[1:])
-        return
-    script = ROOT / words[1]
-    monkeypatch.setattr(sys, "argv", words[1:])
-    monkeypatch.syspath_prepend(script.parent)
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    except SystemExit as stop:
-        assert not stop.code, words
-
-
-def run_python(text: str, names: dict) -> None:
-    if named := re.match(r"# file: (\S+)\n", text):
-        Path(named[1]).write_text(text)
-        return
-    imported = re.findall(r"^(?:from|import) (\w+)", text, re.M)
-    if all(map(find_spec, imported)):  # A package that development does not need is not there.
-        exec(compile(text, "docs", "exec"), names)
 
 
 @pytest.fixture
@@ -127,14 +83,8 @@ def before(tmp_path, monkeypatch):
     "page",
     [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page, blocks in BLOCKS.items() if blocks],
 )
-def test_every_block_runs(page, before, monkeypatch):
+def test_every_block_runs(page, before, tmp_path, monkeypatch):
     before(page)
     names: dict = {}
     for language, text in BLOCKS[page]:
-        for long, short in SHORTER.get(page, {}).items():
-            text = text.replace(long, short)
-        if language == "python":
-            run_python(text, names)
-        else:
-            for words in commands(text):
-                run_command(words, monkeypatch)
+        run_here(language, shortened(text, SHORTER.get(page, {})), tmp_path, names, monkeypatch)

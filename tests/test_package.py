@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_readme import BLOCKS, run_block
+from pages import run_apart, shortened
+from test_readme import BLOCKS, SHORTER
 
 import urlrl
 from urlrl.skills import BUNDLES
@@ -87,7 +88,7 @@ def test_every_block_of_the_readme_runs_where_no_checkout_is(installed, tmp_path
     """But for what the checkout holds beside the package: make."""
     for language, text in BLOCKS:
         if "make " not in text:
-            run_block(language, text, tmp_path, installed)
+            run_apart(language, shortened(text, SHORTER), tmp_path, installed)
 
 
 def test_the_checkout_works_where_it_shadows_the_wheel(installed):

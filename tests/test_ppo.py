@@ -382,13 +382,13 @@ class Nearer(Task):
     def draw(self, rng):
         return rng.uniform(-2, 2, 2)
 
-    def features(self, physics, context, clock):
+    def inputs(self, physics, context, clock):
         return context
 
 
 def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
     """In the training loop, on options of 10 steps: 3 decisions of each of 64 lanes are a rollout."""
-    task = Nearer("nearer", "point", ("point",), episode_steps=30, option_steps=10, feature_names=("goal_x", "goal_y"))
+    task = Nearer("nearer", "point", ("point",), episode_steps=30, option_steps=10, input_names=("goal_x", "goal_y"))
     directions = np.float32([[1, 0], [-1, 0], [0, 1], [0, -1]])
 
     class Compass(struct.PyTreeNode):
@@ -403,7 +403,7 @@ def test_it_learns_to_lead_a_point_to_a_goal_by_skills():
 
     def make_env():
         compass = Compass(Normalizer.identity(2), SimpleNamespace(z=SkillSpace("onehot", 4)))
-        return Options(make_task_env(task, 64), compass)
+        return Options(make_task_env(task, 64), compass, task.option_steps)
 
     def mean_return(act):
         """`act(obs)` is skills."""

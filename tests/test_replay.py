@@ -1,4 +1,4 @@
-"""The ring, its shards, and what a batch says of episode ends."""
+"""The ring, its parts, and what a batch says of episode ends."""
 
 import jax
 import numpy as np
@@ -62,9 +62,9 @@ def test_the_last_slot_of_a_full_ring_is_used():
     assert set(np.unique(replay.sample(jax.random.key(0), 10, BatchSpec(size=100)).reward)) == set(range(8))
 
 
-def test_a_batch_takes_as_much_from_each_shard():
-    """Of six environments in three shards, the environments of one stand together in the batch."""
-    replay = Replay(24, FIELDS, lanes=6, shards=3)
+def test_a_batch_takes_as_much_from_each_part():
+    """Of six environments in three parts, the environments of one stand together in the batch."""
+    replay = Replay(24, FIELDS, lanes=6, parts=3)
     replay.add(make_rows(0, 24))
     replay.add(make_rows(24, 36))
     index = replay.sample(jax.random.key(0), 50, BatchSpec(size=12)).reward.astype(int)
@@ -80,10 +80,10 @@ def episode_ahead(index: int, lanes: int, total: int) -> int:
     return left
 
 
-@pytest.mark.parametrize(("lanes", "shards", "total"), [(1, 1, 17), (2, 1, 38), (4, 2, 20), (4, 4, 40), (6, 3, 66)])
-def test_goals_are_later_states_of_the_same_episode(lanes, shards, total):
+@pytest.mark.parametrize(("lanes", "parts", "total"), [(1, 1, 17), (2, 1, 38), (4, 2, 20), (4, 4, 40), (6, 3, 66)])
+def test_goals_are_later_states_of_the_same_episode(lanes, parts, total):
     """In a ring that is not full, full, and has come round several times."""
-    replay = Replay(24, FIELDS, lanes, shards)
+    replay = Replay(24, FIELDS, lanes, parts)
     for begin in range(0, total, lanes):
         replay.add(make_rows(begin, begin + lanes))
     spec = BatchSpec(size=60, goals=Goals(gamma=0.6, random=0.3, current=0.2), futures=2, future_gamma=0.6)

@@ -26,7 +26,7 @@ def score(task, position, goals, clock):
 
 
 def shown(task, goals, clock):
-    return task.features(np.zeros((1, 9)), np.ravel(np.array(goals, float))[None], np.array([clock]))[0].tolist()
+    return task.inputs(np.zeros((1, 9)), np.ravel(np.array(goals, float))[None], np.array([clock]))[0].tolist()
 
 
 # --- goals
@@ -64,8 +64,8 @@ class JudgedAfterTheSwitch(GoalTask):
 
 @dataclass(frozen=True)
 class ShownBeforeTheSwitch(GoalTask):
-    def features(self, physics, context, clock):
-        return super().features(physics, context, np.maximum(clock - 1, 0))
+    def inputs(self, physics, context, clock):
+        return super().inputs(physics, context, np.maximum(clock - 1, 0))
 
 
 def test_the_goal_switches_after_50_100_and_150_decisions():
@@ -212,7 +212,7 @@ def test_a_hurdle_passed_pays_one_and_passed_back_costs_one():
 def test_the_next_hurdle_and_its_distance_are_shown():
     x = np.array([-16.0, -4.9, -1.1, -0.9, 2.9, 3.1, 26.5, 27.1, 40.0])
     expected = [(-15, 1), (-1, 3.9), (-1, 0.1), (3, 3.9), (3, 0.1), (7, 3.9), (27, 0.5), (15, 12.1), (15, 25)]
-    features = HURDLE.features(with_foot_at(x), np.zeros((len(x), 0)), np.zeros(len(x), int))
+    features = HURDLE.inputs(with_foot_at(x), np.zeros((len(x), 0)), np.zeros(len(x), int))
     np.testing.assert_allclose(features, expected, atol=1e-9)
 
 
@@ -245,11 +245,11 @@ def test_a_task_adds_features_and_changes_nothing_else(name):
     obs, _ = env.reset(seed=3)
     expected, _ = plain.reset(seed=3)
     rng = np.random.default_rng(0)
-    width = len(task.feature_names)
+    width = len(task.input_names)
     assert env.env_spec.obs_dim == obs.shape[1] == expected.shape[1] + width
     for _ in range(20):
         assert np.array_equal(obs[:, :-width], expected)
-        assert np.array_equal(obs[:, -width:], task.features(plain.physics(), env.context, env.clock))
+        assert np.array_equal(obs[:, -width:], task.inputs(plain.physics(), env.context, env.clock))
         before, action = plain.physics(), rng.uniform(-1.5, 1.5, plain.action_space.shape)
         obs, reward, *flags, _ = env.step(action)
         expected, _, *plain_flags, _ = plain.step(action)
@@ -375,8 +375,8 @@ def test_every_table_entry_is_what_its_key_says():
         task = TASKS[name]()
         assert task.name == name and task.env in task.runs_on
         assert task.episode_steps % task.option_steps == 0
-        assert len(task.feature_names) == (task.position if isinstance(task, GoalTask) else 2)
-    assert isinstance(HURDLE, HurdleTask) and replace(HURDLE, name="x").feature_names == HURDLE.feature_names
+        assert len(task.input_names) == (task.position if isinstance(task, GoalTask) else 2)
+    assert isinstance(HURDLE, HurdleTask) and replace(HURDLE, name="x").input_names == HURDLE.input_names
 
 
 def test_the_tasks_of_zero_shot_benchmarks_are_grouped_by_domain():
@@ -392,4 +392,4 @@ def test_the_tasks_of_zero_shot_benchmarks_are_grouped_by_domain():
         tasks = [find_task(name) for name in names]
         assert len({task.name for task in tasks}) == 4 and set(names) <= set(TASKS)
         assert set.intersection(*(set(task.runs_on) for task in tasks))  # One agent can be asked for all of them.
-        assert all(task.reward is not None and not task.feature_names for task in tasks)
+        assert all(task.reward is not None and not task.input_names for task in tasks)

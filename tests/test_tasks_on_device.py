@@ -84,7 +84,7 @@ def test_an_episode_pays_and_shows_what_the_task_says_of_its_physics():
     expected = rewards(task, Moment(physics[:-1], np.zeros((50, 2)), physics[1:], context, clock))
     np.testing.assert_array_equal(states.reward, expected)
     assert 0 < expected.sum() < 50
-    np.testing.assert_allclose(states.obs[:, 2:], task.features(physics[1:], context, clock), rtol=1e-6)
+    np.testing.assert_allclose(states.obs[:, 2:], task.inputs(physics[1:], context, clock), rtol=1e-6)
     np.testing.assert_array_equal(states.obs[:, :2], states.physics)
     goals = states.obs[:, 2:]
     assert (goals[:24] == start.obs[2:]).all() and (goals[24:] == goals[-1]).all() and (goals[0] != goals[-1]).any()

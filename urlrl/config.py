@@ -41,7 +41,7 @@ class PretrainConfig(Generic[AgentConfig]):
     steps_per_update: float = 32.0  # environment steps for each gradient step, as METRA has it; 0 learns nothing
     min_replay: int = 10_000  # transitions before the first update
     replay_capacity: int = 1_000_000  # transitions kept to learn from, less what is no whole step of all environments
-    replay_shards: int = 1  # parts of the replay, each of some environments; a batch takes as much from each of them
+    replay_parts: int = 1  # parts of the replay, each of some environments; a batch takes as much from each of them
     precision: Literal["float32", "tf32"] = "float32"  # of the networks' products on a GPU; physics is always float32
     loop: Literal["host", "device"] = "host"  # where it runs: simulators on the host | all of it on the device
     steps: int = 500_000  # the run's length, rounded up to whole rollouts
@@ -90,16 +90,16 @@ class PretrainConfig(Generic[AgentConfig]):
 
     def _check_replay(self) -> None:
         check("replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
-        check("replay_shards", self.replay_shards, 1)
+        check("replay_parts", self.replay_parts, 1)
         if self.epoch_steps > self.replay_capacity:
             raise UserError(
                 f"replay_capacity is {self.replay_capacity}: expected at least one rollout, "
                 f"num_envs * rollout_steps = {self.epoch_steps}."
             )
         for what, number in (("num_envs", self.num_envs), ("the batch", self.agent.batch.size)):  # type: ignore[attr-defined]
-            if number % self.replay_shards:
+            if number % self.replay_parts:
                 raise UserError(
-                    f"replay_shards is {self.replay_shards}: expected a divisor of {what}, which is {number}."
+                    f"replay_parts is {self.replay_parts}: expected a divisor of {what}, which is {number}."
                 )
         if self.learning_starts > self.ring_size:
             raise UserError(

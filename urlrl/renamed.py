@@ -7,6 +7,7 @@ from urlrl.types import BatchSpec
 
 _IQL = {name: f"iql.{name}" for name in ("gamma", "tau", "expectile", "inverse_temperature")}
 _DDPG = {name: f"ddpg.{name}" for name in ("gamma", "tau", "noise", "noise_clip")}
+RENAMED = {"replay_shards": "replay_parts"}  # a run's settings, as 0.1.0 called them
 # Agent -> a setting of it as 0.1.0 called it -> where that is now.
 MOVED: dict[str, dict[str, str]] = {
     "metra": {name: f"sac.{name}" for name in ("gamma", "tau", "alpha", "learn_alpha", "entropy_coef")},
@@ -25,12 +26,15 @@ MOVED: dict[str, dict[str, str]] = {
 def name_now(agent_name: str, setting: str) -> str:
     """The dotted name of a run's setting today."""
     part, _, name = setting.partition(".")
+    if not name:
+        return RENAMED.get(setting, setting)
     moved = MOVED.get(agent_name, {}) if part == "agent" else {}
     return f"agent.{moved[name]}" if name in moved else setting
 
 
 def renewed(config: dict[str, Any]) -> dict[str, Any]:
     """A run's config as this version writes it. Raises ValueError where an old one is damaged."""
+    config = {RENAMED.get(name, name): value for name, value in config.items()}
     config = {**config, "agent": _moved(config.get("agent_name", ""), _goals_apart(config.get("agent", {})))}
     if "data" in config or "updates" not in config:
         return config

@@ -46,7 +46,7 @@ class Setting:
     config: AdaptConfig
     seed: int
     data: Transition | None  # transitions of the agent's own past, with the task's reward; None if it has none
-    encode: Normalizer  # of observations and features, as the past has spread them
+    encode: Normalizer  # of observations and inputs, as the past has spread them
     progress: Callable[[int, float], None]  # told control steps and return at each measurement
     on_device: DeviceEnv | None = None  # the task, where it is to be learned there
     curve: list[tuple[int, float]] = field(default_factory=list)  # control steps, mean return of the episodes
@@ -278,7 +278,7 @@ def scratch(setting: Setting) -> Training:
 
 
 def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wait: int) -> Training:
-    """Observations keep the agent's own normalisation, features have the run's."""
+    """Observations keep the agent's own normalisation, inputs have the run's."""
     config, normalizer, split, n = setting.config, setting.agent.normalizer, setting.obs_dim, setting.config.num_envs
     encode = Normalizer(
         mean=jnp.concatenate([normalizer.mean, setting.encode.mean[split:]]),
@@ -297,7 +297,7 @@ def _motor_control(setting: Setting, method: str, z: np.ndarray, spent: int, wai
 
 
 def hierarchical(setting: Setting) -> Training:
-    """The high level sees normalised observations and features, and holds a skill for `task.option_steps`. Raises
+    """The high level sees normalised observations and inputs, and holds a skill for `task.option_steps`. Raises
     UnsupportedPrompt: the agent has no skills."""
     need_skills(setting.agent)
     config, n, z = setting.config.high_level, setting.config.num_envs, np.zeros(0)

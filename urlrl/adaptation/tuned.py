@@ -1,6 +1,6 @@
 """What an adaptation leaves: agents of one task, which act by `begin` and `act` as every agent does.
 
-They see the task's observations: those of the pretrained agent, and the task's features behind them. `Tuned` is trained
+They see the task's observations: those of the pretrained agent, and the task's inputs behind them. `Tuned` is trained
 by the loop that pretrains (`urlrl.training.host`), on the task's environment.
 """
 
@@ -153,13 +153,13 @@ def start(
         action_dim: of the task's environment.
     """
     obs_dim, space = agent.normalizer.mean.shape[0], agent.config.z
-    features = encode.mean.shape[0] - obs_dim
-    x = jnp.zeros((1, obs_dim + features), jnp.float32)
+    inputs = encode.mean.shape[0] - obs_dim
+    x = jnp.zeros((1, obs_dim + inputs), jnp.float32)
     learn_key, critic_key = jax.random.split(key)
     learner: Any
     match method:
-        case "finetune":  # The agent's own learner under z, which sees the task's features too and ignores them so far.
-            learner = agent.learner(jnp.asarray(z), learn_key).insert_inputs(obs_dim, features)
+        case "finetune":  # The agent's own learner under z, which sees the task's inputs too and ignores them so far.
+            learner = agent.learner(jnp.asarray(z), learn_key).insert_inputs(obs_dim, inputs)
             if config.off_policy.critic == "fresh":
                 learner = learner.fresh_critic(critic_key)
         case "scratch":  # One of the same kind and with the same settings that knows nothing.
@@ -193,7 +193,7 @@ def blank(method: str, agent: Any, task: Task, config: AdaptConfig, action_dim: 
     keeps = METHODS[method].keeps
     if keeps == "skill":
         return Skilled(agent, z)
-    encode = Normalizer.identity(agent.normalizer.mean.shape[0] + len(task.feature_names))
+    encode = Normalizer.identity(agent.normalizer.mean.shape[0] + len(task.input_names))
     make = partial(start, method, z=z, config=config, encode=encode, action_dim=action_dim)
     shapes = jax.eval_shape(lambda agent, key: make(agent, key=key), agent, jax.random.key(0))
     tuned = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)

@@ -47,7 +47,7 @@ def reading(file: Path | str) -> Iterator[None]:
         raise UserError(f"{file} cannot be read: {reason(error)}.") from error
 
 
-def claim(what: Path | str, claimed: int, size: int) -> None:
+def check_size(what: Path | str, claimed: int, size: int) -> None:
     """Refuse what is out of proportion to the file: `claimed` bytes, held at one time, of a file of `size` bytes."""
     if claimed > max(FREE, RATIO * size):
         raise UserError(
@@ -115,7 +115,7 @@ class Archive:
     def load(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Whole arrays."""
         streams = {key: Stream(self, key) for key in keys}
-        claim(self.path, sum(stream.header.nbytes for stream in streams.values()), self.size)
+        check_size(self.path, sum(stream.header.nbytes for stream in streams.values()), self.size)
         return {key: stream.whole() for key, stream in streams.items()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlrl.data.claims import BLOCK, PER_ROW, claim, reading
+from urlrl.data.claims import BLOCK, PER_ROW, check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import array, file_size, open_hdf5, row_bytes
 from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
@@ -98,7 +98,7 @@ def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics
     columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
     size, row, begin = file_size(table.file), sum(row_bytes(table.arrays[key]) for key in columns), 0
     for end in stops(ends):
-        claim(f"{table.path}: an episode of {end - begin:,} rows", (end - begin) * row, size)
+        check_size(f"{table.path}: an episode of {end - begin:,} rows", (end - begin) * row, size)
         rows = {key: values.take(end - begin) for key, values in columns.items()}
         obs = numeric(table.path, "observations", rows["observations"], 2)
         after = numeric(table.path, "next_observations", rows["next_observations"], 2) if nexts else obs[:0]
@@ -140,7 +140,7 @@ class _Table:
 
     def flags(self, key: str) -> np.ndarray:
         """(rows,), bool."""
-        claim(f"{self.path}: '{key}'", PER_ROW * self.rows, file_size(self.file))
+        check_size(f"{self.path}: '{key}'", PER_ROW * self.rows, file_size(self.file))
         flags = np.empty(self.rows, bool)
         for begin in range(0, self.rows, self.block(key)):
             block = slice(begin, begin + self.block(key))
@@ -157,7 +157,7 @@ class _Table:
 
     def read(self, key: str, begin: int, end: int) -> np.ndarray:
         what, end = f"{self.path}: '{key}'", min(end, self.rows)
-        claim(what, (end - begin) * row_bytes(self.arrays[key]), file_size(self.file))
+        check_size(what, (end - begin) * row_bytes(self.arrays[key]), file_size(self.file))
         with reading(what):
             return np.asarray(self.arrays[key][begin:end])
 

@@ -15,22 +15,22 @@ from urlrl.types import Array, BatchSpec, Transition
 
 
 class DeviceReplay(struct.PyTreeNode):
-    """The transitions of a `Replay`, shard by shard: shard s has a ring of those of its environments, in order of time
+    """The transitions of a `Replay`, part by part: part s has a ring of those of its environments, in order of time
     and then of environment. It counts no further than its capacity, so no number of transitions is too many for an
     int32."""
 
-    data: Any  # field -> (shards, size, ...)
-    next: Any  # (), int32: the slot of the next transition, in each shard
-    filled: Any  # (), int32: how many slots of each shard hold one
-    width: int = struct.field(pytree_node=False)  # environments of a shard
+    data: Any  # field -> (parts, size, ...)
+    next: Any  # (), int32: the slot of the next transition, in each part
+    filled: Any  # (), int32: how many slots of each part hold one
+    width: int = struct.field(pytree_node=False)  # environments of a part
 
     def add(self, rows: dict[str, jax.Array]) -> "DeviceReplay":
         """Append what all environments did in some steps, (steps, environments, ...)."""
-        shards, size = self.data["obs"].shape[:2]
+        parts, size = self.data["obs"].shape[:2]
         n = len(rows["obs"]) * self.width
         slots = (self.next + jnp.arange(n, dtype=jnp.int32)) % size
         data = {
-            name: column.at[:, slots].set(by_shard(rows[name], shards), unique_indices=True)
+            name: column.at[:, slots].set(by_part(rows[name], parts), unique_indices=True)
             for name, column in self.data.items()
         }
         return self.replace(data=data, next=(self.next + n) % size, filled=jnp.minimum(self.filled + n, size))
@@ -41,12 +41,12 @@ class DeviceReplay(struct.PyTreeNode):
         if spec.goals is not None or spec.futures:
             ended = self.data["terminated"] | self.data["truncated"]
             left = steps_left(ended, self.width, self.next, self.filled)
-        shards = self.data["obs"].shape[0]
-        drawn = draw(key, (num_batches, shards, spec.size // shards), spec, Slots(self.width, self.filled, left))
+        parts = self.data["obs"].shape[0]
+        drawn = draw(key, (num_batches, parts, spec.size // parts), spec, Slots(self.width, self.filled, left))
         return by_batch(gather(self, drawn, spec), spec.size)
 
     def transitions(self, slot: jax.Array) -> Transition:
-        """Those in slots (batches, shards, *more)."""
+        """Those in slots (batches, parts, *more)."""
         return as_transitions({name: self._take(name, slot) for name in self.data if name not in UNSEEN})
 
     def reached(self, slot: jax.Array) -> jax.Array:
@@ -56,21 +56,21 @@ class DeviceReplay(struct.PyTreeNode):
         return self._take("truncated", slot)
 
     def _take(self, name: str, slot: jax.Array) -> jax.Array:
-        """Each shard by its own slots alone: where shards lie on several devices, nothing moves between these."""
+        """Each part by its own slots alone: where parts lie on several devices, nothing moves between these."""
         return jax.vmap(lambda column, slots: column[slots], (0, 1), 1)(self.data[name], slot)
 
 
-def by_shard(rows: Array, shards: int) -> Array:
-    """Steps of all environments, (steps, environments, ...), as shards have them: (shards, steps * width, ...)."""
+def by_part(rows: Array, parts: int) -> Array:
+    """Steps of all environments, (steps, environments, ...), as parts have them: (parts, steps * width, ...)."""
     steps, lanes, *shape = rows.shape
-    width = lanes // shards
-    return rows.reshape(steps, shards, width, *shape).swapaxes(0, 1).reshape(shards, steps * width, *shape)
+    width = lanes // parts
+    return rows.reshape(steps, parts, width, *shape).swapaxes(0, 1).reshape(parts, steps * width, *shape)
 
 
 def in_order(rows: Array, width: int) -> Array:
-    """The reverse of `by_shard`, as a host's ring has it: (steps * environments, ...)."""
-    shards, n, *shape = rows.shape
-    return rows.reshape(shards, n // width, width, *shape).swapaxes(0, 1).reshape(shards * n, *shape)
+    """The reverse of `by_part`, as a host's ring has it: (steps * environments, ...)."""
+    parts, n, *shape = rows.shape
+    return rows.reshape(parts, n // width, width, *shape).swapaxes(0, 1).reshape(parts * n, *shape)
 
 
 def device_fields(fields: Fields) -> Fields:
@@ -83,7 +83,7 @@ def rings(
     capacity: int,
     fields: Fields,
     lanes: int,
-    shards: int,
+    parts: int,
     total: int,
     rows: Sequence[Rows | None],
     put: Callable[[np.ndarray], jax.Array],
@@ -98,6 +98,6 @@ def rings(
             if mine is not None:
                 stacked[seed, np.arange(total - count[seed], total) % capacity] = mine[name]
         steps = stacked.reshape(len(rows), capacity // lanes, lanes, *shape)
-        data[name] = put(np.stack([by_shard(ring, shards) for ring in steps]))
-    following = np.full(len(rows), total % capacity // shards, np.int32)
-    return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(shards), lanes // shards)
+        data[name] = put(np.stack([by_part(ring, parts) for ring in steps]))
+    following = np.full(len(rows), total % capacity // parts, np.int32)
+    return DeviceReplay(data, following, np.array(count, np.int32) // np.int32(parts), lanes // parts)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from urlrl.data.claims import FREE, claim, reading
+from urlrl.data.claims import FREE, check_size, reading
 from urlrl.data.reading import numeric
 from urlrl.errors import UserError, shown
 
@@ -95,7 +95,7 @@ def _check_chunks(dataset: Any, what: str) -> None:
     if dataset.chunks is None:
         return
     limit = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    claim(what, limit, file_size(dataset))
+    check_size(what, limit, file_size(dataset))
     plan = dataset.id.get_create_plist()
     filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
     for code in filters:

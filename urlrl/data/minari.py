@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from urlrl.data.claims import claim, reading
+from urlrl.data.claims import check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
 from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
@@ -98,7 +98,7 @@ class _Store:
         for what, key in keys.items():
             if what not in found and what != "infos/physics":
                 raise missing(where, key, held)
-        claim(where, sum(map(all_bytes, found.values())), file_size(self.file))
+        check_size(where, sum(map(all_bytes, found.values())), file_size(self.file))
         with reading(where):
             arrays = {what: np.asarray(values[()]) for what, values in found.items()}
         action = numeric(where, "actions", arrays["actions"], 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlrl.data.claims import BLOCK, PER_ROW, Archive, Stream, claim
+from urlrl.data.claims import BLOCK, PER_ROW, Archive, Stream, check_size
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
 from urlrl.errors import UserError
@@ -58,7 +58,7 @@ def _flags(archive: Archive, key: str) -> np.ndarray:
     """(rows,), bool, read in blocks: zeros are stored in a thousandth of their size."""
     stream = Stream(archive, key)
     rows = stream.shape[0] if stream.shape else 0
-    claim(stream.where, max(PER_ROW * rows, min(rows, BLOCK) * stream.row), archive.size)
+    check_size(stream.where, max(PER_ROW * rows, min(rows, BLOCK) * stream.row), archive.size)
     flags = np.empty(rows, bool)
     for begin in range(0, rows, BLOCK):
         block = flags[begin : begin + BLOCK]
@@ -92,7 +92,7 @@ def _trajectories(
             )
     begin, row = 0, sum(stream.row for stream in streams.values())
     for end in stops(ends):
-        claim(f"{archive.path}: a trajectory of {end - begin:,} rows", (end - begin) * row, archive.size)
+        check_size(f"{archive.path}: a trajectory of {end - begin:,} rows", (end - begin) * row, archive.size)
         yield begin, {key: stream.take(end - begin) for key, stream in streams.items()}
         begin = end
     for stream in streams.values():

@@ -13,19 +13,19 @@ from urlrl.types import Array, BatchSpec, Transition
 
 
 class Slots(NamedTuple):
-    """The space of rows of rings side by side, one a shard: slots (batches, shards, *more)."""
+    """The space of rows of rings side by side, one a part: slots (batches, parts, *more)."""
 
-    width: Array | int  # environments of a shard, interleaved: slot i + width holds what follows slot i
-    filled: Any  # (), int32: how many slots of each shard hold a transition
-    left: Array | None  # (shards, size), int32: see `steps_left`; None where nobody asks for later rows
+    width: Array | int  # environments of a part, interleaved: slot i + width holds what follows slot i
+    filled: Any  # (), int32: how many slots of each part hold a transition
+    left: Array | None  # (parts, size), int32: see `steps_left`; None where nobody asks for later rows
 
     def any_row(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.randint(key, shape, 0, self.filled, jnp.int32)
 
     def steps_left(self, slot: jax.Array) -> jax.Array:
         assert self.left is not None
-        shard = jnp.arange(slot.shape[1], dtype=jnp.int32)
-        return jnp.asarray(self.left)[shard.reshape(-1, *[1] * (slot.ndim - 2)), slot]
+        part = jnp.arange(slot.shape[1], dtype=jnp.int32)
+        return jnp.asarray(self.left)[part.reshape(-1, *[1] * (slot.ndim - 2)), slot]
 
     def ahead(self, slot: jax.Array, steps: jax.Array) -> jax.Array:
         assert self.left is not None
@@ -40,25 +40,25 @@ def steps_left(ended: jax.Array, width: int, next_slot: jax.Array, filled: jax.A
     """How many of its episode's transitions a ring holds after each one, int32 of the shape of `ended`.
 
     Args:
-        ended: (shards, size), bool: the episode ended with this transition.
-        width: environments of a shard, interleaved: slot i + width holds what follows slot i.
-        next_slot: the slot of the next transition, in each shard.
-        filled: how many slots of each shard hold one; the others get numbers that mean nothing.
+        ended: (parts, size), bool: the episode ended with this transition.
+        width: environments of a part, interleaved: slot i + width holds what follows slot i.
+        next_slot: the slot of the next transition, in each part.
+        filled: how many slots of each part hold one; the others get numbers that mean nothing.
     """
-    shards, size = ended.shape
+    parts, size = ended.shape
     rows = size // width
     row = jnp.arange(rows, dtype=jnp.int32)
     oldest = jnp.where(filled == size, next_slot // width, 0)
-    by_age = jnp.take(ended.reshape(shards, rows, width), (oldest + row) % rows, axis=1)
+    by_age = jnp.take(ended.reshape(parts, rows, width), (oldest + row) % rows, axis=1)
     age = row[None, :, None]
     last = by_age | (age == filled // width - 1)
     end = jax.lax.cummin(jnp.where(last, age, rows), axis=1, reverse=True)
     left = end - age
-    return jnp.take(left, (row - oldest) % rows, axis=1).reshape(shards, size)
+    return jnp.take(left, (row - oldest) % rows, axis=1).reshape(parts, size)
 
 
 def by_batch(batch: Transition, size: int) -> Transition:
-    """What was gathered by shard, (batches, shards, size / shards, ...), as batches (batches, size, ...)."""
+    """What was gathered by part, (batches, parts, size / parts, ...), as batches (batches, size, ...)."""
     return jax.tree.map(lambda x: x.reshape(x.shape[0], size, *x.shape[3:]), batch)
 
 
@@ -66,12 +66,12 @@ class Replay:
     """A ring of `capacity` transitions. Each has a global index, counted from 0; its slot is index mod capacity.
 
     Environments are interleaved: with n of them, the `lanes`, transition i + n follows transition i unless that one
-    ended its episode. Batches are drawn from `shards` of n / shards neighbouring lanes, as many rows from each.
+    ended its episode. Batches are drawn from `parts` of n / parts neighbouring lanes, as many rows from each.
     """
 
-    def __init__(self, capacity: int, fields: Fields, lanes: int = 1, shards: int = 1):
-        """`capacity` is a multiple of `lanes`, and `lanes` of `shards`."""
-        self.capacity, self.lanes, self.shards = capacity, lanes, shards
+    def __init__(self, capacity: int, fields: Fields, lanes: int = 1, parts: int = 1):
+        """`capacity` is a multiple of `lanes`, and `lanes` of `parts`."""
+        self.capacity, self.lanes, self.parts = capacity, lanes, parts
         self.fields = fields
         self.total = 0  # transitions ever added; the next global index
         self.data = {name: np.empty((capacity, *shape), dtype) for name, (shape, dtype) in fields.items()}
@@ -98,14 +98,14 @@ class Replay:
 
     def sample(self, key: jax.Array, num_batches: int, spec: BatchSpec) -> Transition:
         """`num_batches` batches, stacked: every field is (num_batches, spec.size, ...)."""
-        width, filled = self.lanes // self.shards, np.int32(len(self) // self.shards)
+        width, filled = self.lanes // self.parts, np.int32(len(self) // self.parts)
         left = self._steps_left(width, filled) if spec.goals is not None or spec.futures else None
-        shape = (num_batches, self.shards, spec.size // self.shards)
+        shape = (num_batches, self.parts, spec.size // self.parts)
         drawn = jax.tree.map(np.asarray, draw_slots(key, shape, spec, Slots(width, filled, left)))
         return by_batch(gather(self, drawn, spec), spec.size)
 
     def transitions(self, slot: np.ndarray) -> Transition:
-        """Those in slots (batches, shards, *more) of the shards."""
+        """Those in slots (batches, parts, *more) of the parts."""
         return as_transitions({name: self._take(name, slot) for name in self.fields if name not in UNSEEN})
 
     def reached(self, slot: np.ndarray) -> np.ndarray:
@@ -115,8 +115,8 @@ class Replay:
         return self._take("truncated", slot)
 
     def _take(self, name: str, slot: np.ndarray) -> np.ndarray:
-        width = self.lanes // self.shards
-        first = (np.arange(self.shards) * width).reshape(-1, *[1] * (slot.ndim - 2))
+        width = self.lanes // self.parts
+        first = (np.arange(self.parts) * width).reshape(-1, *[1] * (slot.ndim - 2))
         return self.data[name][slot // width * self.lanes + first + slot % width]
 
     def restore(self, total: int, rows: Rows) -> None:
@@ -130,6 +130,6 @@ class Replay:
         self.data["truncated"][last] = ~self.data["terminated"][last]
 
     def _steps_left(self, width: int, filled: np.int32) -> jax.Array:
-        ended = (self.data["terminated"] | self.data["truncated"]).reshape(-1, self.shards, width)
-        by_shard = ended.swapaxes(0, 1).reshape(self.shards, -1)
-        return steps_left(by_shard, width, np.int32(self.total % self.capacity // self.shards), filled)
+        ended = (self.data["terminated"] | self.data["truncated"]).reshape(-1, self.parts, width)
+        by_part = ended.swapaxes(0, 1).reshape(self.parts, -1)
+        return steps_left(by_part, width, np.int32(self.total % self.capacity // self.parts), filled)

@@ -18,7 +18,7 @@ HURDLES = np.array(HALF_CHEETAH_HURDLE.hurdles)  # x in m; those at x >= 0 count
 class HurdleTask(Task):
     """+1 for each hurdle with x >= 0 that the back foot passes, -1 for passing it back."""
 
-    def features(self, physics: np.ndarray, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    def inputs(self, physics: np.ndarray, context: np.ndarray, clock: np.ndarray) -> np.ndarray:
         """x of the next hurdle (15 m if there is none), and the distance to it."""
         foot = _back_foot(physics)[:, None]
         ahead = np.where(foot <= HURDLES, HURDLES, np.inf).min(axis=1)
@@ -51,28 +51,28 @@ _BACK_LEG = (
 
 LOCOMOTION: dict[str, Task] = {
     "point_goal": GoalTask(
-        "point_goal", "point", ("point",), episode_steps=50, option_steps=10, feature_names=("goal_x", "goal_y"),
+        "point_goal", "point", ("point",), episode_steps=50, option_steps=10, input_names=("goal_x", "goal_y"),
         position=2, half=3.0, radius=0.5,
     ),
     "ant_multi_goal": GoalTask(
-        "ant_multi_goal", "ant", ("ant",), episode_steps=200, feature_names=("goal_x", "goal_y"), position=2, goals=4,
+        "ant_multi_goal", "ant", ("ant",), episode_steps=200, input_names=("goal_x", "goal_y"), position=2, goals=4,
     ),
     "half_cheetah_goal": GoalTask(
-        "half_cheetah_goal", "half_cheetah", ("half_cheetah",), episode_steps=200, feature_names=("goal_x",),
+        "half_cheetah_goal", "half_cheetah", ("half_cheetah",), episode_steps=200, input_names=("goal_x",),
         position=1, half=100.0,
     ),
     "half_cheetah_hurdle": HurdleTask(
         "half_cheetah_hurdle", "half_cheetah_hurdle", ("half_cheetah", "half_cheetah_hurdle"), episode_steps=200,
-        feature_names=("hurdle_x", "hurdle_distance"),
+        input_names=("hurdle_x", "hurdle_distance"),
     ),
     "quadruped_goal": GoalTask(
         "quadruped_goal", "dmc:quadruped_run", tuple(f"dmc:quadruped_{task}" for task in ("run", "walk")),
-        episode_steps=400, option_steps=50, feature_names=("goal_x", "goal_y"), position=2, radius=1.5, pays=0.5,
+        episode_steps=400, option_steps=50, input_names=("goal_x", "goal_y"), position=2, radius=1.5, pays=0.5,
         first=3,
     ),
     "humanoid_goal": GoalTask(
         "humanoid_goal", "dmc:humanoid_run", tuple(f"dmc:humanoid_{task}" for task in ("run", "walk", "stand")),
-        episode_steps=400, option_steps=50, feature_names=("goal_x", "goal_y"), position=2, half=5.0, radius=1.5,
+        episode_steps=400, option_steps=50, input_names=("goal_x", "goal_y"), position=2, half=5.0, radius=1.5,
         pays=0.5, first=3,
     ),
 }  # fmt: skip

@@ -35,7 +35,7 @@ class Episode(NamedTuple):
 
 
 def task_on_device(task: Task, root_position: bool = False) -> DeviceEnv:
-    """What `make_task_env` makes, on the device: the same rewards and features but for their precision, other draws.
+    """What `make_task_env` makes, on the device: the same rewards and inputs but for their precision, other draws.
 
     Raises:
         UserError: the environment is not one of the device, or the reward is not computed by what JAX can trace.
@@ -51,7 +51,7 @@ def task_on_device(task: Task, root_position: bool = False) -> DeviceEnv:
         jax.eval_shape(found.step, state, jax.ShapeDtypeStruct((env.env_spec.action_dim,), jnp.float32))
     except NO_JAX as error:
         raise UserError(
-            f"Task '{task.name}' has no device version: its reward or its features are computed by NumPy; expected "
+            f"Task '{task.name}' has no device version: its reward or its inputs are computed by NumPy; expected "
             "what JAX can trace (urlrl.tasks.task.Task says how)."
         ) from error
     return found
@@ -59,8 +59,8 @@ def task_on_device(task: Task, root_position: bool = False) -> DeviceEnv:
 
 def _rewarded(env: DeviceEnv, task: Task) -> DeviceEnv:
     def shown(below: DeviceState, context: jax.Array, clock: jax.Array, reward: Any) -> DeviceState:
-        features = task.features(below.physics[None], context[None], clock[None])[0]
-        obs = jnp.concatenate([below.obs, jnp.asarray(features, jnp.float32)])
+        inputs = task.inputs(below.physics[None], context[None], clock[None])[0]
+        obs = jnp.concatenate([below.obs, jnp.asarray(inputs, jnp.float32)])
         return below._replace(sim=Episode(below, context, clock), obs=obs, reward=jnp.asarray(reward, jnp.float32))
 
     def reset(key: jax.Array) -> DeviceState:

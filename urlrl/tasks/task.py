@@ -37,7 +37,7 @@ class Task:
     """What every task says of itself; `reward` is all that most of them are.
 
     Rewards follow dm_control's convention: those of the state that was reached and of the action that led there.
-    A task that can be learned on the device computes its reward and its features by `library`, of NumPy's arrays as of
+    A task that can be learned on the device computes its reward and its inputs by `library`, of NumPy's arrays as of
     JAX's (or names an environment there that pays the reward itself), and draws by `rng.uniform` alone.
     """
 
@@ -49,7 +49,7 @@ class Task:
     stand_still: float | None = None  # return of standing upright and doing nothing else, where that is known
     episode_steps: int | None = None  # None is the environment's own
     option_steps: int = 25  # control steps that a high-level controller holds a skill
-    feature_names: tuple[str, ...] = ()  # what the task adds to the observation
+    input_names: tuple[str, ...] = ()  # what the task adds to the observation
     # an environment of `make_device_env` that pays this reward itself; "": what `env` is there, and `score`
     device: str = ""
 
@@ -58,8 +58,8 @@ class Task:
         del rng
         return np.zeros(0)
 
-    def features(self, physics: Any, context: Any, clock: Any) -> Any:
-        """What a controller is shown beside the observation, (n, features)."""
+    def inputs(self, physics: Any, context: Any, clock: Any) -> Any:
+        """What a controller is shown beside the observation, (n, inputs)."""
         del context, clock
         return np.zeros((len(physics), 0))
 
@@ -112,7 +112,7 @@ class GoalTask(Task):
     """+1 (or `pays`) per control step within `radius` of the goal, never before control step `first`.
 
     A goal is drawn from U[-half, half] per coordinate. With `goals` above 1 it moves on when its share of the episode
-    is over. The reward is judged before a move, the features show the goal after it. As in CSF's code the chain of
+    is over. The reward is judged before a move, the inputs show the goal after it. As in CSF's code the chain of
     goals 2, 3, ..., each a draw away from the one before, starts from a draw of its own, not from goal 1; here it
     is drawn anew in each episode (there once per worker).
     """
@@ -136,7 +136,7 @@ class GoalTask(Task):
         goals = context.reshape(len(context), self.goals, self.position)
         return goals[np.arange(len(context)), index]
 
-    def features(self, physics: Any, context: Any, clock: Any) -> Any:
+    def inputs(self, physics: Any, context: Any, clock: Any) -> Any:
         return self.goal(context, clock)
 
     def score(self, moment: Moment) -> Any:
@@ -161,7 +161,7 @@ class PlaceTask(Task):
 
 def task_spec(task: Task, spec: EnvSpec) -> EnvSpec:
     """That of the task in an environment of this `spec`."""
-    width = len(task.feature_names)
+    width = len(task.input_names)
     return replace(
         spec, id=task.name, obs_dim=spec.obs_dim + width, obs_is_physics=spec.obs_is_physics and not width,
         obs_mean=None, obs_std=None,
@@ -169,7 +169,7 @@ def task_spec(task: Task, spec: EnvSpec) -> EnvSpec:
 
 
 class TaskEnv(VectorEnv):
-    """`env` with the reward of `task`, and the task's features behind its observations; nothing else differs.
+    """`env` with the reward of `task`, and the task's inputs behind its observations; nothing else differs.
 
     Make it with `make_task_env`. What a task draws depends on (seed, lane, number of the episode) alone.
     """
@@ -206,7 +206,7 @@ class TaskEnv(VectorEnv):
         return self._observe(obs), info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """actions (n, act) in [-1, 1]; returns obs (n, obs + features), reward, terminated, truncated (n,), {}."""
+        """actions (n, act) in [-1, 1]; returns obs (n, obs + inputs), reward, terminated, truncated (n,), {}."""
         before = self.physics()
         obs, _, terminated, truncated, info = self.env.step(actions)
         self.clock += 1
@@ -237,7 +237,7 @@ class TaskEnv(VectorEnv):
         return self.env.physics()
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
-        """The observation, without features, of a fresh reset moved to each of `position` (k, p)."""
+        """The observation, without inputs, of a fresh reset moved to each of `position` (k, p)."""
         return self.env.goal_obs(position)
 
     def place(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float] | None:
@@ -249,8 +249,8 @@ class TaskEnv(VectorEnv):
         self.env.close()
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:
-        features = self.task.features(self.physics(), self.context, self.clock)
-        return np.concatenate([obs, features], axis=1)
+        inputs = self.task.inputs(self.physics(), self.context, self.clock)
+        return np.concatenate([obs, inputs], axis=1)
 
 
 def make_task_env(task: Task, num_envs: int = 1, *, root_position: bool = False) -> TaskEnv:

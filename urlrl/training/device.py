@@ -3,7 +3,7 @@
 An epoch is the host loop's: `rollout_steps` steps in each environment, then `updates` gradient steps, by the same keys.
 It is a pure function of a seed's `RunState`, mapped over the seeds of a device and over the devices that share them.
 
-Devices may also share out one seed's environments, its replay's shards and the batches that are drawn from them: XLA
+Devices may also share out one seed's environments, its replay's parts and the batches that are drawn from them: XLA
 partitions the program by where these lie, and adds up gradients. What is computed does not depend on it.
 """
 
@@ -197,7 +197,7 @@ def shardings(mesh: Mesh, config: PretrainConfig, axes: Any) -> Any:
     whole = NamedSharding(mesh, PartitionSpec())
     seed, both = NamedSharding(mesh, PartitionSpec("seed")), NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
     agents = over_axes(lambda axis: whole if axis is None else seed, axes)
-    replay = DeviceReplay(data=both, next=seed, filled=seed, width=config.num_envs // config.replay_shards)
+    replay = DeviceReplay(data=both, next=seed, filled=seed, width=config.num_envs // config.replay_parts)
     return RunState(agent=agents, lanes=both, epochs=seed, keys=seed, replay=replay)
 
 
@@ -208,18 +208,18 @@ def seed_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
 
 
 def device_mesh(num_seeds: int, config: PretrainConfig, devices: Sequence[jax.Device]) -> Mesh:
-    """Devices by seed, as many as divide the number of seeds; and, where the replay has shards, by environment.
+    """Devices by seed, as many as divide the number of seeds; and, where the replay has parts, by environment.
 
     Raises:
-        UserError: the devices that are left for a seed's environments do not divide its shards.
+        UserError: the devices that are left for a seed's environments do not divide its parts.
     """
-    if config.replay_shards == 1:
+    if config.replay_parts == 1:
         return seed_mesh(num_seeds, devices)
     seeds = math.gcd(num_seeds, len(devices))
     lanes = len(devices) // seeds
-    if config.replay_shards % lanes:
+    if config.replay_parts % lanes:
         raise UserError(
-            f"{len(devices)} devices are {lanes} for each of {seeds} seeds at a time, and replay_shards is "
-            f"{config.replay_shards}: expected a multiple of {lanes}, and a batch that it divides."
+            f"{len(devices)} devices are {lanes} for each of {seeds} seeds at a time, and replay_parts is "
+            f"{config.replay_parts}: expected a multiple of {lanes}, and a batch that it divides."
         )
     return Mesh(np.array(devices).reshape(seeds, lanes), ("seed", "lane"))

@@ -36,7 +36,7 @@ class Host:
         self.config, self.agent, self.env = config, agent, env
         check_episodes(config, env.env_spec)
         fields = agent_fields(agent, env.env_spec)
-        self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_shards)
+        self.replay = Replay(config.ring_size, fields, config.num_envs, config.replay_parts)
         self.key = stream(config.seed, use)
         self.epochs, self.updates = 0, 0
         self.obs, _ = env.reset(seed=env_seed(config.seed, use))

@@ -87,7 +87,7 @@ class Seeds:
         keys = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[run.keys for run in self.runs])
         agents, loops = zip(*(jax.device_get((run.memory["agent"], run.memory["loop"])) for run in self.runs))
         loop = jax.tree.map(lambda *leaves: np.stack(leaves), *loops)
-        shape = self.config.num_envs, self.config.replay_shards
+        shape = self.config.num_envs, self.config.replay_parts
         put = partial(jax.device_put, device=layout.replay.data)
         replay = rings(self.capacity, self.fields, *shape, self.step, [run.rows for run in self.runs], put)
         for run in self.runs:
@@ -150,8 +150,8 @@ class SeedReplay:
         assert self.seeds.state is not None
         epochs = []
         for first in range(begin, end, self.seeds.per_epoch):
-            shards = self.seeds.config.replay_shards
-            slots = np.arange(first, first + self.seeds.per_epoch, shards) % self.capacity // shards
+            parts = self.seeds.config.replay_parts
+            slots = np.arange(first, first + self.seeds.per_epoch, parts) % self.capacity // parts
             epochs.append(jax.device_get(_read(self.seeds.state.replay.data, self.lane, slots.astype(np.int32))))
         width = self.seeds.state.replay.width
         rows = {name: np.concatenate([in_order(epoch[name], width) for epoch in epochs]) for name in self.fields}

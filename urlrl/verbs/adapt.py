@@ -36,7 +36,7 @@ from urlrl.types import Carry, Transition, need
 from urlrl.verbs.tuned import adapted_returns, claim, keep_skill, load_adapted, render_adapted, settings
 from urlrl.verbs.tuning import train
 
-FEATURE_DRAWS = 1_000  # episodes that a task draws so that the spread of its features is known
+INPUT_DRAWS = 1_000  # episodes that a task draws so that the spread of its inputs is known
 FLOOR_EPISODES = 50
 
 
@@ -319,18 +319,18 @@ def labelled(rows: dict[str, np.ndarray], task: Task) -> Transition:
 
 
 def _spread(loaded: Loaded, rows: dict[str, np.ndarray] | None, task: Task) -> Normalizer:
-    """Mean and standard deviation of the past's observations, and of the task's features there; without a past, what
-    the agent itself goes by, and features as they are."""
-    width = len(task.feature_names)
+    """Mean and standard deviation of the past's observations, and of the task's inputs there; without a past, what
+    the agent itself goes by, and inputs as they are."""
+    width = len(task.input_names)
     if rows is None:
         mean, std = np.asarray(loaded.agent.normalizer.mean), np.asarray(loaded.agent.normalizer.std)
         return Normalizer(jnp.float32(np.r_[mean, np.zeros(width)]), jnp.float32(np.r_[std, np.ones(width)]))
     rng = np.random.default_rng(0)
     length = len(rows["physics"])  # They are in order of time, so the draws are spread over them.
-    physics = rows["physics"][np.linspace(0, length - 1, min(length, FEATURE_DRAWS)).astype(int)]
+    physics = rows["physics"][np.linspace(0, length - 1, min(length, INPUT_DRAWS)).astype(int)]
     context = np.stack([task.draw(rng) for _ in physics])
-    features = task.features(physics, context, rng.integers(0, task.episode_steps or 1, len(physics)))
-    columns = [(part.mean(axis=0), part.std(axis=0)) for part in (rows["obs"], features)]
+    inputs = task.inputs(physics, context, rng.integers(0, task.episode_steps or 1, len(physics)))
+    columns = [(part.mean(axis=0), part.std(axis=0)) for part in (rows["obs"], inputs)]
     mean, std = (np.concatenate(parts) for parts in zip(*columns))
     return Normalizer(jnp.float32(mean), jnp.float32(np.maximum(std, 1e-3)))
 

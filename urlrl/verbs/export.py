@@ -96,7 +96,7 @@ def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Pa
                         kind = type(agent.learner).__name__
                         raise UnsupportedPrompt(f"{folder} holds a policy of {kind}: expected one of SAC to export.")
                     trajectory = coverage.scored_episodes(env, agent, seed)
-                    extra = {"features": task.feature_names}
+                    extra = {"features": task.input_names}
                 case _:
                     raise UserError(
                         f"{folder} holds a controller over skills: expected a single policy, of another method than "
