@@ -321,7 +321,7 @@ def _loop(setting: Setting, method: str, agent: Tuned, env: Any, spent: int, hol
     return PretrainConfig(
         agent=agent.config,
         agent_name=method,
-        env=f"{env.env_spec.id}, {method} seed {setting.seed}",  # as progress lines have it
+        env=env.env_spec.id,
         normalizer="off",
         loop=config.loop,
         num_envs=config.num_envs,
