@@ -736,6 +736,21 @@ def test_results_of_other_settings_are_not_mixed_also_by_other_seeds_or_methods(
         assert_refused(run, tmp_path, message, config=longer, **options)
 
 
+def test_results_that_name_settings_as_0_1_0_did_are_added_to(run, tmp_path):
+    prompted(run, tmp_path)
+    path = tmp_path / "out" / "point_near" / "zero_shot-0.json"
+    content = json.loads(path.read_text())
+    pretrain = content["same"]["pretrain"]
+    pretrain["agent"] |= {name: x for name, x in pretrain["agent"].pop("sac").items() if name not in ("width", "lr")}
+    pretrain["replay_shards"] = pretrain.pop("replay_parts")
+    path.write_text(json.dumps(content))
+    found = prompted(run, tmp_path, seeds=[0, 2])
+    assert found["methods"]["zero_shot"]["seeds"] == [0, 1, 2]
+    pretrain["agent"]["tau"] = 0.5
+    path.write_text(json.dumps(content))
+    assert_refused(run, tmp_path, "pretrain.agent.sac.tau is 0.5 there and 0.005 here")
+
+
 def test_another_agent_is_not_taken_for_the_one_that_was_adapted(run, onehot_run, tmp_path):
     prompted(run, tmp_path)
     assert_refused(onehot_run, tmp_path, "pretrain.agent.z.kind is 'sphere' there and 'onehot' here")

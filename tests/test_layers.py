@@ -60,6 +60,7 @@ ALLOWED = {
     "urlrl/evaluation": {"acting", "types", "errors", "files", "streams", "config", "cells", "data", "evaluation"},
     "urlrl/adaptation": {
         "acting",
+        "renamed",
         "types",
         "errors",
         "files",

@@ -13,6 +13,7 @@ from urlrl.config import flatten
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import Estimate, area, iqm_interval, mean_interval
 from urlrl.files import write_atomically
+from urlrl.renamed import renewed
 
 FORMAT = "urlrl-adapt-1"
 NAME = re.compile(rf"(?P<method>{'|'.join(METHODS)})-(?P<seed>0|[1-9]\d*)\.json")
@@ -91,9 +92,11 @@ class Ladder:
 
 def check_same(path: Path, method: str, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Refuse what is of another task, agent or settings than `here`, where the method depends on these."""
+    there = {**there, "pretrain": renewed(there.get("pretrain", {}))}
     had, has = NOT_YET | flatten(there), flatten(json.loads(json.dumps(here)))  # Tuples are lists in JSON.
     for name in has | had:
-        if _matters(name, method) and had.get(name) != has.get(name):
+        new = name.startswith("pretrain.") and name not in had  # 0.1.0 did not know it, and acted as it is.
+        if _matters(name, method) and not new and had.get(name) != has.get(name):
             raise UserError(
                 f"{path} holds another result: {name} is {had.get(name)!r} there and {has.get(name)!r} here; choose "
                 f"another --out, or the same options to add to it."
