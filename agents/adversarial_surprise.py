@@ -26,6 +26,8 @@ Differences from the released code (which covers one grid world):
 - Rewards are divided by the deviation of returns over steps that count, of which steps of Explore were a part there.
 - Advantages are standardised, for each player alone, as the reward at a turn's end is a sum of many; gradients of
   actor and value are scaled down apart. The value is not clipped by default.
+- `next_turn` below 1 lets a player plan for its present turn more than for later ones, at 0 for that alone, as the
+  planners of the paper's argument do. At 1, as there, Control may walk home at any price, to keep Explore near.
 - No recurrent networks, no history of observations.
 """
 
@@ -90,6 +92,8 @@ class AdversarialSurpriseConfig:
         check("next_turn", self.next_turn, 0, 1)
         if (self.z.kind, self.z.dim) != ("onehot", 2):
             raise UserError(f"z is {self.z.kind} of {self.z.dim}: expected onehot of 2, explore and control.")
+        if not self.batch.whole_episodes:
+            raise UserError(f"batch.whole_episodes is {self.batch.whole_episodes}: expected True, for whole turns.")
         if self.turns % 2:
             raise UserError(f"turns is {self.turns}: expected an even number, as Control answers each turn of Explore.")
         if self.grace_steps == self.control_steps:
@@ -177,8 +181,6 @@ class AdversarialSurprise(struct.PyTreeNode):
                 f"expected one that goes on to its time limit."
             )
 
-    # behave
-
     def begin(self, key: jax.Array, n: int, plan: Any, task: Each | All | None = None) -> Carry:
         """`task` is a Skill: the player that acts throughout."""
         del key, plan
@@ -221,8 +223,6 @@ class AdversarialSurprise(struct.PyTreeNode):
         turn = jnp.where(phase < config.explore_steps, phase / config.explore_steps, later)
         time = jnp.stack([clock / config.episode_steps, turn]).astype(jnp.float32)
         return jnp.concatenate([self.normalizer(obs), self.density.stats(theta), time])
-
-    # learn
 
     def update(self, batch: Transition, key: jax.Array) -> tuple["AdversarialSurprise", Metrics]:
         """Score the rollout, pay the players, improve each on its own turns."""

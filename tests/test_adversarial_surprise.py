@@ -21,7 +21,7 @@ from urlrl.learners.skills import SkillSpace
 from urlrl.presets import preset
 from urlrl.runs.begin import create_agent
 from urlrl.training.seeds import Seeds
-from urlrl.types import All, Each, EnvSpec, Skill, Transition
+from urlrl.types import All, BatchSpec, Each, EnvSpec, Skill, Transition
 from urlrl.verbs.pretrain import pretrain
 
 # Two episodes of two rounds: Explore has 2 steps, Control 3, of which the first does not count.
@@ -360,6 +360,7 @@ GAUSSIAN = replace(TINY, density="gaussian")
         ({"next_turn": 2.0}, "next_turn is 2.0: expected a number of at least 0 and at most 1"),
         ({"density": "normal"}, "density is 'normal': expected one of 'categorical'"),
         ({"objective": "boredom"}, "objective is 'boredom': expected one of 'adversarial'"),
+        ({"batch": BatchSpec()}, "batch.whole_episodes is False: expected True, for whole turns"),
         ({"z": SkillSpace("sphere", 2)}, "z is sphere of 2: expected onehot of 2, explore and control"),
     ],
 )

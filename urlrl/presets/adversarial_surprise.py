@@ -6,7 +6,7 @@ from urlrl.learners.ppo import PPOConfig
 from urlrl.presets.common import QUICK, Preset
 
 _BLOCK = AdversarialSurpriseConfig(
-    ppo=PPOConfig(width=64, lr=1e-3, epochs=4, batch=256, value_target="gae", max_grad_norm=0.5, entropy_coef=0.02),
+    ppo=PPOConfig(width=64, lr=1e-3, epochs=4, batch=128, value_target="gae", max_grad_norm=0.5, entropy_coef=0.02),
     density="categorical",
     turns=32,
     explore_steps=4,
@@ -19,7 +19,7 @@ PRESETS = {
     "block-quick": Preset(
         PretrainConfig(
             agent=_BLOCK, agent_name="adversarial_surprise", env="block:line18", loop="device", num_envs=16,
-            rollout_steps=128, steps=300_000, replay_capacity=4_096, keep_data="window", eval_every=0,
+            rollout_steps=128, steps=160_000, replay_capacity=4_096, keep_data="window", eval_every=0,
         ),
         QUICK,
         "1 minute on two CPU cores",
