@@ -116,6 +116,18 @@ def _ogbench(name: str, rest: str, num_envs: int, episode_steps: int | None) -> 
     return OGBenchEnv(rest, num_envs, episode_steps=episode_steps)
 
 
+def _tv(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.on_device import DeviceHostEnv
+
+    return DeviceHostEnv(_tv_on_device(name, rest, episode_steps), num_envs)
+
+
+def _tv_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
+    from urlrl.envs import tv
+
+    return tv.device_env(rest, episode_steps)
+
+
 def _gym(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
     from urlrl.envs.gym import GymEnv, find_maker
 
@@ -129,6 +141,7 @@ SCHEMES = {
     "maze": Scheme("maze:<layout>[_fixed][_mass][_cells]", _maze, _maze_on_device),
     "mjx": Scheme("mjx:<body>", _mjx, _mjx_on_device, takes_root=True),
     "ogbench": Scheme("ogbench:<id>", _ogbench),
+    "tv": Scheme("tv:rooms[_quiet]", _tv, _tv_on_device),
     "gym": Scheme("gym:<id>", _gym),
 }
 _OWN = Scheme("module:function", _gym)  # a user's
@@ -177,7 +190,8 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
         return scheme.device(name, rest, episode_steps=episode_steps, **root)
     from urlrl.envs import mjx, mjx_dmc
 
-    names = ["point", SCHEMES["maze"].names, SCHEMES["block"].names, *mjx.BODIES, *mjx_dmc.TASKS]
+    schemes = [SCHEMES[start].names for start in ("maze", "block", "tv")]
+    names = ["point", *schemes, *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 
 
