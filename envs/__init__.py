@@ -1,4 +1,5 @@
-"""Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`."""
+"""Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`; after one of ours a
+plus and distractors (envs/distractors.py)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -152,7 +153,7 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
 
     Args:
         name: a key of `ENVS`, a name of one of `SCHEMES`, or `module:function` where the function takes nothing and
-            returns a `gymnasium.Env`.
+            returns a `gymnasium.Env`. One of the first two may end with distractors, as in `dmc:walker_walk+noise10`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` and `mjx:` only: their observations
             lack it, and METRA's phi can only cover what it sees).
@@ -160,6 +161,11 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
     """
+    if "+" in name:
+        from urlrl.envs.distractors import DistractedEnv, parts
+
+        name, more = parts(name)
+        return DistractedEnv(make_env(name, num_envs, episode_steps=episode_steps, root_position=root_position), more)
     start, colon, rest = name.partition(":")
     scheme = SCHEMES.get(start, _OWN) if name not in ENVS and colon else None
     if root_position and not (scheme and scheme.takes_root):
@@ -179,6 +185,11 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
     Raises:
         UserError: it has none; the message names those that have.
     """
+    if "+" in name:
+        from urlrl.envs.distractors import distracted, parts
+
+        name, more = parts(name)
+        return distracted(make_device_env(name, episode_steps=episode_steps, root_position=root_position), more)
     if name == "point":
         from urlrl.envs import point
 
@@ -198,7 +209,8 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
 def device_name(name: str) -> str:
     """What an environment is called on the device, if it is there: by its own name, or as a body of `mjx:`."""
     scheme = SCHEMES.get(name.partition(":")[0])
-    return name if name == "point" or (scheme and scheme.device) else f"mjx:{name.removeprefix('dmc:')}"
+    there = name.partition("+")[0] == "point" or (scheme and scheme.device)
+    return name if there else f"mjx:{name.removeprefix('dmc:')}"
 
 
 def twin_of(name: str) -> str | None:
@@ -207,4 +219,6 @@ def twin_of(name: str) -> str | None:
         return None
     from urlrl.envs import mjx_dmc
 
-    return mjx_dmc.twin(name) if name in mjx_dmc.TASKS else name.removeprefix("mjx:")
+    body, plus, distractors = name.partition("+")
+    twin = mjx_dmc.twin(body) if body in mjx_dmc.TASKS else body.removeprefix("mjx:")
+    return f"{twin}{plus}{distractors}"
