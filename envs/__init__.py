@@ -1,4 +1,5 @@
-"""Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`."""
+"""Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`; after one of ours a
+plus and distractors (envs/distractors.py)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -128,6 +129,18 @@ def _rooms_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceE
     return rooms.device_env(rest, episode_steps)
 
 
+def _tv(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
+    from urlrl.envs.on_device import DeviceHostEnv
+
+    return DeviceHostEnv(_tv_on_device(name, rest, episode_steps), num_envs)
+
+
+def _tv_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
+    from urlrl.envs import tv
+
+    return tv.device_env(rest, episode_steps)
+
+
 def _gym(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
     from urlrl.envs.gym import GymEnv, find_maker
 
@@ -142,6 +155,7 @@ SCHEMES = {
     "mjx": Scheme("mjx:<body>", _mjx, _mjx_on_device, takes_root=True),
     "ogbench": Scheme("ogbench:<id>", _ogbench),
     "rooms": Scheme("rooms:<world>", _rooms, _rooms_on_device),
+    "tv": Scheme("tv:rooms[_quiet]", _tv, _tv_on_device),
     "gym": Scheme("gym:<id>", _gym),
 }
 _OWN = Scheme("module:function", _gym)  # a user's
@@ -152,7 +166,7 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
 
     Args:
         name: a key of `ENVS`, a name of one of `SCHEMES`, or `module:function` where the function takes nothing and
-            returns a `gymnasium.Env`.
+            returns a `gymnasium.Env`. One of the first two may end with distractors, as in `dmc:walker_walk+noise10`.
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` and `mjx:` only: their observations
             lack it, and METRA's phi can only cover what it sees).
@@ -160,6 +174,11 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
     """
+    if "+" in name:
+        from urlrl.envs.distractors import DistractedEnv, parts
+
+        name, more = parts(name)
+        return DistractedEnv(make_env(name, num_envs, episode_steps=episode_steps, root_position=root_position), more)
     start, colon, rest = name.partition(":")
     scheme = SCHEMES.get(start, _OWN) if name not in ENVS and colon else None
     if root_position and not (scheme and scheme.takes_root):
@@ -179,6 +198,11 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
     Raises:
         UserError: it has none; the message names those that have.
     """
+    if "+" in name:
+        from urlrl.envs.distractors import distracted, parts
+
+        name, more = parts(name)
+        return distracted(make_device_env(name, episode_steps=episode_steps, root_position=root_position), more)
     if name == "point":
         from urlrl.envs import point
 
@@ -190,14 +214,16 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
         return scheme.device(name, rest, episode_steps=episode_steps, **root)
     from urlrl.envs import mjx, mjx_dmc
 
-    names = ["point", *(SCHEMES[start].names for start in ("maze", "block", "rooms")), *mjx.BODIES, *mjx_dmc.TASKS]
+    schemes = [SCHEMES[start].names for start in ("maze", "block", "rooms", "tv")]
+    names = ["point", *schemes, *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 
 
 def device_name(name: str) -> str:
     """What an environment is called on the device, if it is there: by its own name, or as a body of `mjx:`."""
     scheme = SCHEMES.get(name.partition(":")[0])
-    return name if name == "point" or (scheme and scheme.device) else f"mjx:{name.removeprefix('dmc:')}"
+    there = name.partition("+")[0] == "point" or (scheme and scheme.device)
+    return name if there else f"mjx:{name.removeprefix('dmc:')}"
 
 
 def twin_of(name: str) -> str | None:
@@ -206,4 +232,6 @@ def twin_of(name: str) -> str | None:
         return None
     from urlrl.envs import mjx_dmc
 
-    return mjx_dmc.twin(name) if name in mjx_dmc.TASKS else name.removeprefix("mjx:")
+    body, plus, distractors = name.partition("+")
+    twin = mjx_dmc.twin(body) if body in mjx_dmc.TASKS else body.removeprefix("mjx:")
+    return f"{twin}{plus}{distractors}"

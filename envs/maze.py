@@ -372,8 +372,8 @@ class MazeEnv(HostVectorEnv):
 
 
 def maze_layout(env: str) -> Layout:
-    """That of an environment `maze:*`."""
-    return _MAZES[env.removeprefix("maze:").removesuffix(CELLS).removesuffix(MASS)][0]
+    """That of an environment `maze:*`, with or without distractors."""
+    return _MAZES[env.partition("+")[0].removeprefix("maze:").removesuffix(CELLS).removesuffix(MASS)][0]
 
 
 def near(xy: Any, goal: np.ndarray, radius: float = GOAL_RADIUS) -> Any:

@@ -32,11 +32,11 @@ class DeviceHostEnv(HostVectorEnv):
         if move is None:
             return super().goal_obs(position)
         numbers = -1 - np.arange(len(position))  # No lane has these.
-        keys = _keys(_bits(self.seed), _bits(numbers), _bits(np.zeros_like(numbers)))
+        keys = lane_keys(bits(self.seed), bits(numbers), bits(np.zeros_like(numbers)))
         return np.array(jax.vmap(move)(keys, jnp.asarray(position, jnp.float32)))
 
     def _reset_lanes(self, mask: np.ndarray) -> None:
-        self.state = _reset_some(self.device_env, self.state, mask, _bits(self.seed), _bits(self.episode))
+        self.state = _reset_some(self.device_env, self.state, mask, bits(self.seed), bits(self.episode))
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.state = _step_all(self.device_env, self.state, jnp.asarray(actions, jnp.float32))
@@ -63,18 +63,18 @@ def _reset_some(
     env: DeviceEnv, state: DeviceState, mask: jax.Array, seed: jax.Array, episode: jax.Array
 ) -> DeviceState:
     """`state` (n, ...) with fresh episodes in the lanes of `mask` (n,)."""
-    fresh = jax.vmap(env.reset)(_keys(seed, jnp.arange(len(mask), dtype=jnp.uint32), episode))
+    fresh = jax.vmap(env.reset)(lane_keys(seed, jnp.arange(len(mask), dtype=jnp.uint32), episode))
     return jax.tree.map(lambda new, old: jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh, state)
 
 
 @jax.jit
-def _keys(seed: jax.Array, lanes: jax.Array, episodes: jax.Array) -> jax.Array:
+def lane_keys(seed: jax.Array, lanes: jax.Array, episodes: jax.Array) -> jax.Array:
     """(n,) keys, as the device's loop has them."""
     fold = jax.random.fold_in
     return jax.vmap(lambda lane, episode: fold(fold(jax.random.key(seed), lane), episode))(lanes, episodes)
 
 
-def _bits(number: int | np.ndarray) -> np.ndarray:
+def bits(number: int | np.ndarray) -> np.ndarray:
     """As a key takes it, uint32, negative ones from the far end."""
     return np.asarray(np.asarray(number) & 0xFFFFFFFF, np.uint32)
 

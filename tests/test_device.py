@@ -337,7 +337,7 @@ def test_seeds_are_shared_out_over_devices():
         (
             "--env half_cheetah --seeds 0..1",
             "Environment 'half_cheetah' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], "
-            "block:<line>, rooms:<world>, mjx:ant, mjx:half_cheetah, mjx:walker_walk, ",
+            "block:<line>, rooms:<world>, tv:rooms[_quiet], mjx:ant, mjx:half_cheetah, ",
         ),
         (
             "--env point --seed 1 --seeds 0..1",

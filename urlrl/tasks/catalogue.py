@@ -4,6 +4,7 @@ A task is made, and the file that defines it imported, when it is asked for: a l
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from urlrl.envs.maze import ENDS, LAYOUTS
@@ -84,14 +85,24 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
+def _with_distractors(task: Task, suffix: str) -> Task:
+    on = tuple(env + suffix for env in task.runs_on)
+    device = task.device and task.device + suffix
+    return replace(task, name=task.name + suffix, env=task.env + suffix, runs_on=on, device=device)
+
+
 def find_task(name: str) -> Task:
-    """A task of `TASKS`, one of OGBench's by its package's id, or the `Task` that a user's `module:object` is.
+    """A task of `TASKS`, one of OGBench's by its package's id, or the `Task` that a user's `module:object` is. With
+    "+noise10" after its name, a task of `TASKS` is the same one in environments with these distractors.
 
     Raises:
         UserError: there is none of this name.
     """
     if name in TASKS:
         return TASKS[name]()
+    body, plus, end = name.partition("+")
+    if body in TASKS:
+        return _with_distractors(TASKS[body](), plus + end)
     if name.startswith("ogbench:"):
         from urlrl.tasks.ogbench import ogbench_task
 

@@ -74,6 +74,7 @@ def features(env_name: str) -> dict[str, Feature]:
     Raises:
         UserError: the environment has none.
     """
+    env_name = env_name.partition("+")[0]  # Distractors are no part of physics.
     kind = "maze" if env_name.startswith("maze:") else env_name
     if kind in _POINTS:
         return _features(_POINTS[kind]() | _effort(), None)
