@@ -132,7 +132,8 @@ def summary(rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
                 "mean_cells": float(cells.mean()),
                 "cells": iqm_interval([cells]).to_json(),
                 "television": iqm_interval([column(rows, world, objective, "television")]).to_json(),
-                "adversarial_minus_this": mean_interval(ours - cells).to_json(),
+                "adversarial_minus_this": iqm_interval([ours - cells]).to_json(),
+                "adversarial_minus_this_mean": mean_interval(ours - cells).to_json(),
             }
     return found
 
@@ -153,14 +154,16 @@ def draw(rows: list[dict[str, Any]], options: Options) -> Figure:
         top.set_title(f"block:{world}")
         top.set_xticks(range(len(PLAN[world]) + 1), [*PLAN[world], RANDOM], rotation=20)
         top.set_ylim(0, CELLS + 1)
+        top.set_yticks(range(0, CELLS + 1, 3))
         for television in np.flatnonzero(has_television(np.arange(CELLS))):
             below.axvspan(television - 0.5, television + 0.5, color="#e3e6ea", zorder=0)
         below.set_yscale("log")
         below.set_ylim(1e-4, 1)
+        below.set_xticks(range(0, CELLS, 3))
         below.set_xlabel("cell; televisions are shaded")
     axes[0, 0].set_ylabel("cells visited in an episode, of 18")
     axes[1, 0].set_ylabel("share of steps")
-    axes[1, 0].legend(fontsize=7)
+    axes[1, 0].legend(fontsize=7, loc="lower left")
     return figure
 
 
@@ -169,8 +172,8 @@ def main(options: Options) -> None:
     began = time.perf_counter()
     rows = measured(options)
     content = {
-        "protocol": f"{EPISODES} episodes of each seed, as in training; IQM with a bootstrap interval; paired "
-        "differences with Student's interval",
+        "protocol": f"{EPISODES} episodes of each seed, as in training; IQM with a bootstrap interval, of paired "
+        "differences too; and their mean with Student's interval",
         "config": to_json(preset("adversarial_surprise", "block-quick")),
         "changes": {"agent.symbols": SYMBOLS, "steps": options.steps},
         "versions": versions(),
