@@ -370,6 +370,17 @@ def test_tasks_by_name(tmp_path, monkeypatch):
         find_task("ant_multi_gaol")
 
 
+def test_what_0_1_0_called_otherwise_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old_tasks.py").write_text(
+        "from dataclasses import dataclass\nfrom urlrl.tasks import Task\n@dataclass(frozen=True)\n"
+        "class Old(Task):\n    def features(self, physics, context, clock):\n        return physics\n"
+        "old = Old('old', 'point', ('point',), reward=lambda physics, action: physics[:, 0])\n"
+    )
+    with pytest.raises(UserError, match="Task 'old_tasks:old' has 'features', which 0.1.0 read: .* called 'inputs'"):
+        find_task("old_tasks:old")
+
+
 def test_every_table_entry_is_what_its_key_says():
     for name in GOALS + ["half_cheetah_hurdle"]:
         task = TASKS[name]()

@@ -114,6 +114,12 @@ def chosen(rng):
     return rng.choice([-1.0, 1.0], 1)
 
 
+def in_place(physics, action):
+    reward = 1 * physics[:, 0]
+    reward[physics[:, 0] > 1] = 1
+    return reward
+
+
 @dataclasses.dataclass(frozen=True)
 class Sided(Task):
     def draw(self, rng):
@@ -123,9 +129,13 @@ class Sided(Task):
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        (dataclasses.replace(RIGHT, reward=lambda physics, action: np.asarray(physics)[:, 0]), "computed by NumPy"),
+        (dataclasses.replace(RIGHT, reward=lambda physics, action: np.asarray(physics)[:, 0]), "JAX cannot trace its"),
+        (dataclasses.replace(RIGHT, reward=in_place), "JAX arrays are immutable"),
+        (dataclasses.replace(RIGHT, reward=lambda physics, action: physics[physics[:, 0] > 1, 0]), "JAX cannot trace"),
+        (dataclasses.replace(GOAL, input_names=("goal_x",)), r"inputs of shape \(1, 2\): expected \(1, 1\)"),
+        (dataclasses.replace(GOAL, device="point"), "has inputs, and 'point' pays it itself"),
         (dataclasses.replace(RIGHT, reward=lambda physics, action: physics[0, 0]), r"rewards of shape \(\): expected"),
-        (Sided("sided", "point", ("point",), reward=RIGHT.reward), "computed by NumPy"),
+        (Sided("sided", "point", ("point",), reward=RIGHT.reward), "'Draws' object has no attribute 'choice'"),
         (find_task("half_cheetah_hurdle"), "no device version: Unknown environment 'mjx:half_cheetah_hurdle'"),
         (find_task("walker_velocity_4"), "no device version: Unknown environment 'mjx:walker_velocity_4'"),
     ],
@@ -259,7 +269,7 @@ def test_the_command_line_says_what_has_no_device_version(run, tmp_path, monkeyp
             ["adapt", str(run), "--task", RIGHT.name, "--method", "scratch", "--loop", "device", "--out", str(tmp_path)]
         )
     assert stop.value.code == 2
-    assert "Task 'point_right' has no device version: its reward" in capsys.readouterr().err
+    assert "Task 'point_right' has no device version: JAX cannot trace its reward" in capsys.readouterr().err
 
 
 @pytest.mark.slow

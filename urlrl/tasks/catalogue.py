@@ -112,4 +112,7 @@ def find_task(name: str) -> Task:
     task = load_object(name, "task")
     if not isinstance(task, Task):
         raise UserError(f"Task '{name}' is a {type(task).__name__}: expected a urlrl.tasks.Task.")
+    for old, now in (("features", "inputs"), ("feature_names", "input_names")):
+        if old in dir(task):
+            raise UserError(f"Task '{name}' has '{old}', which 0.1.0 read: expected it to be called '{now}'.")
     return task

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from urlrl.envs import device_name, make_device_env
-from urlrl.errors import UserError
-from urlrl.tasks.task import Moment, Task, task_spec
+from urlrl.errors import UserError, reason
+from urlrl.tasks.task import Moment, Task, check_inputs, task_spec
 from urlrl.types import DeviceEnv, DeviceState
 
-NO_JAX = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError, AttributeError)
+# What JAX, or Python, raises where a task's functions are not for its arrays.
+NO_JAX = (jax.errors.JAXTypeError, TypeError, IndexError, AttributeError)
 
 
 class Draws:
@@ -41,6 +42,8 @@ def task_on_device(task: Task, root_position: bool = False) -> DeviceEnv:
         UserError: the environment is not one of the device, or the reward is not computed by what JAX can trace.
     """
     name = task.device or device_name(task.env)
+    if task.device and task.input_names:
+        raise UserError(f"Task '{task.name}' has inputs, and '{name}' pays it itself: expected one of the two.")
     try:
         env = make_device_env(name, episode_steps=task.episode_steps, root_position=root_position)
     except UserError as error:
@@ -51,16 +54,17 @@ def task_on_device(task: Task, root_position: bool = False) -> DeviceEnv:
         jax.eval_shape(found.step, state, jax.ShapeDtypeStruct((env.env_spec.action_dim,), jnp.float32))
     except NO_JAX as error:
         raise UserError(
-            f"Task '{task.name}' has no device version: its reward or its inputs are computed by NumPy; expected "
-            "what JAX can trace (urlrl.tasks.task.Task says how)."
+            f"Task '{task.name}' has no device version: JAX cannot trace its reward, its inputs or what it draws "
+            f"({reason(error)}); urlrl.tasks.task.Task says how they can be written."
         ) from error
     return found
 
 
 def _rewarded(env: DeviceEnv, task: Task) -> DeviceEnv:
     def shown(below: DeviceState, context: jax.Array, clock: jax.Array, reward: Any) -> DeviceState:
-        inputs = task.inputs(below.physics[None], context[None], clock[None])[0]
-        obs = jnp.concatenate([below.obs, jnp.asarray(inputs, jnp.float32)])
+        inputs = task.inputs(below.physics[None], context[None], clock[None])
+        check_inputs(task, inputs, 1)
+        obs = jnp.concatenate([below.obs, jnp.asarray(inputs[0], jnp.float32)])
         return below._replace(sim=Episode(below, context, clock), obs=obs, reward=jnp.asarray(reward, jnp.float32))
 
     def reset(key: jax.Array) -> DeviceState:

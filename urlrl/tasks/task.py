@@ -85,6 +85,17 @@ class Task:
         return self.reward(moment.physics, moment.action)
 
 
+def check_inputs(task: Task, inputs: Any, n: int) -> None:
+    """Raises UserError: these are not the task's inputs in n environments, one by name."""
+    expected = (n, len(task.input_names))
+    if np.shape(inputs) != expected:
+        names = ", ".join(task.input_names) or "none"
+        raise UserError(
+            f"Task '{task.name}' has inputs of shape {np.shape(inputs)}: expected {expected}, as its input_names are "
+            f"{names}."
+        )
+
+
 def rewards(task: Task, moment: Moment) -> np.ndarray:
     """`task.score`, (n,), looked at: what every reward on the host is.
 
@@ -250,6 +261,7 @@ class TaskEnv(VectorEnv):
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:
         inputs = self.task.inputs(self.physics(), self.context, self.clock)
+        check_inputs(self.task, inputs, self.num_envs)
         return np.concatenate([obs, inputs], axis=1)
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from urlrl.config import RESUMABLE_FIELDS, flatten
+from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import iqm_interval
 from urlrl.files import check_folder_of, write_atomically
 from urlrl.runs.load import load_checkpoint, saved_evaluation
-from urlrl.training.run import RunFolder
 from urlrl.verbs.evaluate import evaluate
 
 
@@ -34,11 +33,11 @@ def report_seeds(
         UserError: a folder holds no run, the runs differ in more than their seed, or in their step.
     """
     check_folder_of(json_file)
-    configs = [RunFolder(run).manifest()["config"] for run in runs]
+    found = [load_checkpoint(run, step) for run in runs]
+    configs = [to_json(loaded.config) for loaded in found]
     _check_alike(runs, configs)
     evaluations = []
-    for run in runs:
-        loaded = load_checkpoint(run, step)
+    for run, loaded in zip(runs, found):
         evaluations.append(saved_evaluation(run, loaded.step, loaded.spec) or evaluate(run, step=step))
         if evaluations[-1]["step"] != evaluations[0]["step"]:
             raise UserError(
