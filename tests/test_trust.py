@@ -446,7 +446,7 @@ CALLERS = {
     "find_maker": {"envs/__init__.py"},
     "run_config_from_json": {"urlrl/training/run.py", "urlrl/runs/load.py", "urlrl/verbs/tuned.py"},
     "make_env": {f"urlrl/tasks/{name}.py" for name in ("single", "task")}
-    | {"urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
+    | {"envs/__init__.py", "urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
 }
 
 
