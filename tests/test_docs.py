@@ -25,6 +25,11 @@ DATA = {
     "exorl-v1/walker": "maze-v1/rooms_cells",
 }
 SHORTER = {
+    "adversarial-surprise": {
+        "--preset block-quick": "--preset block-quick --steps 4096 --agent.ppo.width 16",
+        "--seeds 0..4": "--seeds 0..1",
+        "--out as-block": "--out as-block --seeds 0 1 --worlds line18 --steps 2048",
+    },
     "device": {
         "--num-envs 64 --seeds 0..7": f"--num-envs 64 --seeds 0..1 --steps 3200 --eval-every 0 {QUICK}",
         "--preset mjx-ant --out": "--dry-run --preset mjx-ant --out",
@@ -58,7 +63,7 @@ SHORTER = {
         "maze-v1/rooms\n": "maze-v1/rooms_cells\n",
     },
 }  # fmt: skip
-SLOW = ("device", "zero-shot")  # a minute each
+SLOW = ("adversarial-surprise", "device", "zero-shot")  # a minute each
 
 
 @pytest.fixture

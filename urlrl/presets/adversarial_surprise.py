@@ -1,5 +1,7 @@
 """Settings of adversarial surprise."""
 
+from dataclasses import replace
+
 from urlrl.agents.adversarial_surprise import AdversarialSurpriseConfig
 from urlrl.config import PretrainConfig
 from urlrl.learners.ppo import PPOConfig
@@ -15,6 +17,16 @@ _BLOCK = AdversarialSurpriseConfig(
     next_turn=0.0,
 )
 
+_ROOMS = replace(
+    _BLOCK, symbols=12, turns=16, explore_steps=8, control_steps=8, grace=0.5, ppo=replace(_BLOCK.ppo, batch=256)
+)  # fmt: skip
+_TV = replace(
+    _BLOCK, density="kernel", turns=8, explore_steps=25, control_steps=25,
+    ppo=replace(_BLOCK.ppo, batch=400, entropy_coef=0.005),
+)  # fmt: skip
+_FIRST = "for first steps; nothing was measured with it"
+
+
 PRESETS = {
     "block-quick": Preset(
         PretrainConfig(
@@ -23,5 +35,21 @@ PRESETS = {
         ),
         QUICK,
         "2 minutes on two CPU cores, 10 seeds at once",
+    ),
+    "rooms-quick": Preset(
+        PretrainConfig(
+            agent=_ROOMS, agent_name="adversarial_surprise", env="rooms:noisy", loop="device", num_envs=32,
+            rollout_steps=128, steps=1_000_000, replay_capacity=8_192, keep_data="window", eval_every=0,
+        ),
+        _FIRST,
+        "3 minutes on two CPU cores",
+    ),
+    "tv-quick": Preset(
+        PretrainConfig(
+            agent=_TV, agent_name="adversarial_surprise", env="tv:rooms", loop="device", num_envs=32,
+            rollout_steps=200, steps=1_000_000, replay_capacity=12_800, keep_data="window", eval_every=0,
+        ),
+        _FIRST,
+        "5 minutes on two CPU cores",
     ),
 }  # fmt: skip
