@@ -21,7 +21,6 @@ WITHOUT_JAX = "# without JAX"
 SHELL = """
 urlrl() { printf 'urlrl'; printf ' %q' "$@"; echo; }
 python() { printf 'python'; printf ' %q' "$@"; echo; }
-make() { printf 'make'; printf ' %q' "$@"; echo; }
 pip() { :; }
 """
 NOTHING_ELSE = """
@@ -54,9 +53,7 @@ def run_here(language: str, text: str, place: Path, names: dict, monkeypatch: py
     """In this process, whose folder is `place`. `names` are those of earlier Python blocks."""
     if kept_as_file(text, place):
         return
-    if text.startswith(WITHOUT_JAX):
-        run_apart(language, text, place, None)
-    elif language == "bash":
+    if language == "bash":
         for words in commands(text):
             run_command(words, monkeypatch)
     elif all(map(find_spec, re.findall(r"^(?:from|import) (\w+)", text, re.M))):  # Not all is there in development.
@@ -71,9 +68,6 @@ def commands(text: str) -> list[list[str]]:
 
 def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     words = [name for word in words for name in sorted(glob.glob(word)) or [word]]
-    if words[0] == "make":  # Each target exists; that they work is what running the tests and the demo shows.
-        subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-        return
     if words[0] == "urlrl":
         main(words[1:])
         return

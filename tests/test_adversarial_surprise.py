@@ -426,6 +426,7 @@ def test_a_run_of_numbers_and_boxes_resumes_bit_for_bit(tmp_path):
     assert_same(final_state(pretrain(config, half, quiet=True)), final_state(whole))
 
 
+@pytest.mark.slow
 def test_the_game_is_learned_in_the_corridor():
     """In seconds: Control comes to see what it knows, though Explore takes it through nearly all cells, and keeps away
     from televisions. At random, it is there in 0.3 of its steps."""

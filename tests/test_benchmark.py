@@ -48,6 +48,7 @@ def test_learner(benchmark, tmp_path):
     assert 1 < row["flops"]["xla"] / row["flops"]["formula"] < 1.1
 
 
+@pytest.mark.slow
 def test_offline_agents(benchmark, tmp_path, monkeypatch):
     """FB, and of FRE's phases one; the others are compiled in the same way, for ten times as long."""
     import benchmark_offline

@@ -241,6 +241,7 @@ def tiny_ant(monkeypatch, few_lanes):
     monkeypatch.setattr(collecting, "LANES", 2)
 
 
+@pytest.mark.slow
 def test_an_agent_is_steered_through_ogbenchs_maze(tiny_ant, tmp_path, capsys):
     data = collect("antmaze-medium-navigate", tmp_path / "set", steps=10, quiet=True)
     assert "set: 0.0 goals were reached per episode." in capsys.readouterr().err  # It did not learn to walk.

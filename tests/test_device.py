@@ -314,6 +314,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_seeds_are_shared_out_over_devices():
     """Eight virtual ones: 24 updates are those of one device, within 1e-5."""
     flags = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"

@@ -20,6 +20,7 @@ from urlrl.types import BatchSpec
 from urlrl.verbs.collect import collect
 from urlrl.verbs.evaluate_suite import SUITES, evaluate_suite
 
+pytestmark = pytest.mark.slow
 SUITE = "fre-v1/maze-rings_mass"
 FEW = ("reach_1", "move_left", "path_loop")
 

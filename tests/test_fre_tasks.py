@@ -225,6 +225,7 @@ def test_best_returns_by_hand():
     assert to_the_wall == pytest.approx([2.0], abs=0.02)
 
 
+@pytest.mark.slow
 def test_nobody_gets_more_than_the_ceiling():
     """Random pushes and a controller that knows the maze get less, on every task."""
     for name in FRE_TASKS["maze-rings_mass"]:

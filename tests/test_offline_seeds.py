@@ -88,6 +88,7 @@ def test_a_seed_among_others_is_the_seed_alone(name, data, tmp_path):
         assert_close(saved_arrays(runs[0]), saved_arrays(runs[1]))
 
 
+@pytest.mark.slow
 def test_fre_learns_in_one_phase_at_a_time(data, tmp_path):
     """A mapped choice runs both branches: what the other one made must not remain."""
     config = offline(data, AGENTS["fre"], "fre", normalizer="fit", snapshots=(10,))

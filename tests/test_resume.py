@@ -74,7 +74,10 @@ MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two pa
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("writing config.json", "collecting", "learned and logged half a row", "between the parts of a checkpoint")
+
+
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in MOMENTS])
 def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, moment):
     run = tmp_path / "run"
     arguments = [sys.executable, "-c", KILLED_AT, *map(str, MOMENTS[moment]), str(run)]

@@ -216,7 +216,7 @@ class Killed(BaseException):
     """As if the process were ended here."""
 
 
-@pytest.mark.parametrize("method", ["finetune", "hierarchical"])
+@pytest.mark.parametrize("method", ["finetune", pytest.param("hierarchical", marks=pytest.mark.slow)])
 def test_what_was_killed_goes_on_bit_for_bit(method, run, tmp_path, monkeypatch):
     options = {"seeds": [0], "config": SMALL, "quiet": True}
     adapt(run, RIGHT.name, [method], out=tmp_path / "whole", **options)

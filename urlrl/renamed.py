@@ -36,7 +36,7 @@ def renewed(config: dict[str, Any]) -> dict[str, Any]:
     """A run's config as this version writes it. Raises ValueError where an old one is damaged."""
     config = {RENAMED.get(name, name): value for name, value in config.items()}
     config = {**config, "agent": _moved(config.get("agent_name", ""), _goals_apart(config.get("agent", {})))}
-    if "data" in config or "updates" not in config:
+    if {"data", "data_id"} & config.keys() or "updates" not in config:  # `updates` of a run on data is another thing.
         return config
     check_shape(config, {"updates": int, "num_envs": int, "rollout_steps": int}, "config")
     updates = config.pop("updates")  # Written by 0.1.0 until it knew steps_per_update.
