@@ -127,7 +127,7 @@ def drawing(env: Any, entropy: tuple[int, ...]) -> Iterator[None]:
 
 
 def is_maze(env: Any) -> bool:
-    return hasattr(env, "maze_map")
+    return "maze_map" in vars(env)
 
 
 def _physics(env: Any, info: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -60,7 +60,6 @@ ALLOWED = {
     "urlrl/evaluation": {"acting", "types", "errors", "files", "streams", "config", "cells", "data", "evaluation"},
     "urlrl/adaptation": {
         "acting",
-        "renamed",
         "types",
         "errors",
         "files",

@@ -2,22 +2,21 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from urlrl.adaptation.config import METHODS
-from urlrl.config import flatten
-from urlrl.errors import UserError
+from urlrl.adaptation.config import METHODS, AdaptConfig
+from urlrl.config import RESUMABLE_FIELDS, flatten, from_json, run_config_from_json, to_json
+from urlrl.errors import UserError, shown
 from urlrl.evaluation.stats import Estimate, area, iqm_interval, mean_interval
 from urlrl.files import write_atomically
-from urlrl.renamed import renewed
 
 FORMAT = "urlrl-adapt-1"
 NAME = re.compile(rf"(?P<method>{'|'.join(METHODS)})-(?P<seed>0|[1-9]\d*)\.json")
-NOT_YET = {"config.loop": "host"}  # settings that results of 0.1.0 may not name, as they were then
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class Ladder:
     """The folder of one task: `<method>-<seed>.json`; in the folder `<method>-<seed>` what was learned; and
     `ladder.json`, which merges the results."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, agent_config: type):
+        """`agent_config` is the class of the config of the agents whose results are compared."""
+        self.folder, self.agent_config = folder, agent_config
 
     def cells(self, same: dict[str, Any]) -> list[Cell]:
         """All that are done, in the order of methods and seeds.
@@ -56,7 +56,7 @@ class Ladder:
         found = [(match, path) for path in sorted(self.folder.glob("*.json")) if (match := NAME.fullmatch(path.name))]
         cells = [self._read(path, match["method"], int(match["seed"])) for match, path in found]
         for cell in cells:
-            check_same(self._path(cell.method, cell.seed), cell.method, cell.same, same)
+            check_same(self._path(cell.method, cell.seed), cell.method, cell.same, same, self.agent_config)
         order = list(METHODS)
         return sorted(cells, key=lambda cell: (order.index(cell.method), cell.seed))
 
@@ -90,17 +90,35 @@ class Ladder:
             raise UserError(f"{path} cannot be read as a result: {error}.") from error
 
 
-def check_same(path: Path, method: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+def check_same(path: Path, method: str, there: dict[str, Any], here: dict[str, Any], agent_config: type) -> None:
     """Refuse what is of another task, agent or settings than `here`, where the method depends on these."""
-    there = {**there, "pretrain": renewed(there.get("pretrain", {}))}
-    had, has = NOT_YET | flatten(there), flatten(json.loads(json.dumps(here)))  # Tuples are lists in JSON.
+    had, has = (flatten(json.loads(json.dumps(same))) for same in (_as_now(there, agent_config), here))
     for name in has | had:
-        new = name.startswith("pretrain.") and name not in had  # 0.1.0 did not know it, and acted as it is.
-        if _matters(name, method) and not new and had.get(name) != has.get(name):
+        if _matters(name, method) and had.get(name) != has.get(name):
             raise UserError(
                 f"{path} holds another result: {name} is {had.get(name)!r} there and {has.get(name)!r} here; choose "
                 f"another --out, or the same options to add to it."
             )
+
+
+def _as_now(same: dict[str, Any], agent_config: type) -> dict[str, Any]:
+    """What a result says of itself, as this version writes it: settings of 0.1.0 by their names today, and those that
+    it did not have as they are by default. What cannot be read like this is of something else, and stays as it is."""
+    found = dict(same)
+    with suppress(UserError):
+        found["config"] = to_json(from_json(AdaptConfig, _object(found.get("config"))))
+    with suppress(UserError):
+        pretrain = _object(found.get("pretrain"))
+        offline = {"data": ""} if "data_id" in pretrain else {}  # Where the data lies is no part of a result.
+        read = to_json(run_config_from_json({**pretrain, **offline}, agent_config))
+        found["pretrain"] = {name: value for name, value in read.items() if name not in RESUMABLE_FIELDS}
+    return found
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"It is {shown(repr(value))}: expected an object.")
+    return value
 
 
 def _mean(returns: Any) -> float:

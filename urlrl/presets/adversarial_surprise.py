@@ -16,7 +16,6 @@ _BLOCK = AdversarialSurpriseConfig(
     grace=0.0,
     next_turn=0.0,
 )
-
 _ROOMS = replace(
     _BLOCK, symbols=12, turns=16, explore_steps=8, control_steps=8, grace=0.5, ppo=replace(_BLOCK.ppo, batch=256)
 )  # fmt: skip
@@ -27,29 +26,19 @@ _TV = replace(
 _FIRST = "for first steps; nothing was measured with it"
 
 
+def _quick(agent: AdversarialSurpriseConfig, env: str, num_envs: int, steps: int) -> PretrainConfig:
+    """A run of whole episodes, two of which stay in the replay."""
+    rows = num_envs * agent.episode_steps
+    return PretrainConfig(
+        agent=agent, agent_name="adversarial_surprise", env=env, loop="device", num_envs=num_envs, steps=steps,
+        rollout_steps=agent.episode_steps, replay_capacity=2 * rows, keep_data="window", eval_every=0,
+    )  # fmt: skip
+
+
 PRESETS = {
     "block-quick": Preset(
-        PretrainConfig(
-            agent=_BLOCK, agent_name="adversarial_surprise", env="block:line18", loop="device", num_envs=16,
-            rollout_steps=128, steps=160_000, replay_capacity=4_096, keep_data="window", eval_every=0,
-        ),
-        QUICK,
-        "2 minutes on two CPU cores, 10 seeds at once",
+        _quick(_BLOCK, "block:line18", 16, 160_000), QUICK, "2 minutes on two CPU cores, 10 seeds at once"
     ),
-    "rooms-quick": Preset(
-        PretrainConfig(
-            agent=_ROOMS, agent_name="adversarial_surprise", env="rooms:noisy", loop="device", num_envs=32,
-            rollout_steps=128, steps=1_000_000, replay_capacity=8_192, keep_data="window", eval_every=0,
-        ),
-        _FIRST,
-        "3 minutes on two CPU cores",
-    ),
-    "tv-quick": Preset(
-        PretrainConfig(
-            agent=_TV, agent_name="adversarial_surprise", env="tv:rooms", loop="device", num_envs=32,
-            rollout_steps=200, steps=1_000_000, replay_capacity=12_800, keep_data="window", eval_every=0,
-        ),
-        _FIRST,
-        "5 minutes on two CPU cores",
-    ),
-}  # fmt: skip
+    "rooms-quick": Preset(_quick(_ROOMS, "rooms:noisy", 32, 1_000_000), _FIRST, "minutes on two CPU cores, estimated"),
+    "tv-quick": Preset(_quick(_TV, "tv:rooms", 32, 1_000_000), _FIRST, "minutes on two CPU cores, estimated"),
+}

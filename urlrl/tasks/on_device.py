@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from urlrl.envs import device_name, make_device_env
 from urlrl.errors import UserError, reason
-from urlrl.tasks.task import Moment, Task, check_inputs, task_spec
+from urlrl.tasks.task import Moment, Task, check_inputs, check_rewards, task_spec
 from urlrl.types import DeviceEnv, DeviceState
 
 # What JAX, or Python, raises where a task's functions are not for its arrays.
@@ -76,12 +75,11 @@ def _rewarded(env: DeviceEnv, task: Task) -> DeviceEnv:
     def step(state: DeviceState, action: jax.Array) -> DeviceState:
         before, context, clock = state.sim
         below, clock = env.step(before, action), clock + 1
-        moment = Moment(before.physics, jnp.clip(action, -1, 1), below.physics, context, clock)
+        row = before.physics, jnp.clip(action, -1, 1), below.physics, context, clock
+        moment = Moment(*(part[None] for part in row))
         with jax.numpy_rank_promotion("allow"):
-            reward = task.score(Moment(*(part[None] for part in moment)))
-            if np.shape(reward) != (1,):
-                shape = np.shape(reward)
-                raise UserError(f"Task '{task.name}' gave rewards of shape {shape}: expected one for each physics row.")
+            reward = task.score(moment)
+            check_rewards(task, reward, moment)
             return shown(below, context, clock, reward[0])
 
     return DeviceEnv(task_spec(task, env.env_spec), reset, step)

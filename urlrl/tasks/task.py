@@ -96,6 +96,15 @@ def check_inputs(task: Task, inputs: Any, n: int) -> None:
         )
 
 
+def check_rewards(task: Task, reward: Any, moment: Moment) -> None:
+    """Raises UserError: these are not one number for each row of a moment."""
+    if reward.shape != moment.clock.shape or reward.dtype.kind not in "biuf":
+        raise UserError(
+            f"Task '{task.name}' gave rewards of shape {reward.shape}, {reward.dtype}: expected numbers of shape "
+            f"{moment.clock.shape}, one for each row of physics."
+        )
+
+
 def rewards(task: Task, moment: Moment) -> np.ndarray:
     """`task.score`, (n,), looked at: what every reward on the host is.
 
@@ -103,11 +112,7 @@ def rewards(task: Task, moment: Moment) -> np.ndarray:
         UserError: there is not one finite number for each row.
     """
     reward = np.asarray(task.score(moment))
-    if reward.shape != moment.clock.shape or reward.dtype.kind not in "biuf":
-        raise UserError(
-            f"Task '{task.name}' gave rewards of shape {reward.shape}, {reward.dtype}: expected numbers of shape "
-            f"{moment.clock.shape}, one for each row of physics."
-        )
+    check_rewards(task, reward, moment)
     finite = np.isfinite(reward)
     if not finite.all():
         row = int(np.argmin(finite))

@@ -80,7 +80,7 @@ def adapt(
     enable_compilation_cache()
     config, found, loaded = config or AdaptConfig(), find_task(task), load_checkpoint(run, step)
     _check_fits(found, loaded, methods, config)
-    ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task))
+    ladder = Ladder(Path(out or Path(run) / "adapt") / _file_name(task), type(loaded.config.agent))
     same = settings(task, loaded, config)
     asked = list(dict.fromkeys(product(methods, seeds)))
     done = ladder.done(same)

@@ -102,7 +102,8 @@ def _score_method(
     """The cells of a method by task, those of earlier calls included; what is missing is run."""
     cells = {}
     for name, task in tasks.items():
-        ladder, same = Ladder(place / name), settings(name, loaded, protocol.config)
+        ladder = Ladder(place / name, type(loaded.config.agent))
+        same = settings(name, loaded, protocol.config)
         there = ladder.done(same)
         for seed in dict.fromkeys(seeds):
             if (method, seed) not in there:

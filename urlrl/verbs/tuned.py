@@ -79,7 +79,8 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
     if (folder / TUNED).exists() and METHODS[method].learns:
         there = read_json(folder / TUNED, SHAPE)
         same = _settings(there["task"], there["pretrain"], there["pretrain_steps"], there["config"])
-        check_same(folder / TUNED, method, same, settings(task, loaded, config))
+        here = settings(task, loaded, config)
+        check_same(folder / TUNED, method, same, here, type(loaded.config.agent))
         return
     content = {
         "format": FORMAT, "task": task, "method": method, "seed": seed, "pretrain": to_json(loaded.config),
