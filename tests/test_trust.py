@@ -444,7 +444,12 @@ CALLERS = {
     "find_agent": {"urlrl/cli/pretrain.py", "urlrl/runs/begin.py"}
     | {"urlrl/runs/load.py", "urlrl/verbs/agents.py", "urlrl/verbs/tuned.py"},
     "find_maker": {"envs/__init__.py"},
-    "run_config_from_json": {"urlrl/training/run.py", "urlrl/runs/load.py", "urlrl/verbs/tuned.py"},
+    "run_config_from_json": {
+        "urlrl/adaptation/ladder.py",  # by the config class of the agent at hand
+        "urlrl/runs/load.py",
+        "urlrl/training/run.py",
+        "urlrl/verbs/tuned.py",
+    },
     "make_env": {f"urlrl/tasks/{name}.py" for name in ("single", "task")}
     | {"envs/__init__.py", "urlrl/runs/begin.py", "urlrl/verbs/collect.py", "urlrl/verbs/data.py"},
 }
