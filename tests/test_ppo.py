@@ -17,7 +17,7 @@ from urlrl.config import PretrainConfig
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.distributions import Categorical, TanhNormal
 from urlrl.learners.nets import MLP, CategoricalPolicy
-from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
+from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout, _real_rows
 from urlrl.learners.skills import SkillSpace, hold_skill
 from urlrl.learners.statistics import Normalizer
 from urlrl.streams import stream
@@ -216,10 +216,37 @@ def test_entropy_alone_drives_the_policy_to_uniform():
     assert before < 0.5 < 0.65 < float(ppo.actor(x).entropy().mean()) <= np.log(2) + 1e-5
 
 
+def padded(rows, garbage):
+    """Six real rows in a lane, then five in the other, and behind them rows of garbage."""
+    real = np.arange(8)[:, None] < np.array([6, 5])
+    last = np.arange(8)[:, None] == np.array([5, 4])
+
+    def fill(part):
+        return np.where(real.reshape(8, 2, *[1] * (part.ndim - 2)), part, np.asarray(garbage, part.dtype))
+
+    filled = jax.tree.map(fill, rows)
+    filled = filled._replace(discount=np.where(last, 0, filled.discount), ended=filled.ended | last, real=real)
+    return jax.tree.map(jnp.asarray, filled)._replace(decisions=11)
+
+
+def test_rows_that_are_not_real_teach_nothing():
+    ppo, rows = make(replace(SMALL, epochs=3, batch=4)), random_rollout(steps=8, lanes=2)
+    one, other = (ppo.update(padded(rows, garbage), jax.random.key(0))[0] for garbage in (1, 7))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
+    unmasked = ppo.update(padded(rows, 7)._replace(real=None), jax.random.key(0))[0]
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(unmasked)))
+
+
+def test_each_real_row_is_chosen_once_before_any_is_chosen_again():
+    real = np.array([False, True, True, False, True, False, False])
+    rows = np.asarray(_real_rows(jnp.asarray(real), jax.random.key(0)))
+    assert sorted(rows[:3]) == [1, 2, 4] and (rows[3:6] == rows[:3]).all() and rows[6] == rows[0]
+
+
 def test_an_update_learns_from_the_rollouts_own_rows():
     """All rows alike: whatever is drawn, the value of one round takes one step on them."""
     ppo, row = make(), random_rollout(steps=1, lanes=1)
-    rollout = Rollout(*(np.repeat(part, 6, axis=1) for part in row))
+    rollout = jax.tree.map(lambda part: np.repeat(part, 6, axis=1), row)
     stepped, metrics = update(ppo, rollout, stream(0, "update"))
     value, next_value = (float(ppo.value(x)[0, 0, 0]) for x in (row.x, row.next_x))
     target = row.reward[0, 0] + 0.9 * row.discount[0, 0] * next_value

@@ -14,6 +14,7 @@ them, Monte-Carlo returns. With `epochs` every row is seen once in each of these
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -62,8 +63,10 @@ class Rollout(NamedTuple):
     action: Array  # (T, n, act)
     reward: Array  # (T, n)
     discount: Array  # (T, n): 0 where the future counts nothing
-    next_x: Array  # (T, n, in): what was reached, also where an episode ended
+    next_x: Array | None  # (T, n, in): what was reached, also where an episode ended; None: x of the next row
     ended: Array  # (T, n), bool: the next row is of another episode
+    real: Array | None = None  # (T, n), bool: rows that are there; None: all of them
+    decisions: int | None = None  # how many rows to learn from, where not all are real; a fixed number
 
 
 class Decisions(NamedTuple):
@@ -99,7 +102,8 @@ class PPO(struct.PyTreeNode):
     def advantages_and_returns(self, rollout: Rollout) -> tuple[jax.Array, jax.Array]:
         """A and G, (T, n)."""
         gamma, lam = self.config.gamma, self.config.gae_lambda
-        value, next_value = self.value(rollout.x)[..., 0], self.value(rollout.next_x)[..., 0]
+        value = self.value(rollout.x)[..., 0]
+        next_value = jnp.roll(value, -1, axis=0) if rollout.next_x is None else self.value(rollout.next_x)[..., 0]
         delta = rollout.reward + gamma * rollout.discount * next_value - value
 
         def back(carry, row):
@@ -120,11 +124,16 @@ class PPO(struct.PyTreeNode):
         log_prob, value = self.actor(rollout.x).log_prob(rollout.action), self.value(rollout.x)[..., 0]
         columns = Decisions(rollout.x, rollout.action, log_prob, value, advantage, ret)
         flat = jax.tree.map(lambda a: jnp.reshape(a, (-1, *a.shape[2:])), columns)
+        batches = self._batches(rollout.decisions or advantage.size, key)
+        if rollout.real is not None:
+            batches = _real_rows(rollout.real.reshape(-1), jax.random.fold_in(key, 0))[batches]
 
         def step(ppo, rows):
             return ppo._improve(jax.tree.map(lambda a: a[rows], flat))
 
-        ppo, metrics = jax.lax.scan(step, self, self._batches(flat.advantage.shape[0], key))
+        ppo, metrics = jax.lax.scan(step, self, batches)
+        if rollout.real is not None:  # There is nothing to learn from a rollout without one.
+            ppo = jax.tree.map(partial(jnp.where, jnp.any(rollout.real)), ppo, self)
         return ppo, jax.tree.map(jnp.mean, metrics)
 
     def _batches(self, num_rows: int, key: jax.Array) -> jax.Array:
@@ -163,3 +172,9 @@ class PPO(struct.PyTreeNode):
         value, v_loss, _ = self.value.minimise(value_loss)
         metrics = {"actor/loss": pi_loss, "actor/entropy": entropy, "actor/kl": distance, "critic/loss": v_loss}
         return self.replace(actor=actor, value=value), metrics
+
+
+def _real_rows(real: jax.Array, key: jax.Array) -> jax.Array:
+    """(rows,): the numbers of those that are real, in a random order, and then again and again."""
+    order = jnp.argsort(jnp.where(real, jax.random.uniform(key, real.shape), 2.0))
+    return order[jnp.arange(real.size) % jnp.maximum(jnp.sum(real), 1)]
