@@ -30,9 +30,8 @@ _PAPER = AdversarialSurpriseConfig(
     ),
     density="floored", symbols=12, turns=4, explore_steps=32, control_steps=32, grace=0.5, next_turn=1.0,
 )  # fmt: skip
-_CODE = (
-    "AS's released code (github.com/ArnaudFickinger/adversarial-surprise), in our rooms"  # The agent lists differences.
-)
+# What differs from it is listed with the agent.
+_CODE = "AS's released code (github.com/ArnaudFickinger/adversarial-surprise), in our rooms"
 _FIRST = "for first steps; nothing was measured with it"
 
 
