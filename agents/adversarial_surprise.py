@@ -26,7 +26,8 @@ game. Untold, they take turns. With another `objective` there is one player that
 Differences from the released code (which covers one grid world):
 - Proper densities with a prior instead of a floored count; see learners/densities.py, where that one is "floored".
 - Statistics and clock are inputs beside the observation, not behind it in its first spatial axis; the clock is the
-  share of the episode, and of the turn, instead of the number of steps.
+  share of the episode, and of the turn, instead of the number of steps. With convolutions (`ppo.image`) statistics are
+  more channels of the observation, whose cells are one-hot; actor and value have convolutions of their own.
 - Rewards are divided by the deviation of returns over steps that count, of which steps of Explore were a part there.
 - Advantages are standardised, for each player alone, as the reward at a turn's end is a sum of many; gradients of
   actor and value are scaled down apart. The value is not clipped by default.
@@ -45,7 +46,7 @@ import numpy as np
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
-from urlrl.learners.densities import DENSITIES, Density, check_density
+from urlrl.learners.densities import DENSITIES, Density, check_density, check_image
 from urlrl.learners.novelty import Novelty, NoveltyConfig
 from urlrl.learners.ppo import PPO, PPOConfig, Rollout
 from urlrl.learners.sac import SAC, SACConfig
@@ -181,6 +182,7 @@ class AdversarialSurprise(struct.PyTreeNode):
     def check_env(config: AdversarialSurpriseConfig, spec: EnvSpec) -> None:
         """Refuse an environment in which the game cannot be played."""
         check_density(config.density, config.symbols or spec.obs_dim, spec)
+        check_image(config.ppo.image, config.density, spec)
         if spec.episode_steps != config.episode_steps:
             raise UserError(
                 f"turns is {config.turns}, of {config.explore_steps} and {config.control_steps} steps in alternation, "

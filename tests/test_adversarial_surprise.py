@@ -16,6 +16,7 @@ from urlrl.config import PretrainConfig
 from urlrl.data.rows import example_transition
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
+from urlrl.learners.nets import as_image
 from urlrl.learners.novelty import NoveltyConfig
 from urlrl.learners.ppo import PPO, PPOConfig
 from urlrl.learners.sac import SACConfig
@@ -42,6 +43,7 @@ TINY = AdversarialSurpriseConfig(
 ENV = make_device_env("block:line18", episode_steps=EPISODE)
 CLOCK = jnp.tile(jnp.arange(STEPS, dtype=jnp.int32)[:, None] % EPISODE, LANES)
 ENDED = CLOCK == EPISODE - 1
+ROOMS = make_device_env("rooms:noisy", episode_steps=EPISODE).env_spec
 
 
 def make(config: AdversarialSurpriseConfig = TINY) -> AdversarialSurprise:
@@ -144,6 +146,48 @@ def test_both_see_the_observation_the_statistics_and_the_clock():
     np.testing.assert_array_equal(x[140:281], agent.density.stats(theta))
     np.testing.assert_allclose(x[281:], [(EPISODE - 2) / EPISODE, 1 / CONTROL], rtol=1e-6)
     assert np.abs(x).max() < 3
+
+
+def in_rooms(density: str) -> AdversarialSurprise:
+    config = replace(TINY, density=density, symbols=12, ppo=replace(TINY.ppo, image=(7, 12)))
+    return AdversarialSurprise.create(config, example_transition(ROOMS, 2), jax.random.key(0))
+
+
+@pytest.mark.parametrize("density", ["floored", "categorical", "bernoulli"])
+def test_statistics_are_channels_of_the_image(density):
+    """Of each cell, which symbol it shows, then what the density knows of each symbol there; the rest is beside it."""
+    agent, rng = in_rooms(density), np.random.default_rng(0)
+    now, *before = rng.integers(12, size=(4, 7, 7))
+    theta = agent.density.init()
+    for seen in before:
+        theta = agent.density.update(theta, np.eye(12, dtype=np.float32)[seen].ravel())
+    x = agent._input(np.eye(12, dtype=np.float32)[now].ravel(), theta, jnp.int32(EPISODE // 2))
+    image, rest = as_image(x, agent.config.ppo.image)
+    assert image.shape == (7, 7, 24) and rest[-2] == 0.5
+    stats = np.asarray(agent.density.stats(theta))
+    for row, column, symbol in np.ndindex(7, 7, 12):
+        assert image[row, column, symbol] == (now[row, column] == symbol)
+        assert image[row, column, 12 + symbol] == stats[(row * 7 + column) * 12 + symbol]
+    np.testing.assert_array_equal(rest[:-2], stats[588:])
+    if density == "floored":
+        counts = sum(seen[..., None] == np.arange(12) for seen in before)
+        np.testing.assert_allclose(image[..., 12:], np.maximum(counts / 3, 1e-3), rtol=1e-6)
+
+
+def test_a_step_of_training_with_convolutions():
+    agent, rng = in_rooms("floored"), np.random.default_rng(0)
+    obs, next_obs = np.eye(12, dtype=np.float32)[rng.integers(12, size=(2, EPISODE, LANES, 49))].reshape(
+        2, EPISODE, LANES, 588
+    )
+    action, one = np.eye(7, dtype=bool)[rng.integers(7, size=(EPISODE, LANES))], np.ones((EPISODE, LANES), np.float32)
+    given = agent.begin(jax.random.key(0), LANES, ()).given
+    extra = {name: np.broadcast_to(leaf, (EPISODE, *leaf.shape)) for name, leaf in given.items()}
+    rows = Transition(obs, action, one, one, next_obs, np.zeros((EPISODE, LANES, 2), np.float32), extra=extra)
+    after, metrics = jax.jit(agent.update)(rows, jax.random.key(0))
+    assert all(np.isfinite(value) for value in metrics.values())
+    for name in ("explore", "control"):
+        before, stepped = (jax.tree.leaves(getattr(it, name).actor.params) for it in (agent, after))
+        assert all((x != y).any() for x, y in zip(before, stepped))
 
 
 @pytest.mark.parametrize("player", [0, 1])
@@ -353,8 +397,8 @@ def test_the_check_of_the_clock_finds(wrong):
 # --- Episodes that end early ------------------------------------------------------------------------------------------
 
 # Lane 0 plays two whole episodes. Lane 1 falls in Explore's second turn, after 6 steps, and begins anew; then, 9 steps
-# later, in Control's second turn. Lane 2 is at step 7 of an episode as the rollout begins, plays it to its end, and then
-# falls again and again in Control's first turn, in the middle of which the rollout ends.
+# later, in Control's second turn. Lane 2 is at step 7 of an episode as the rollout begins, plays it to its end, and
+# then falls again and again in Control's first turn, in the middle of which the rollout ends.
 LENGTHS = ((10, 10), (6, 9, 5), (3, 4, 4, 5, 4))
 FIRST = (0, 0, 7)
 
@@ -378,11 +422,11 @@ def missing_by_hand(clock: int, next_turn: float) -> tuple[int, float]:
     return len(this), next_turn * (len(later) - len(this))
 
 
-def check_ends(pay, config=replace(TINY, next_turn=0.5)) -> None:
+def check_ends(pay) -> None:
     """`pay(agent, log p, clock, ended)` is (agent, rewards). What is missing of a turn is paid the mean, to both."""
     clock, ended = cut_short()
     log_p = np.random.default_rng(0).normal(-5, 2, (STEPS, LANES)).astype(np.float32)
-    agent, reward = pay(make(config), jnp.asarray(log_p), clock, ended)
+    agent, reward = pay(make(), jnp.asarray(log_p), clock, ended)
     counts = np.asarray(clock) % ROUND >= EXPLORE + GRACE
     mean, std = log_p[counts].mean(), float(agent.returns.std)
     expected = np.zeros((STEPS, LANES))
@@ -490,6 +534,8 @@ def test_fine_tuning_starts_from_either_player(player):
 
 BLOCK = ENV.env_spec
 REALS = replace(BLOCK, symbols=0, id="point")
+GAUSSIAN = replace(TINY, density="gaussian")
+SEES = replace(TINY.ppo, image=(7, 12))
 
 
 @pytest.mark.parametrize(
@@ -528,6 +574,21 @@ def test_bad_settings_get_one_sentence(change, message):
             "density is 'categorical', which counts symbols, and observations of 'point' are real numbers: exp",
         ),
         (replace(TINY, symbols=12), BLOCK, "symbols is 12: expected 140, as observations of 'block:line18' have them"),
+        (
+            replace(GAUSSIAN, ppo=SEES),
+            ROOMS,
+            r"ppo.image is \(7, 12\), and density is 'gaussian', which does not count symbols: expected None, or a",
+        ),
+        (
+            replace(TINY, ppo=SEES),
+            BLOCK,
+            r"ppo.image is \(7, 12\), 49 groups of 12 symbols: expected None, or a square of those that observat",
+        ),
+        (
+            replace(TINY, symbols=12, ppo=replace(SEES, image=(8, 12))),
+            ROOMS,
+            r"ppo.image is \(8, 12\), 64 groups of 12 symbols: .* observations of 'rooms:noisy' have, 49 of 12\.",
+        ),
     ],
 )
 def test_environments_that_do_not_fit_get_one_sentence(config: AdversarialSurpriseConfig, spec: EnvSpec, message: str):
@@ -541,6 +602,44 @@ def test_environments_that_do_not_fit_get_one_sentence(config: AdversarialSurpri
 def test_environments_that_may_end_early_say_so():
     assert make_env("gym:CartPole-v1", 1).env_spec.ends_early
     assert not any(make_env(name, 1).env_spec.ends_early for name in ("point", "block:line18"))
+
+
+# --- The paper's settings ---------------------------------------------------------------------------------------------
+
+
+def test_the_papers_settings_are_those_of_its_code():
+    config = preset("adversarial_surprise", "minigrid-paper")
+    agent, ppo, episode = config.agent, config.agent.ppo, 4 * 32
+    assert (config.env, config.num_envs, config.rollout_steps, config.loop) == (
+        "rooms:paper",
+        16,
+        4 * episode,
+        "device",
+    )
+    assert config.steps == 6005 * 8192 and config.epoch_steps == 8192 and round(config.steps / 1e6, 1) == 49.2
+    assert (agent.turns, agent.explore_steps, agent.control_steps, agent.grace, agent.grace_steps) == (
+        4,
+        32,
+        32,
+        0.5,
+        16,
+    )
+    assert (agent.density, agent.symbols, agent.objective, agent.next_turn) == ("floored", 12, "adversarial", 1)
+    assert (ppo.epochs, ppo.batch, ppo.clip, ppo.value_clip, ppo.gamma, ppo.gae_lambda) == (
+        4,
+        256,
+        0.2,
+        0.2,
+        0.99,
+        0.95,
+    )
+    assert (ppo.lr, ppo.entropy_coef, ppo.max_grad_norm, ppo.standardise) == (3e-4, 0.01, 0.5, False)
+    assert (ppo.width, ppo.image, ppo.value_target) == (64, (7, 12), "gae")
+    spec = make_device_env(config.env).env_spec
+    AdversarialSurprise.check_env(agent, spec)
+    made = AdversarialSurprise.create(agent, example_transition(spec, 2), jax.random.key(0))
+    shapes = [layer["kernel"].shape for _, layer in sorted(made.control.value.params.items())]
+    assert shapes == [(4 * 24, 16), (4 * 16, 32), (4 * 32, 64), (64 + 2, 64), (64, 1)]
 
 
 # --- In the loops -----------------------------------------------------------------------------------------------------

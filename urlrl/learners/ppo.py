@@ -10,26 +10,28 @@ Both recursions stop where an episode ended; where it or the rollout was cut sho
 
 The defaults are those of CSF's code: `rounds` batches of rows drawn with replacement, advantages standardised within
 them, Monte-Carlo returns. With `epochs` every row is seen once in each of these, as in the paper. Actions are in
-[-1, 1] (tanh-normal) or one-hot (categorical).
+[-1, 1] (tanh-normal) or one-hot (categorical). Networks are MLPs, or with `image` convolutions.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check, check_choice
+from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.model import Model, check_network, filled
-from urlrl.learners.nets import MLP, CategoricalPolicy, TanhPolicy, xavier_normal
+from urlrl.learners.nets import MLP, CategoricalPolicy, ConvNet, ConvPolicy, TanhPolicy, xavier_normal
 from urlrl.types import Array, Metrics
 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    width: int | None = None  # units of both hidden layers; None: the agent's
+    width: int | None = None  # units of both hidden layers, or of the one after convolutions; None: the agent's
+    image: tuple[int, int] | None = None  # side and channels of images that x begins with, for convolutions; None: none
     lr: float | None = None  # Adam, of policy and value; None: the agent's
     gamma: float = 0.99  # discount per decision
     gae_lambda: float = 0.95  # share of later advantages
@@ -45,6 +47,10 @@ class PPOConfig:
 
     def __post_init__(self):
         check_network(self)
+        if self.image is not None:
+            side, channels = self.image
+            check("image's side", side, 7)  # Of a smaller one the convolutions leave nothing.
+            check("image's channels", channels, 1)
         for name in ("rounds", "batch"):
             check(name, getattr(self, name), 1)
         for name in ("gamma", "gae_lambda"):
@@ -91,8 +97,7 @@ class PPO(struct.PyTreeNode):
         `within` is the agent's config that `config` is a part of, if it is one."""
         own = filled(config, within)
         actor_key, value_key = jax.random.split(key)
-        policy = (CategoricalPolicy if action.dtype == bool else TanhPolicy)(action.shape[-1], own.width)
-        value, norm = MLP(1, own.width, kernel_init=xavier_normal), own.max_grad_norm
+        (policy, value), norm = _networks(own.width, own.image, x, action), own.max_grad_norm
         return cls(
             actor=Model.create(policy, own.lr, actor_key, x, max_norm=norm),
             value=Model.create(value, own.lr, value_key, x, max_norm=norm),
@@ -172,6 +177,19 @@ class PPO(struct.PyTreeNode):
         value, v_loss, _ = self.value.minimise(value_loss)
         metrics = {"actor/loss": pi_loss, "actor/entropy": entropy, "actor/kl": distance, "critic/loss": v_loss}
         return self.replace(actor=actor, value=value), metrics
+
+
+def _networks(width: int, image: tuple[int, int] | None, x: Array, action: Array) -> tuple[nn.Module, nn.Module]:
+    """Of policy and value, for such inputs and actions."""
+    dim, onehot = action.shape[-1], action.dtype == bool
+    if image is None:
+        return (CategoricalPolicy if onehot else TanhPolicy)(dim, width), MLP(1, width, kernel_init=xavier_normal)
+    if not onehot or x.shape[-1] < image[0] ** 2 * image[1]:
+        raise UserError(
+            f"image is {image}, and there are {x.shape[-1]} inputs and {'one-hot actions' if onehot else 'boxes'}: "
+            f"expected None, or at least {image[0] ** 2 * image[1]} inputs and one-hot actions."
+        )
+    return ConvPolicy(dim, width, image), ConvNet(1, width, image)
 
 
 def _real_rows(real: jax.Array, key: jax.Array) -> jax.Array:
