@@ -80,8 +80,8 @@ def device_env(name: str, episode_steps: int | None = None) -> DeviceEnv:
     dim = line.seen * num
     spec = EnvSpec(
         id=f"block:{name}", obs_dim=dim, action_dim=len(MOVES), episode_steps=NOISE, control_dt=None,
-        position=("cell",), physics=(("cell", 1), ("noise", 1)), obs_mean=(0.0,) * dim, obs_std=(1.0,) * dim, exact_resume=True, action="onehot",
-        symbols=num,
+        position=("cell",), physics=(("cell", 1), ("noise", 1)), obs_mean=(0.0,) * dim, obs_std=(1.0,) * dim,
+        exact_resume=True, action="onehot", symbols=num,
     )  # fmt: skip
 
     def seen(sim: Sim) -> DeviceState:
