@@ -316,7 +316,7 @@ def _draw_room_time(steps: dict[str, Steps], spec: EnvSpec, theme: Theme) -> Fig
     kinds = (("no noise", SILENT, theme.muted), ("noise", NOISY, theme.second),
              ("switched off", SWITCHED_OFF, theme.accent))  # fmt: skip
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure((2.6 * len(steps), 3.4), dpi=DPI, facecolor=theme.page, layout=layout)
+    figure = Figure((7.4, 3.4), dpi=DPI, facecolor=theme.page, layout=layout)
     axes = figure.subplots(1, len(steps), squeeze=False, sharey=True)[0]
     room, noise = (
         {name: one.physics[:, spec.physics_part(part)][:, 0].astype(int) for name, one in steps.items()}

@@ -200,7 +200,8 @@ def _time_section(folder: Path, content: ReportContent) -> str:
         2: f"Share {whose} by cell, in a logarithmic scale. Cells without colour were not visited.",
     }.get(
         len(spec.position),
-        f"Share {whose} by room, of all layouts together. A room's noise is that of the step.",
+        f"Share {whose} by room, of all layouts together, up to the last that anybody entered. A room's noise is that "
+        f"of the step.",
     )
     return _section(
         "Where it spends its time",
