@@ -21,6 +21,7 @@ from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.types import EnvSpec, Trajectory, Transition
+from urlrl.verbs.report_seeds import report_seeds
 
 SPEC = EnvSpec(
     "mine", 1, 1, 4, None, position=("x",), physics=(("pose", 2), ("noise", 1), ("off", 1), ("rooms_visited", 1)),
@@ -179,6 +180,20 @@ def test_an_evaluation_of_an_older_version_is_read(run, tmp_path):
     assert saved_evaluation(run, step, spec) == written
     (run / "evaluation.json").write_text(json.dumps({**written, "whereabouts": {**whole, "agent": {"cells": "many"}}}))
     assert saved_evaluation(run, step, spec) is None
+
+
+def test_a_table_of_seeds_has_what_all_of_them_have(run, tmp_path):
+    other = copy_of(run, tmp_path)
+    manifest = json.loads((other / "config.json").read_text())
+    manifest["config"]["seed"] += 1
+    (other / "config.json").write_text(json.dumps(manifest))
+    metrics = report_seeds([run, other])["metrics"]
+    share = json.loads((run / "evaluation.json").read_text())["whereabouts"]["random"]["noise"]
+    assert metrics["share of time in noise"]["random"]["values"] == [share, share]
+    written = json.loads((other / "evaluation.json").read_text())
+    del written["whereabouts"]
+    (other / "evaluation.json").write_text(json.dumps(written))
+    assert list(report_seeds([run, other])["metrics"]) == ["coverage, 1 m cells"]
 
 
 def test_only_where_noise_is_known_it_is_measured():
