@@ -472,10 +472,28 @@ def test_what_is_missing_of_a_turn_is_paid_the_mean():
     check_ends(pay_with_ends)
 
 
+def check_nobody_gains_by_ends(pay) -> None:
+    """Where every step is as surprising as any other, a turn pays the same whether or not it is cut short."""
+    clock, ended = cut_short()
+    agent, reward = pay(make(), jnp.full((STEPS, LANES), -3.0), clock, ended)
+    turn = -3 * (CONTROL - GRACE) / float(agent.returns.std)
+    explores = np.asarray(clock) % ROUND < EXPLORE
+    paid = np.asarray(reward)[explores & (np.asarray(reward) != 0)]
+    assert len(paid) == sum(int(np.ceil(n / ROUND)) for lengths in LENGTHS for n in lengths) - 1  # Of lane 2's first.
+    np.testing.assert_allclose(paid, -turn, rtol=1e-4)
+
+
 @pytest.mark.parametrize("wrong", [nothing_is_paid_for_what_is_missing, the_rollouts_end_is_none])
 def test_the_check_of_ends_finds(wrong):
     with pytest.raises(AssertionError):
         check_ends(wrong)
+
+
+def test_nobody_gains_by_ending_an_episode(monkeypatch):
+    check_nobody_gains_by_ends(pay_with_ends)
+    monkeypatch.setattr(AdversarialSurprise, "_missing", lambda agent, clock: (0 * clock, 0 * clock))
+    with pytest.raises(AssertionError):
+        check_nobody_gains_by_ends(pay_with_ends)
 
 
 @pytest.mark.parametrize("player", [0, 1])
