@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, flatten, to_json
 from urlrl.data.device_replay import device_fields
 from urlrl.data.rows import Fields, example_transition, transition_fields, z_field
 from urlrl.errors import UserError, shown
@@ -47,7 +47,7 @@ def needs(config: RunConfig, spec: EnvSpec, agent: Any) -> Needs:
     options = {
         "replay": (*wide, "replay_capacity"),
         "batches": (*wide, "agent.batch.size", "rollout_steps" if rows else "updates"),
-        "agent": (*wide, "agent.width"),
+        "agent": (*wide, _widest(config.agent)),
     }
     return Needs(replay, drawn * config.updates * batch.size, tree_bytes(agent), options)
 
@@ -69,10 +69,18 @@ def check_host_memory(config: RunConfig, needed: Needs, device: jax.Device) -> N
         _refuse("The run needs", learner, str(needed), available([device]), needed._replace(replay=0).advice())
 
 
-def check_agent_memory(name: str, agent: Any, device: jax.Device) -> None:
+def check_agent_memory(config: RunConfig, agent: Any, device: jax.Device) -> None:
     """Refuse an agent, of these shapes, that cannot fit into the memory of `device`."""
-    size = tree_bytes(agent)
-    _refuse(f"Agent '{name}' needs", size, "its networks alone", available([device]), "try a smaller agent.width")
+    size, free, advice = tree_bytes(agent), available([device]), f"try a smaller {_widest(config.agent)}"
+    _refuse(f"Agent '{config.agent_name}' needs", size, "its networks alone", free, advice)
+
+
+def _widest(agent: Any) -> str:
+    """The option of an agent's config, or of a learner's in it, that says the width of the widest networks."""
+    options = flatten(to_json(agent), "agent.")
+    # None: a learner's networks are as wide as the agent says.
+    widths = {name: value or 0 for name, value in options.items() if name.endswith("width")}
+    return max(widths, key=widths.__getitem__, default="agent")
 
 
 def check_memory(
