@@ -195,6 +195,12 @@ class GymEnv(HostVectorEnv):
         self.ended[:] = True  # The next call is a reset, which continues the sequence of episodes.
 
 
+def registered(gym_id: str, num_envs: int, episode_steps: int | None = None) -> GymEnv:
+    """What Gymnasium makes for an id."""
+    name = f"gym:{gym_id}"
+    return GymEnv(name, find_maker(name), num_envs, episode_steps)
+
+
 def _seed(parts: tuple[int, int, int]) -> int:
     """A seed of 32 bits, which is what every environment takes, from (seed, lane, episode)."""
     return int(np.random.SeedSequence([part & 0xFFFFFFFF for part in parts]).generate_state(1)[0])

@@ -11,6 +11,7 @@ instead of 0.05 s. What is learned here acts in its mazes: away from walls they 
 import importlib.util
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import mujoco
@@ -163,3 +164,10 @@ class LocomotionEnv(HostVectorEnv):
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:
         self.pool.set_state(state["simulation"])
+
+
+# Makers of these, for `urlrl.envs.ENVS`.
+ant = partial(LocomotionEnv, ANT)
+half_cheetah = partial(LocomotionEnv, HALF_CHEETAH)
+half_cheetah_hurdle = partial(LocomotionEnv, HALF_CHEETAH_HURDLE)
+ogbench_ant = partial(LocomotionEnv, OGBENCH_ANT)

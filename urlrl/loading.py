@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 from urlrl.errors import UserError
 from urlrl.files import write_atomically
+from urlrl.schemes import SCHEMES
 
-# What stands before the colon of the environments that we ship.
-SCHEMES = ("block", "dmc", "jaco", "maze", "mjx", "ogbench", "rooms", "tv", "gym")
 # Field of a file that names code -> the option that says the same name.
 OPTIONS = {"env": "--env", "agent_name": "--agent"}
 
