@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.pool import STATE, Threads, set_state, silenced
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -36,7 +36,7 @@ _POSITIONS = {
 }
 
 
-class DmcEnv(HostVectorEnv):
+class DmcEnv(LaneByLaneEnv):
     """`num_envs` copies of a task of the suite; reward, termination and time limit are the task's own.
 
     The position is that of the geom "torso", which sits at the origin of the root body: in the planar walker and

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.pool import STATE, Threads, set_state
 from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
@@ -102,7 +102,7 @@ def make_simulation(name: str) -> Simulation:
     return Simulation(task, mjcf.Physics.from_mjcf_model(task.root_entity.mjcf_model), kind, target)
 
 
-class JacoEnv(HostVectorEnv):
+class JacoEnv(LaneByLaneEnv):
     """`num_envs` arms; actions in [-1, 1] are mapped onto the ranges of nine velocity servos, 0.04 s per step.
 
     Raises:

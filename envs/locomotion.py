@@ -17,7 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.pool import MujocoPool
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
@@ -113,7 +113,7 @@ def load_model(body: Body) -> mujoco.MjModel:
         return model.compile()
 
 
-class LocomotionEnv(HostVectorEnv):
+class LocomotionEnv(LaneByLaneEnv):
     """`num_envs` copies of a body on a plane. The external reward is the forward velocity of qpos, plus
     `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead,
     subtracts a contact cost, and gives its bonus only while it is upright."""

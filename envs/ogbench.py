@@ -32,7 +32,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.pool import STATE
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -137,7 +137,7 @@ def _physics(env: Any, info: dict[str, Any]) -> dict[str, np.ndarray]:
     return found | ({"button_states": info["button_states"]} if "button_states" in info else {})
 
 
-class OGBenchEnv(HostVectorEnv):
+class OGBenchEnv(LaneByLaneEnv):
     """`num_envs` copies of one environment, stepped one after the other; see this file's docstring.
 
     Args:

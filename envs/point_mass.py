@@ -15,7 +15,7 @@ from dataclasses import replace
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.pool import MujocoPool
 from urlrl.types import EnvSpec
 
@@ -72,7 +72,7 @@ _XML = f"""<mujoco model="point_mass_maze">
 </mujoco>"""  # fmt: skip
 
 
-class PointMassMazeEnv(HostVectorEnv):
+class PointMassMazeEnv(LaneByLaneEnv):
     """`num_envs` mazes; an action is a force, in tenths of a newton per axis. Observations are x, y, vx, vy.
 
     The environment has no reward of its own, it returns 0: those are of the tasks, which need the action as well.
