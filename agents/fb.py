@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check, check_choice
+from urlrl.errors import UnsupportedPrompt, check, check_all, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
@@ -77,8 +77,7 @@ class FBConfig:
     def __post_init__(self):
         check_linear("FB", self)
         check("backward_width", self.backward_width, 1)
-        for name in ("orthonormality", "penalty_budget", "penalty_lr", "penalty_init"):
-            check(name, getattr(self, name), 0)
+        check_all(self, "orthonormality", "penalty_budget", "penalty_lr", "penalty_init", low=0)
         check_choice("penalty", self.penalty, PENALTIES)
 
 

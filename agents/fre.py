@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
@@ -71,8 +71,7 @@ class FREConfig:
         check_network(self)
         if self.z.kind != "gaussian":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'gaussian' for FRE, the prior of encodings.")
-        for name in ("decode", "encoder_depth", "encoder_heads", "depth"):
-            check(name, getattr(self, name), 1)
+        check_all(self, "decode", "encoder_depth", "encoder_heads", "depth", low=1)
         check("encode", self.encode, self.batch.futures + 2)
         check("encoder_width", self.encoder_width, 2 * self.encoder_heads)
         if self.encoder_width % (2 * self.encoder_heads):
@@ -80,10 +79,8 @@ class FREConfig:
                 f"encoder_width is {self.encoder_width}: expected a multiple of {2 * self.encoder_heads}, as it has "
                 f"{self.encoder_heads} heads."
             )
-        for name in ("beta", "warmup", "position_bins"):
-            check(name, getattr(self, name), 0)
-        for name in ("goal_radius", "mlp_scale"):
-            check(name, getattr(self, name), 0, open_low=True)
+        check_all(self, "beta", "warmup", "position_bins", low=0)
+        check_all(self, "goal_radius", "mlp_scale", low=0, open_low=True)
         if not self.rewards or self.batch.size < len(self.rewards):
             raise UserError(f"rewards is {self.rewards}: expected at least one prior, and no more than a batch holds.")
         if self.position_bins == 1 or (self.position_bins and not self.position):

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import check_network
@@ -62,13 +62,11 @@ class HILPConfig:
 
     def __post_init__(self):
         check_network(self)
-        check("depth", self.depth, 1)
-        for name in ("distance_gamma", "distance_expectile"):
-            check(name, getattr(self, name), 0, 1)
+        check_all(self, "depth", "plan_neighbours", low=1)
+        check_all(self, "distance_gamma", "distance_expectile", low=0, high=1)
         if self.z.kind != "sphere":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'sphere' for HILP, directions of latent space.")
         check("plan_recursions", self.plan_recursions, 0)
-        check("plan_neighbours", self.plan_neighbours, 1)
         if self.batch.goals is None:
             raise UserError("batch.goals is None: expected some, as HILP learns from goals.")
 

@@ -17,8 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import LaneByLaneEnv
-from urlrl.envs.pool import MujocoPool
+from urlrl.envs.pooled import PoolEnv
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -113,23 +112,14 @@ def load_model(body: Body) -> mujoco.MjModel:
         return model.compile()
 
 
-class LocomotionEnv(LaneByLaneEnv):
+class LocomotionEnv(PoolEnv):
     """`num_envs` copies of a body on a plane. The external reward is the forward velocity of qpos, plus
     `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead,
     subtracts a contact cost, and gives its bonus only while it is upright."""
 
     def __init__(self, body: Body, num_envs: int, episode_steps: int | None = None, threads: int | None = None):
-        spec = body.spec if episode_steps is None else replace(body.spec, episode_steps=episode_steps)
-        super().__init__(spec, num_envs)
+        super().__init__(body.spec, load_model(body), num_envs, episode_steps, threads)
         self.body = body
-        self.pool = MujocoPool(load_model(body), num_envs, threads)
-        self.model = self.pool.model
-
-    def position(self) -> np.ndarray:
-        return self.pool.qpos[:, : len(self.env_spec.position)].copy()
-
-    def physics(self) -> np.ndarray:
-        return self._obs()
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         """The observation of a fresh reset moved to each of `position` (k, p): (k, obs)."""
@@ -137,9 +127,6 @@ class LocomotionEnv(LaneByLaneEnv):
         obs = np.concatenate([np.stack(qpos), np.stack(qvel)], axis=1)
         obs[:, : position.shape[1]] = position
         return obs
-
-    def close(self, **kwargs) -> None:
-        self.pool.close()
 
     def _reset_state(self, seed: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([part & 0xFFFFFFFF for part in seed])
@@ -155,15 +142,6 @@ class LocomotionEnv(LaneByLaneEnv):
         forward = (self.pool.qpos[:, 0] - x) / self.env_spec.control_dt
         reward = forward + self.body.alive_bonus - self.body.control_cost * np.square(actions).sum(axis=1)
         return reward, np.zeros(self.num_envs, bool)
-
-    def _obs(self) -> np.ndarray:
-        return np.concatenate([self.pool.qpos, self.pool.qvel], axis=1)
-
-    def _get_state(self) -> dict[str, np.ndarray]:
-        return {"simulation": self.pool.get_state()}
-
-    def _set_state(self, state: dict[str, np.ndarray]) -> None:
-        self.pool.set_state(state["simulation"])
 
 
 # Makers of these, for `urlrl.envs.ENVS`.

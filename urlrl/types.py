@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import jax
 import numpy as np
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
 
 Array: TypeAlias = jax.Array | np.ndarray
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -102,8 +102,7 @@ class Goals:
     current: float = 0.0  # share of goals that are obs itself
 
     def __post_init__(self):
-        check("gamma", self.gamma, 0, 1)
-        check("random", self.random, 0, 1)
+        check_all(self, "gamma", "random", low=0, high=1)
         check("current", self.current, 0, 1 - self.random)
 
 

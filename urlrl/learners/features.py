@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check_all
 from urlrl.learners.embed import FeatureMap
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.model import Model, check_network, minimise_jointly
@@ -42,8 +42,7 @@ class FeatureConfig:
 
     def __post_init__(self):
         check_network(self)
-        for name in ("gamma", "expectile", "tau", "mean_rate"):
-            check(name, getattr(self, name), 0, 1)
+        check_all(self, "gamma", "expectile", "tau", "mean_rate", low=0, high=1)
 
 
 class FeatureLearner(Protocol):

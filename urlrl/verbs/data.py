@@ -1,7 +1,6 @@
 """Datasets: made of what other libraries and runs wrote, looked at, checked, labelled with a task, handed on."""
 
 import io
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import make_env
 from urlrl.errors import UserError, check, check_choice
-from urlrl.files import write_atomically
+from urlrl.files import new_folder, write_atomically
 from urlrl.loading import check_names, is_trusted
 from urlrl.tasks.catalogue import TASKS, find_task
 from urlrl.tasks.task import Moment, Task, rewards, runs_on
@@ -274,21 +273,12 @@ def export_data(path: Path | str, out: Path | str, format: str, *, env: str | No
     out = Path(out)
     _refuse_existing(out)
     source = open_source(path, env=env)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        with metered("Writing", source.transitions, quiet) as meter:
-            episodes = _with_physics(source, meter.passing(source.episodes))
-            if format == "exorl":
-                write_exorl(part, episodes)
-            else:
-                write_minari(part, out, source.info, episodes)
-        part.rename(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror or error}; nothing was kept.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_folder(out) as part, metered("Writing", source.transitions, quiet) as meter:
+        episodes = _with_physics(source, meter.passing(source.episodes))
+        if format == "exorl":
+            write_exorl(part, episodes)
+        else:
+            write_minari(part, out, source.info, episodes)
     return out
 
 
