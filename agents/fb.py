@@ -37,7 +37,7 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, check, check_all, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
-from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
+from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, one_row, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
@@ -101,8 +101,7 @@ class FB(struct.PyTreeNode):
     def create(cls, config: FBConfig, example: Transition, key: jax.Array) -> "FB":
         """`example` is one transition or a batch; only its shapes matter."""
         forward_key, backward_key, actor_key = jax.random.split(key, 3)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         z, clip = jnp.zeros((1, config.z.dim), jnp.float32), config.max_gradient
         f, b = ForwardMap(config.z.dim, config.width), FeatureMap(config.z.dim, config.backward_width)
         forward = Model.create(f, config.lr, forward_key, obs, action, z, clip=clip)

@@ -29,7 +29,7 @@ from flax import struct
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.model import check_network
+from urlrl.learners.model import check_network, one_row
 from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer, least_squares
@@ -103,8 +103,7 @@ class HILP(struct.PyTreeNode):
     def create(cls, config: HILPConfig, example: Transition, key: jax.Array) -> "HILP":
         """`example` is one transition or a batch; only its shapes matter."""
         phi_key, iql_key = jax.random.split(key)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         encoder = MLP(config.z.dim, config.width, config.depth, activation=gelu_tanh, norm=True)
         hilbert = Hilbert.create(
             encoder, config.lr, phi_key, obs, gamma=config.distance_gamma, expectile=config.distance_expectile,

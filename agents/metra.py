@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
-from urlrl.learners.model import Model, PositiveScalar, check_network
+from urlrl.learners.model import Model, PositiveScalar, check_network, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
@@ -107,8 +107,7 @@ class Metra(struct.PyTreeNode):
     def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":
         """`example` is one transition or a batch; only its shapes matter."""
         phi_key, sac_key = jax.random.split(key)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         x = jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32)
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),

@@ -33,7 +33,7 @@ from urlrl.errors import UnsupportedPrompt, UserError, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
-from urlrl.learners.model import Model, filled, soft_update
+from urlrl.learners.model import Model, filled, one_row, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
@@ -105,8 +105,7 @@ class SF(struct.PyTreeNode):
     def create(cls, config: SFConfig, example: Transition, key: jax.Array) -> "SF":
         """`example` is one transition or a batch; only its shapes matter."""
         psi_key, phi_key, actor_key = jax.random.split(key, 3)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         z = jnp.zeros((1, config.z.dim), jnp.float32)
         module = ForwardMap(config.z.dim, config.width)
         psi = Model.create(module, config.lr, psi_key, obs, action, z, clip=config.max_gradient)

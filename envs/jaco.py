@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from urlrl.envs.base import LaneByLaneEnv
-from urlrl.envs.pool import STATE, Threads, set_state
+from urlrl.envs.pool import STATE, Threads, saved_states, set_state
 from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -195,9 +195,7 @@ class JacoEnv(LaneByLaneEnv):
         return self._rows.copy()
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        state = np.empty((self.num_envs, mujoco.mj_stateSize(self.model, STATE)))
-        for data, row in zip(self._data, state):
-            mujoco.mj_getState(self.model, data, row, STATE)
+        state = saved_states([(self.model, data) for data in self._data])
         return {"simulation": state, "observation": self._obs()}
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:

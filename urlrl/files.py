@@ -56,6 +56,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def write_json(value: Any, *files: Path | str | None, indent: int = 1) -> None:
+    """Write JSON into each of these files, as `write_atomically` does; None is no file."""
+    content = json.dumps(value, indent=indent).encode()
+    for file in files:
+        if file is not None:
+            write_atomically(Path(file), content)
+
+
 def check_folder_of(file: Path | str | None) -> None:
     """Refuse, before the work, a file whose folder is not there; None is no file."""
     if file is not None and not Path(file).parent.is_dir():
@@ -196,6 +204,6 @@ def remembered_sha256(path: Path, memory: Path) -> str:
 def _remember(memory: Path, known: dict[str, Any]) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(known, indent=1).encode())
+        write_json(known, memory)
     except OSError:  # Without a memory every call reads the file.
         pass

@@ -162,11 +162,10 @@ def _convert(argv: list[str]) -> None:
 
 def _collect(argv: list[str]) -> None:
     options = parse(CollectOptions, argv, "data collect", TRUST)
-    if options.out is None:
-        raise UserError("Option '--out' is missing: expected the folder to write.")
+    out = _required("--out", options.out, "the folder to write")
     from urlrl.verbs.collect import collect
 
-    dataset = collect(options.name, options.out, steps=options.steps, seed=options.seed, quiet=options.quiet)
+    dataset = collect(options.name, out, steps=options.steps, seed=options.seed, quiet=options.quiet)
     print(
         f"Wrote {dataset.folder}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, id {dataset.id}"
     )

@@ -22,7 +22,7 @@ from urlrl.data.claims import map_npy, reading
 from urlrl.data.draw import Drawn, draw, gather
 from urlrl.data.rows import Rows
 from urlrl.errors import UserError, shown
-from urlrl.files import check_shape, new_folder, read_json, remembered_sha256, sha256, write_atomically
+from urlrl.files import check_shape, new_folder, read_json, remembered_sha256, sha256, write_json
 from urlrl.runtime import cache_folder
 from urlrl.types import Array, BatchSpec, Transition
 
@@ -230,7 +230,7 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[Epis
         raise UserError(f"{folder} is there already: expected a new folder for a dataset.")
     with new_folder(folder) as part:
         counted = _write_columns(part, info, episodes)
-        write_atomically(part / "dataset.json", json.dumps(asdict(counted), indent=1).encode())
+        write_json(asdict(counted), part / "dataset.json")
     return Dataset(folder)
 
 

@@ -58,6 +58,10 @@ def _map(dim: int, config: FeatureConfig, obs: Array, key: jax.Array) -> Model:
     return Model.create(FeatureMap(dim, config.width), config.lr, key, obs)
 
 
+def _phi(learner: Any, obs: Array) -> jax.Array:
+    return learner.phi(obs)
+
+
 def _head(out: int, config: FeatureConfig, inputs: int, key: jax.Array) -> Model:
     """The predictors of inverse and forward."""
     return Model.create(
@@ -79,8 +83,7 @@ class RandomFeatures(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "RandomFeatures":
         return cls(phi=_map(dim, config, obs, key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["RandomFeatures", Metrics]:
         return self, {}
@@ -93,8 +96,7 @@ class Laplacian(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Laplacian":
         return cls(phi=_map(dim, config, obs, key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Laplacian", Metrics]:
         def loss(params):
@@ -116,8 +118,7 @@ class Contrastive(struct.PyTreeNode):
         phi_key, mu_key = jax.random.split(key)
         return cls(phi=_map(dim, config, obs, phi_key), mu=_map(dim, config, obs, mu_key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Contrastive", Metrics]:
         def loss(params):
@@ -141,8 +142,7 @@ class SVD(struct.PyTreeNode):
         both = jnp.concatenate([obs, action], axis=-1)
         return cls(phi=_map(dim, config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["SVD", Metrics]:
         n, before = batch.obs.shape[0], jnp.concatenate([batch.obs, batch.action], axis=-1)
@@ -168,8 +168,7 @@ class Inverse(struct.PyTreeNode):
         head = _head(action.shape[-1], config, 2 * dim, head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Inverse", Metrics]:
         def loss(params):
@@ -191,8 +190,7 @@ class Forward(struct.PyTreeNode):
         head = _head(obs.shape[-1], config, dim + action.shape[-1], head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Forward", Metrics]:
         def loss(params):
