@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check, check_all, check_choice
+from urlrl.errors import check, check_all, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, one_row, soft_update
@@ -94,7 +94,7 @@ class FB(struct.PyTreeNode):
     begin, act = hold_skill()
     plan = nothing
     abilities = frozenset({"told", "predicts", "adaptable", "offline"})
-    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
     @classmethod
@@ -213,7 +213,7 @@ class FB(struct.PyTreeNode):
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Linear:
         """A reward is mean(r(s') B(s')), a goal B(g), a demonstration the mean B of the states that it reached."""
         del seen
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.mean(steps.reward[:, None] * self.features(steps.next_obs), axis=0)
@@ -221,10 +221,6 @@ class FB(struct.PyTreeNode):
                 w = self.features(goal)
             case DemoPrompt(obs):
                 w = jnp.mean(self.features(obs[1:]), axis=0)
-            case _:
-                raise UnsupportedPrompt(
-                    f"FB cannot follow a {type(prompt).__name__}: expected a RewardPrompt, GoalPrompt or DemoPrompt."
-                )
         return linear_task(self.config.z, w, key)
 
     def aim(self, task: Linear, obs: Array) -> jax.Array:

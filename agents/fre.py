@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
+from urlrl.errors import UserError, check, check_all
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
@@ -40,7 +40,7 @@ from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
-from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
+from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, RewardPrompt, Transition, check_prompt
 
 POLICY = IQLConfig(tau=0.001, expectile=0.8, inverse_temperature=3.0, online_advantage=True)
 
@@ -218,11 +218,11 @@ class FRE(struct.PyTreeNode):
         """The reward that z stands for, decoded at s', (B,)."""
         return self.decode(batch.z, batch.next_obs)
 
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Encoded:
+    def read(self, prompt: RewardPrompt | GoalPrompt, seen: Transition, key: jax.Array) -> Encoded:
         """A reward is the encoding of its pairs (s', r): of more than `encode` the mean of encodings of so many each.
         Before, the smallest and the largest reward are made -1 and 1, which changes nothing of what is best to do; if
         all are equal they become 0. A goal is told as the prior's goals are, at states of `seen`."""
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 reward = jnp.asarray(steps.reward, jnp.float32)
@@ -235,10 +235,6 @@ class FRE(struct.PyTreeNode):
                 scaled = self.normalizer(states)
                 reward = jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0)
                 return Encoded(self._read_pairs(states, reward), jnp.float32(0), jnp.float32(1))
-            case _:
-                raise UnsupportedPrompt(
-                    f"FRE cannot follow a {type(prompt).__name__}: expected a RewardPrompt or GoalPrompt."
-                )
 
     def _read_pairs(self, states: jax.Array, rewards: jax.Array) -> jax.Array:
         """w (d,) of n states and rewards."""

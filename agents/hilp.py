@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
+from urlrl.errors import UserError, check, check_all
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import check_network, one_row
@@ -145,7 +145,7 @@ class HILP(struct.PyTreeNode):
         """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that
         explains it best; a demonstration the direction in which it went."""
         del key
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case GoalPrompt(goal):
                 latent = self.latent(goal)
@@ -157,10 +157,6 @@ class HILP(struct.PyTreeNode):
             case RewardPrompt(steps):
                 w, offset = least_squares(self._latent_step(steps), steps.reward)
                 return Along(self.config.z.project(w), w, offset)
-            case _:
-                raise UnsupportedPrompt(
-                    f"HILP cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
-                )
 
     def aim(self, task: Toward | Along, obs: Array) -> jax.Array:
         """The skill to use at each of these states, (*B, d)."""

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
+from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.model import Model, PositiveScalar, check_network, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
@@ -177,7 +177,7 @@ class Metra(struct.PyTreeNode):
         direction w that explains it best, dphi^T w + b, and the skill the one that `seen` shows to move most along w.
         Both are least squares."""
         del key
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case GoalPrompt(goal):
                 return Toward(self.latent(goal))
@@ -187,10 +187,6 @@ class Metra(struct.PyTreeNode):
                 w, offset = least_squares(self._latent_step(steps), steps.reward)
                 moves, _ = least_squares(self.config.z.direction(seen.z), self._latent_step(seen))
                 return Maximise(w, offset, moves)
-            case _:
-                raise UnsupportedPrompt(
-                    f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
-                )
 
     def aim(self, task: Toward | Along | Maximise, obs: Array) -> jax.Array:
         """The skill to use at each of these states, (*B, d)."""

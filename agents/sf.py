@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check_choice
+from urlrl.errors import UserError, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
@@ -98,7 +98,7 @@ class SF(struct.PyTreeNode):
     begin, act = hold_skill()
     plan = nothing
     abilities = frozenset({"told", "predicts", "adaptable", "latent", "offline"})
-    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
     @classmethod
@@ -189,7 +189,7 @@ class SF(struct.PyTreeNode):
         """A reward is its least-squares fit on the features, without intercept. A goal is the weights that single its
         features out among those of `seen`; for the difference cumulant a point to move to. A demonstration is the
         mean of the goals that it reached, or the way that it went."""
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.linalg.pinv(self.features(steps), rtol=1e-5) @ steps.reward
@@ -201,10 +201,6 @@ class SF(struct.PyTreeNode):
                 w = self.latent(obs[-1]) - self.latent(obs[0])
             case DemoPrompt(obs):
                 w = jnp.mean(whitened(self.latent(obs[1:]), self.features(seen)), axis=0)
-            case _:
-                raise UnsupportedPrompt(
-                    f"SF cannot follow a {type(prompt).__name__}: expected a RewardPrompt, GoalPrompt or DemoPrompt."
-                )
         return linear_task(self.config.z, w, key)
 
     def aim(self, task: Linear | Toward, obs: Array) -> jax.Array:

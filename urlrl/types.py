@@ -62,13 +62,15 @@ class DemoPrompt(NamedTuple):
 Prompt: TypeAlias = GoalPrompt | RewardPrompt | DemoPrompt
 
 
-def check_prompt(prompt: Any, obs_dim: int) -> None:
-    """Refuse a prompt that holds nothing, observations of another width, or numbers that are not finite. Values that
-    are being traced cannot be looked at, and what is no prompt at all is left to the agent.
+def check_prompt(agent: Any, prompt: Any) -> None:
+    """Refuse a prompt that holds nothing, observations of another width, or numbers that are not finite; and one that
+    the agent, which is `Told`, cannot follow. Values that are being traced cannot be looked at.
 
     Raises:
         UserError: which array is wrong, how, and what was expected.
+        UnsupportedPrompt: it is none of `agent.prompts`.
     """
+    obs_dim = agent.normalizer.mean.shape[-1]
     many = (None, obs_dim)  # None is any number above 0
     arrays: dict[str, tuple[Any, tuple[int | None, ...]]] = {}
     match prompt:
@@ -91,6 +93,11 @@ def check_prompt(prompt: Any, obs_dim: int) -> None:
             raise UserError(f"{what} has shape {found}: expected ({wanted}).")
         if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
             raise UserError(f"{what} holds a number that is not finite: expected finite ones.")
+    if not isinstance(prompt, agent.prompts):
+        *names, last = (kind.__name__ for kind in agent.prompts)
+        raise UnsupportedPrompt(
+            f"{type(agent).__name__} cannot follow a {type(prompt).__name__}: expected a {', '.join(names)} or {last}."
+        )
 
 
 @dataclass(frozen=True)
