@@ -85,12 +85,6 @@ def interval(values: np.ndarray) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def predicted_return(agent: Any, task: Any, trajectory: Trajectory) -> float:
-    """What the agent predicts at the start states, on average."""
-    start = trajectory.steps.obs[0].astype(np.float32)
-    return float(np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64).mean())
-
-
 def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) -> dict[str, Any]:
     """Measured returns of both, and the agent's prediction at the start states.
 
@@ -99,13 +93,15 @@ def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) ->
     """
     gamma = float(agent.gamma)
     mine, random = (rewards_along(trajectory, reward) for trajectory in episodes)
+    start = episodes.agent.steps.obs[0].astype(np.float32)
+    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64)
     return {
         "return": interval(returns(mine)),
         "random_return": interval(returns(random)),
         "gamma": gamma,
         "discounted_return": interval(returns(mine, gamma)),
         "random_discounted_return": interval(returns(random, gamma)),
-        "predicted_return": predicted_return(agent, task, episodes.agent),
+        "predicted_return": float(predicted.mean()),
         "episode_steps": len(mine),
         "tail": gamma ** len(mine),
     }

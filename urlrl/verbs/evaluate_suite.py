@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
@@ -178,12 +179,10 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
     if kind != "reward":
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.gamma)
+    start = trajectory.steps.obs[0].astype(np.float32)
+    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, read, start), np.float64)
     discounted = prompting.interval(prompting.returns(rewards, gamma))
-    return row | {
-        "gamma": gamma,
-        "discounted_return": discounted,
-        "predicted_return": prompting.predicted_return(agent, read, trajectory),
-    }
+    return row | {"gamma": gamma, "discounted_return": discounted, "predicted_return": float(predicted.mean())}
 
 
 def _best_in_data(loaded: Loaded, task: Task) -> float | None:
