@@ -10,7 +10,8 @@ In `block:line18_loud` two symbols are seen: the second of a dark cell is blank,
 There a television is more surprising than a dark cell that is new; in `line18` it is as surprising, and who seeks
 surprise may as well pass through every cell once. `block:line18_loud_quiet` is without noise.
 
-The position is the cell where the agent really is: coverage counts cells, never symbols.
+The position is the cell where the agent really is: coverage counts cells, never symbols. Physics says it too, and
+whether there is noise. Nothing switches a television off.
 """
 
 from dataclasses import replace
@@ -79,15 +80,16 @@ def device_env(name: str, episode_steps: int | None = None) -> DeviceEnv:
     dim = line.seen * num
     spec = EnvSpec(
         id=f"block:{name}", obs_dim=dim, action_dim=len(MOVES), episode_steps=NOISE, control_dt=None,
-        position=("cell",), obs_mean=(0.0,) * dim, obs_std=(1.0,) * dim, exact_resume=True, action="onehot",
-        symbols=num,
+        position=("cell",), physics=(("cell", 1), ("noise", 1)), obs_mean=(0.0,) * dim, obs_std=(1.0,) * dim,
+        exact_resume=True, action="onehot", symbols=num,
     )  # fmt: skip
 
     def seen(sim: Sim) -> DeviceState:
         obs = jax.nn.one_hot(symbols(sim, line), num, dtype=jnp.float32).reshape(dim)
         zero = jnp.zeros((), jnp.float32)
-        position = sim.cell.astype(jnp.float32)[None]
-        return DeviceState(sim, obs, zero, jnp.zeros((), bool), position, jnp.zeros(0, jnp.float32))
+        noise = jnp.where(has_television(sim.cell) & line.noisy, -1, 0)
+        physics = jnp.stack([sim.cell, noise]).astype(jnp.float32)
+        return DeviceState(sim, obs, zero, jnp.zeros((), bool), physics[:1], physics)
 
     def reset(key: jax.Array) -> DeviceState:
         zero, keys = jnp.zeros((), jnp.int32), jax.random.split(key, line.seen)

@@ -51,7 +51,7 @@ MOVES = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], np.int32)  # x, y by direct
 PHYSICS = (
     ("x", 1), ("y", 1), ("direction", 1),
     ("room", 1),  # in a door it is the last one
-    ("noise", 1),  # of that room: -1 noisy, 1 switched off, 0 dark
+    ("noise", 1),  # of that room: -1 noisy, 1 switched off, 0 dark; see EnvSpec.physics
     ("rooms_visited", 1),  # in this episode
     ("noisy_rooms", 1),
     ("off", 1),  # share of noisy rooms that are switched off; 0 where there are none

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_tools import assert_same, final_state
+from scipy import stats as scipy_stats
 
 from urlrl.agents.adversarial_surprise import OBJECTIVES, AdversarialSurprise, AdversarialSurpriseConfig
 from urlrl.config import PretrainConfig
 from urlrl.data.rows import example_transition
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
+from urlrl.learners.nets import as_image
 from urlrl.learners.novelty import NoveltyConfig
 from urlrl.learners.ppo import PPO, PPOConfig
+from urlrl.learners.sac import SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.presets import preset
 from urlrl.runs.begin import create_agent
@@ -38,6 +41,9 @@ TINY = AdversarialSurpriseConfig(
     grace=1 / 3,
 )
 ENV = make_device_env("block:line18", episode_steps=EPISODE)
+CLOCK = jnp.tile(jnp.arange(STEPS, dtype=jnp.int32)[:, None] % EPISODE, LANES)
+ENDED = CLOCK == EPISODE - 1
+ROOMS = make_device_env("rooms:noisy", episode_steps=EPISODE).env_spec
 
 
 def make(config: AdversarialSurpriseConfig = TINY) -> AdversarialSurprise:
@@ -63,9 +69,8 @@ def play(agent: AdversarialSurprise, task=None) -> tuple[Transition, np.ndarray]
         return jax.lax.scan(step, (state, carry), keys[LANES:])[1]
 
     obs, action, next_obs, z, given, position = jax.tree.map(lambda *x: jnp.concatenate(x), *map(episode, range(2)))
-    ended = jnp.broadcast_to((jnp.arange(STEPS)[:, None] + 1) % EPISODE == 0, (STEPS, LANES))
     nothing, one = jnp.full((STEPS, LANES), jnp.nan), jnp.ones((STEPS, LANES))
-    return Transition(obs, action, nothing, one, next_obs, z, extra={**given, "ended": ended}), np.asarray(position)
+    return Transition(obs, action, nothing, one, next_obs, z, extra={**given, "ended": ENDED}), np.asarray(position)
 
 
 @cache
@@ -143,6 +148,48 @@ def test_both_see_the_observation_the_statistics_and_the_clock():
     assert np.abs(x).max() < 3
 
 
+def in_rooms(density: str) -> AdversarialSurprise:
+    config = replace(TINY, density=density, symbols=12, ppo=replace(TINY.ppo, image=(7, 12)))
+    return AdversarialSurprise.create(config, example_transition(ROOMS, 2), jax.random.key(0))
+
+
+@pytest.mark.parametrize("density", ["floored", "categorical", "bernoulli"])
+def test_statistics_are_channels_of_the_image(density):
+    """Of each cell, which symbol it shows, then what the density knows of each symbol there; the rest is beside it."""
+    agent, rng = in_rooms(density), np.random.default_rng(0)
+    now, *before = rng.integers(12, size=(4, 7, 7))
+    theta = agent.density.init()
+    for seen in before:
+        theta = agent.density.update(theta, np.eye(12, dtype=np.float32)[seen].ravel())
+    x = agent._input(np.eye(12, dtype=np.float32)[now].ravel(), theta, jnp.int32(EPISODE // 2))
+    image, rest = as_image(x, agent.config.ppo.image)
+    assert image.shape == (7, 7, 24) and rest[-2] == 0.5
+    stats = np.asarray(agent.density.stats(theta))
+    for row, column, symbol in np.ndindex(7, 7, 12):
+        assert image[row, column, symbol] == (now[row, column] == symbol)
+        assert image[row, column, 12 + symbol] == stats[(row * 7 + column) * 12 + symbol]
+    np.testing.assert_array_equal(rest[:-2], stats[588:])
+    if density == "floored":
+        counts = sum(seen[..., None] == np.arange(12) for seen in before)
+        np.testing.assert_allclose(image[..., 12:], np.maximum(counts / 3, 1e-3), rtol=1e-6)
+
+
+def test_a_step_of_training_with_convolutions():
+    agent, rng = in_rooms("floored"), np.random.default_rng(0)
+    obs, next_obs = np.eye(12, dtype=np.float32)[rng.integers(12, size=(2, EPISODE, LANES, 49))].reshape(
+        2, EPISODE, LANES, 588
+    )
+    action, one = np.eye(7, dtype=bool)[rng.integers(7, size=(EPISODE, LANES))], np.ones((EPISODE, LANES), np.float32)
+    given = agent.begin(jax.random.key(0), LANES, ()).given
+    extra = {name: np.broadcast_to(leaf, (EPISODE, *leaf.shape)) for name, leaf in given.items()}
+    rows = Transition(obs, action, one, one, next_obs, np.zeros((EPISODE, LANES, 2), np.float32), extra=extra)
+    after, metrics = jax.jit(agent.update)(rows, jax.random.key(0))
+    assert all(np.isfinite(value) for value in metrics.values())
+    for name in ("explore", "control"):
+        before, stepped = (jax.tree.leaves(getattr(it, name).actor.params) for it in (agent, after))
+        assert all((x != y).any() for x, y in zip(before, stepped))
+
+
 @pytest.mark.parametrize("player", [0, 1])
 def test_a_player_that_is_told_acts_throughout(player):
     """Its own network does; what is counted goes by the clock as before."""
@@ -183,11 +230,11 @@ def test_what_is_reached_is_scored_before_it_is_inserted():
 
 
 def check_pay(pay) -> None:
-    """`pay(agent, log p)` is the rewards, (rounds, steps, n): in each episode those of Explore are minus those of
+    """`pay(agent, log p)` is the rewards, (T, n): in each episode those of Explore are minus those of
     Control, at the last step of its turns alone; a step of Control's that counts is paid log p over a deviation that
     all share; grace pays nothing."""
     agent, log_p = make(), scored().astype(np.float32)
-    reward = np.asarray(pay(agent, jnp.asarray(log_p))).reshape(STEPS, LANES)
+    reward = np.asarray(pay(agent, jnp.asarray(log_p)))
     phase = np.arange(STEPS) % ROUND
     explore, control = np.where(phase[:, None] < EXPLORE, reward, 0), np.where(phase[:, None] >= EXPLORE, reward, 0)
     for episode in (slice(0, EPISODE), slice(EPISODE, STEPS)):
@@ -205,17 +252,17 @@ def check_pay(pay) -> None:
 
 
 def pay_of(agent, log_p):
-    return agent._pay(agent._rounds(log_p))[1]
+    return agent._pay(log_p, CLOCK, ENDED)[1]
 
 
 def explore_is_paid_for_all_that_follows(agent, log_p):
     reward = pay_of(agent, log_p)
-    return reward.at[0, EXPLORE - 1].add(reward[1, EXPLORE - 1])
+    return reward.at[EXPLORE - 1].add(reward[ROUND + EXPLORE - 1])
 
 
 def explore_is_discounted(agent, log_p):
     """A convention of its own."""
-    return pay_of(agent, log_p) * jnp.where(jnp.arange(ROUND) < EXPLORE, 0.9, 1.0)[None, :, None]
+    return pay_of(agent, log_p) * jnp.where(CLOCK % ROUND < EXPLORE, 0.9, 1.0)
 
 
 def divided_by_something_else(agent, log_p):
@@ -224,11 +271,11 @@ def divided_by_something_else(agent, log_p):
 
 def explore_is_paid_at_every_step(agent, log_p):
     reward = pay_of(agent, log_p)
-    return reward.at[:, :EXPLORE].set(reward[:, EXPLORE - 1 : EXPLORE] / EXPLORE)
+    return jnp.where(CLOCK % ROUND < EXPLORE, (reward + jnp.roll(reward, 1 - EXPLORE, axis=0)) / EXPLORE, reward)
 
 
 def grace_is_paid(agent, log_p):
-    return agent.replace(config=replace(TINY, grace=0.0))._pay(agent._rounds(log_p))[1]
+    return pay_of(agent.replace(config=replace(TINY, grace=0.0)), log_p)
 
 
 def test_the_game_is_zero_sum():
@@ -259,7 +306,7 @@ def test_baselines_play_alone_and_are_paid_at_every_step():
         agent, rows = played(replace(TINY, objective=objective))
         np.testing.assert_array_equal(rows.z[..., alone], np.ones((STEPS, LANES)))
         np.testing.assert_array_equal(rows.extra["theta_0"], np.tile(np.arange(STEPS)[:, None] % EPISODE, LANES))
-        reward = np.asarray(pay_of(agent, sign * log_p)).reshape(STEPS, LANES)
+        reward = np.asarray(pay_of(agent, sign * log_p))
         np.testing.assert_allclose(reward / reward[0, 0], log_p / log_p[0, 0], rtol=1e-4)
         assert np.sign(reward[0, 0]) == -sign
         after, metrics = jax.jit(agent.update)(rows, jax.random.key(0))
@@ -296,6 +343,10 @@ def by_hand(value: np.ndarray, reward: np.ndarray, mine: np.ndarray, next_turn: 
     return advantage
 
 
+def _arrays(rollout):
+    return rollout._replace(decisions=None)
+
+
 def check_clock(config: AdversarialSurpriseConfig, rollout_of) -> None:
     agent, rows = make(config), played()[1]
     rng = np.random.default_rng(0)
@@ -303,12 +354,13 @@ def check_clock(config: AdversarialSurpriseConfig, rollout_of) -> None:
     for ppo, player in ((agent.explore, 0), (agent.control, 1)):
         mine = (np.arange(STEPS) % ROUND < EXPLORE) == (player == 0)
         value = np.asarray(ppo.value(x))[..., 0]
-        rollout = rollout_of(
-            agent, config.parts[player], jnp.asarray(x), rows.action, agent._rounds(jnp.asarray(reward))
-        )
-        np.testing.assert_array_equal(rollout.x, x[mine])
-        np.testing.assert_array_equal(rollout.action, rows.action[mine])
-        advantage, ret = jax.jit(PPO.advantages_and_returns)(ppo, rollout)
+        rollout = rollout_of(agent, player, jnp.asarray(x), rows.action, jnp.asarray(reward), CLOCK, ENDED)
+        own = np.sum(mine)
+        np.testing.assert_array_equal(rollout.x[:own], x[mine])
+        np.testing.assert_array_equal(rollout.action[:own], rows.action[mine])
+        np.testing.assert_array_equal(rollout.real[:, 0], np.arange(STEPS) < own)
+        assert rollout.decisions == own * LANES
+        advantage, ret = (rows[:own] for rows in jax.jit(PPO.advantages_and_returns)(ppo, _arrays(rollout)))
         expected = by_hand(value, reward, mine, config.next_turn)
         np.testing.assert_allclose(advantage, expected, atol=2e-5)
         np.testing.assert_allclose(ret, expected + value[mine], atol=2e-5)
@@ -319,19 +371,19 @@ def test_advantages_are_on_each_players_own_clock(next_turn):
     check_clock(replace(TINY, next_turn=next_turn), AdversarialSurprise._own)
 
 
-def the_opponents_step_comes_next(agent, part, x, action, reward):
+def the_opponents_step_comes_next(agent, player, x, *rest):
     following = jnp.roll(x, -1, axis=0)
-    rollout = agent._own(part, x, action, reward)
-    return rollout._replace(next_x=agent._own(part, following, action, reward).x)
+    rollout = agent._own(player, x, *rest)
+    return rollout._replace(next_x=agent._own(player, following, *rest).x)
 
 
-def episodes_run_into_each_other(agent, part, x, action, reward):
-    rollout = agent._own(part, x, action, reward)
+def episodes_run_into_each_other(agent, *rest):
+    rollout = agent._own(*rest)
     return rollout._replace(discount=jnp.ones_like(rollout.discount), ended=jnp.zeros_like(rollout.ended))
 
 
-def every_turn_ends_the_future(agent, part, x, action, reward):
-    return agent.replace(config=replace(TINY, next_turn=0.0))._own(part, x, action, reward)
+def every_turn_ends_the_future(agent, *rest):
+    return agent.replace(config=replace(TINY, next_turn=0.0))._own(*rest)
 
 
 @pytest.mark.parametrize(
@@ -342,11 +394,148 @@ def test_the_check_of_the_clock_finds(wrong):
         check_clock(TINY, wrong)
 
 
+# --- Episodes that end early ------------------------------------------------------------------------------------------
+
+# Lane 0 plays two whole episodes. Lane 1 falls in Explore's second turn, after 6 steps, and begins anew; then, 9 steps
+# later, in Control's second turn. Lane 2 is at step 7 of an episode as the rollout begins, plays it to its end, and
+# then falls again and again in Control's first turn, in the middle of which the rollout ends.
+LENGTHS = ((10, 10), (6, 9, 5), (3, 4, 4, 5, 4))
+FIRST = (0, 0, 7)
+
+
+def cut_short() -> tuple[jax.Array, jax.Array]:
+    """Clock and ended, (T, n)."""
+    clock, ended = np.zeros((STEPS, LANES), np.int32), np.zeros((STEPS, LANES), bool)
+    for lane, (lengths, first) in enumerate(zip(LENGTHS, FIRST)):
+        ends = np.cumsum(lengths)
+        ended[ends - 1, lane] = True
+        clock[:, lane] = np.concatenate([np.arange(n) + first * (i == 0) for i, n in enumerate(lengths)])
+    ended[-1, 1:] = False  # There the rollout ends, and not the episode.
+    return jnp.asarray(clock), jnp.asarray(ended)
+
+
+def missing_by_hand(clock: int, next_turn: float) -> tuple[int, float]:
+    """How many steps that count are missing if an episode ends after the step at `clock`: of its round, and of later
+    ones, which count `next_turn`."""
+    later = [c for c in range(clock + 1, EPISODE) if c % ROUND >= EXPLORE + GRACE]
+    this = [c for c in later if c // ROUND == clock // ROUND]
+    return len(this), next_turn * (len(later) - len(this))
+
+
+def check_ends(pay) -> None:
+    """`pay(agent, log p, clock, ended)` is (agent, rewards). What is missing of a turn is paid the mean, to both."""
+    clock, ended = cut_short()
+    log_p = np.random.default_rng(0).normal(-5, 2, (STEPS, LANES)).astype(np.float32)
+    agent, reward = pay(make(), jnp.asarray(log_p), clock, ended)
+    counts = np.asarray(clock) % ROUND >= EXPLORE + GRACE
+    mean, std = log_p[counts].mean(), float(agent.returns.std)
+    expected = np.zeros((STEPS, LANES))
+    for lane in range(LANES):
+        answered = {}  # episode and round -> what Control was paid there
+        episode = 0
+        for t in range(STEPS):
+            c = int(clock[t, lane])
+            cut = bool(ended[t, lane]) or t == STEPS - 1
+            paid = (log_p[t, lane] if counts[t, lane] else 0) + (mean * missing_by_hand(c, 0)[0] if cut else 0)
+            answered[episode, c // ROUND] = answered.get((episode, c // ROUND), 0) + paid / std
+            if c % ROUND >= EXPLORE:
+                expected[t, lane] = paid / std
+            episode += bool(ended[t, lane])
+        episode = 0
+        for t in range(STEPS):
+            c = int(clock[t, lane])
+            if c % ROUND < EXPLORE and (c % ROUND == EXPLORE - 1 or ended[t, lane] or t == STEPS - 1):
+                expected[t, lane] = -answered[episode, c // ROUND]
+            episode += bool(ended[t, lane])
+    np.testing.assert_allclose(reward, expected, atol=1e-4)
+
+
+def pay_with_ends(agent, log_p, clock, ended):
+    return agent._pay(log_p, clock, ended)
+
+
+def nothing_is_paid_for_what_is_missing(agent, log_p, clock, ended):
+    after, reward = agent._pay(log_p, clock, ended)
+    counts, explores = agent._counts(clock), clock % ROUND < EXPLORE
+    return after, jnp.where(counts, log_p / after.returns.std, jnp.where(explores, reward, 0))
+
+
+def the_rollouts_end_is_none(agent, log_p, clock, ended):
+    after, reward = agent._pay(
+        jnp.concatenate([log_p, log_p[:1]]), *(jnp.concatenate([x, x[:1]]) for x in (clock, ended))
+    )
+    return after, reward[:-1]
+
+
+def test_what_is_missing_of_a_turn_is_paid_the_mean():
+    check_ends(pay_with_ends)
+
+
+@pytest.mark.parametrize("wrong", [nothing_is_paid_for_what_is_missing, the_rollouts_end_is_none])
+def test_the_check_of_ends_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_ends(wrong)
+
+
+@pytest.mark.parametrize("player", [0, 1])
+def test_an_early_end_ends_the_future_and_later_turns_are_paid_the_mean(player):
+    clock, ended = cut_short()
+    agent, rng = make(replace(TINY, next_turn=0.5)), np.random.default_rng(0)
+    agent = agent.replace(
+        pays=agent.pays.replace(mean=jnp.float32(-3)), returns=agent.returns.replace(var=jnp.float32(4))
+    )
+    x, reward = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, LANES, 283), (STEPS, LANES)))
+    rollout = agent._own(player, jnp.asarray(x), jnp.zeros((STEPS, LANES, 3), bool), jnp.asarray(reward), clock, ended)
+    episode = np.cumsum(ended, axis=0) - ended
+    for lane in range(LANES):
+        own = np.flatnonzero((np.asarray(clock)[:, lane] % ROUND < EXPLORE) == (player == 0))
+        assert rollout.real[:, lane].sum() == len(own) and rollout.real[: len(own), lane].all()
+        for i, t in enumerate(own):
+            c = int(clock[t, lane])
+            after = own[i + 1] if i + 1 < len(own) and episode[own[i + 1], lane] == episode[t, lane] else None
+            future = 0.0 if after is None else 0.5 if after != t + 1 else 1.0
+            later = missing_by_hand(c, 0.5)[1] * -3 / 2 * (-1 if player == 0 else 1) if after is None else 0
+            np.testing.assert_array_equal(rollout.x[i, lane], x[t, lane])
+            assert rollout.discount[i, lane] == future and rollout.ended[i, lane] == (after is None), (lane, t)
+            assert rollout.reward[i, lane] == pytest.approx(reward[t, lane] + later, abs=1e-5), (lane, t)
+            assert rollout.next_x is None  # The next row's.
+
+
+def test_a_rollout_without_a_turn_of_control_teaches_it_nothing():
+    agent, rows = played()
+    first = jnp.zeros_like(CLOCK)
+    after, _ = agent.update(rows._replace(extra={**rows.extra, "clock": first, "ended": first == 0}), jax.random.key(0))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), agent.control, after.control)
+    assert all(jax.tree.leaves(same)) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+
+
+# --- What is left for tasks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("player", [0, 1])
+def test_fine_tuning_starts_from_either_player(player):
+    """SAC whose modes are those of the player at the first step of its first turn, whatever it sees."""
+    example, rng = example_transition(make_device_env("point").env_spec, 2), np.random.default_rng(0)
+    agent = AdversarialSurprise.create(replace(TINY, density="gaussian"), example, jax.random.key(0))
+    obs = rng.standard_normal((5, 2)).astype(np.float32)
+    z = jax.nn.one_hot(player, 2)
+    carry = agent.begin(jax.random.key(0), 5, (), All(Skill(z)))
+    clock = jnp.full(5, EXPLORE if player else 0, jnp.int32)
+    action, _ = agent.act(obs, carry._replace(lane=carry.lane._replace(clock=clock)), jax.random.key(0), 0.0)
+    learner = agent.learner(z, jax.random.key(1))
+    np.testing.assert_allclose(learner.actor(agent.normalizer(obs)).mode(), action, atol=1e-6)
+    other = agent.learner(1 - z, jax.random.key(1))
+    assert np.abs(np.asarray(other.actor(obs).mode()) - action).max() > 1e-3
+    reward = agent.intrinsic_reward(Transition(obs, action, obs[:, 0], obs[:, 0], obs, z))
+    np.testing.assert_allclose(reward, scipy_stats.t.logpdf(obs, 2, 0, np.sqrt(2)).sum(axis=1), rtol=1e-4)
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------------
 
 BLOCK = ENV.env_spec
 REALS = replace(BLOCK, symbols=0, id="point")
 GAUSSIAN = replace(TINY, density="gaussian")
+SEES = replace(TINY.ppo, image=(7, 12))
 
 
 @pytest.mark.parametrize(
@@ -361,6 +550,7 @@ GAUSSIAN = replace(TINY, density="gaussian")
         ({"density": "normal"}, "density is 'normal': expected one of 'categorical'"),
         ({"objective": "boredom"}, "objective is 'boredom': expected one of 'adversarial'"),
         ({"batch": BatchSpec()}, "batch.whole_episodes is False: expected True, for whole turns"),
+        ({"sac": SACConfig(width=8)}, "sac.width is 8: expected none, as its policy begins as one of ppo.width"),
         ({"z": SkillSpace("sphere", 2)}, "z is sphere of 2: expected onehot of 2, explore and control"),
     ],
 )
@@ -385,9 +575,19 @@ def test_bad_settings_get_one_sentence(change, message):
         ),
         (replace(TINY, symbols=12), BLOCK, "symbols is 12: expected 140, as observations of 'block:line18' have them"),
         (
-            GAUSSIAN,
-            replace(REALS, ends_early=True),
-            "Environment 'point' may end an episode within Explore's turn, which",
+            replace(GAUSSIAN, ppo=SEES),
+            ROOMS,
+            r"ppo.image is \(7, 12\), and density is 'gaussian', which does not count symbols: expected None, or a",
+        ),
+        (
+            replace(TINY, ppo=SEES),
+            BLOCK,
+            r"ppo.image is \(7, 12\), 49 groups of 12 symbols: expected None, or a square of those that observat",
+        ),
+        (
+            replace(TINY, symbols=12, ppo=replace(SEES, image=(8, 12))),
+            ROOMS,
+            r"ppo.image is \(8, 12\), 64 groups of 12 symbols: .* observations of 'rooms:noisy' have, 49 of 12\.",
         ),
     ],
 )
@@ -404,11 +604,42 @@ def test_environments_that_may_end_early_say_so():
     assert not any(make_env(name, 1).env_spec.ends_early for name in ("point", "block:line18"))
 
 
-def test_a_rollout_of_parts_of_episodes_is_refused():
-    agent, rows = played()
-    part = jax.tree.map(lambda x: x[: EPISODE - 1], rows)
-    with pytest.raises(UserError, match="A rollout has 9 steps: expected whole episodes of 10"):
-        agent.update(part, jax.random.key(0))
+# --- The paper's settings ---------------------------------------------------------------------------------------------
+
+
+def test_the_papers_settings_are_those_of_its_code():
+    config = preset("adversarial_surprise", "minigrid-paper")
+    agent, ppo, episode = config.agent, config.agent.ppo, 4 * 32
+    assert (config.env, config.num_envs, config.rollout_steps, config.loop) == (
+        "rooms:paper",
+        16,
+        4 * episode,
+        "device",
+    )
+    assert config.steps == 6005 * 8192 and config.epoch_steps == 8192 and round(config.steps / 1e6, 1) == 49.2
+    assert (agent.turns, agent.explore_steps, agent.control_steps, agent.grace, agent.grace_steps) == (
+        4,
+        32,
+        32,
+        0.5,
+        16,
+    )
+    assert (agent.density, agent.symbols, agent.objective, agent.next_turn) == ("floored", 12, "adversarial", 1)
+    assert (ppo.epochs, ppo.batch, ppo.clip, ppo.value_clip, ppo.gamma, ppo.gae_lambda) == (
+        4,
+        256,
+        0.2,
+        0.2,
+        0.99,
+        0.95,
+    )
+    assert (ppo.lr, ppo.entropy_coef, ppo.max_grad_norm, ppo.standardise) == (3e-4, 0.01, 0.5, False)
+    assert (ppo.width, ppo.image, ppo.value_target) == (64, (7, 12), "gae")
+    spec = make_device_env(config.env).env_spec
+    AdversarialSurprise.check_env(agent, spec)
+    made = AdversarialSurprise.create(agent, example_transition(spec, 2), jax.random.key(0))
+    shapes = [layer["kernel"].shape for _, layer in sorted(made.control.value.params.items())]
+    assert shapes == [(4 * 24, 16), (4 * 16, 32), (4 * 32, 64), (64 + 2, 64), (64, 1)]
 
 
 # --- In the loops -----------------------------------------------------------------------------------------------------

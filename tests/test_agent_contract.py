@@ -101,8 +101,11 @@ def batches_of(name: str, seed: int = 0, blind: bool = False) -> Transition:
     if CONFIGS[name].batch.source != "rollout":
         return batches
     batches = jax.tree.map(lambda x: x.reshape(UPDATES, 4, BATCH // 4, *x.shape[2:]), batches)
-    given = make_agent(name).begin(jax.random.key(0), BATCH // 4, ()).given
-    extra = jax.tree.map(lambda x: jnp.broadcast_to(x, (UPDATES, 4, *x.shape)), given)
+    carry, given, act = make_agent(name).begin(jax.random.key(0), BATCH // 4, ()), [], jax.jit(make_agent(name).act)
+    for obs in batches.obs[0]:
+        carry = act(obs, carry, jax.random.key(0))[1]
+        given.append(carry.given)
+    extra = jax.tree.map(lambda *rows: jnp.broadcast_to(jnp.stack(rows), (UPDATES, 4, *rows[0].shape)), *given)
     ended = jnp.broadcast_to(jnp.arange(4)[None, :, None] == 3, batches.reward.shape)
     return batches._replace(extra={**extra, "ended": ended})
 
@@ -529,7 +532,8 @@ def unread_fields(name: str, config: Any) -> set[str]:
             batch_z = agent.aim(task, batch.obs)
             return agent.act(batch.obs, agent.begin(key, BATCH, ()), key), batch_z
         obs = batch.obs.reshape(BATCH, OBS)
-        return agent.act(obs, agent.begin(key, BATCH, ()), key)
+        learner = agent.learner(jnp.zeros(config.z.dim), key) if "adaptable" in agent.abilities else ()
+        return agent.act(obs, agent.begin(key, BATCH, ()), key), learner
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))

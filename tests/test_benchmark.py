@@ -71,6 +71,15 @@ def test_device(benchmark, tmp_path):
     assert row["together"]["median"] > 0 and row["sequential_over_together"]["repeats"] == 2
 
 
+@pytest.mark.slow  # The same.
+def test_adversarial_surprise(benchmark, tmp_path):
+    assert all(preset("adversarial_surprise", name) for name in benchmark.Sizes().surprise_presets)
+    (row,) = written(benchmark, tmp_path, "surprise", surprise_presets=("block-quick",), surprise_seeds=2)
+    assert (row["env"], row["num_envs"], row["epoch_steps"]) == ("block:line18", 16, 16 * 128)
+    assert row["first_epoch_s"].keys() == {"one", "together"} and row["sequential_over_together"]["repeats"] == 2
+    assert min(row[name]["median"] for name in ("one", "together")) > 0
+
+
 @pytest.mark.slow  # Nine programs are compiled.
 def test_seeds_on_a_dataset(benchmark, tmp_path):
     rows = written(benchmark, tmp_path, "seeds", seeds=2, offline_updates=1)

@@ -48,6 +48,17 @@ def test_cells_are_in_a_line_with_a_television_in_every_third():
     assert all(len(name) == 1 for name in names.values()) and (symbols[~dark] >= DARK).all()
 
 
+def test_physics_says_where_noise_is():
+    for name, noise in (("block:line18_loud", [0, 0, -1, 0, 0, -1]), ("block:line18_quiet", [0] * 6)):
+        env = make_env(name)
+        env.reset(seed=0)
+        rows = [env.physics()[0]]
+        for _ in range(5):
+            env.step(RIGHT[None])
+            rows.append(env.physics()[0])
+        np.testing.assert_array_equal(rows, np.stack([np.arange(6), noise], axis=1))
+
+
 def test_a_television_never_repeats_itself_and_is_another_in_each_episode():
     symbols, cells = walk("block:line18", [RIGHT, RIGHT] + [STAY] * (NOISE - 2))
     shown = symbols[2:]
@@ -82,6 +93,7 @@ def test_the_host_plays_what_the_device_does_and_goes_on_from_a_state(name):
     for t in range(9):
         np.testing.assert_array_equal(state.obs, obs)
         np.testing.assert_array_equal(state.position, host.position())
+        np.testing.assert_array_equal(state.physics, host.physics())
         if t == 4:
             np.testing.assert_array_equal(other.set_state(host.get_state()), obs)
         action = np.eye(3, dtype=bool)[rng.integers(3, size=4)]

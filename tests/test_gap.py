@@ -50,6 +50,7 @@ def test_an_evaluation_measures_the_twin_by_the_same_protocol(run, capsys):
     cli.main(["evaluate", str(run)])
     said = capsys.readouterr().out
     result = json.loads((run / "evaluation.json").read_text())
+    assert "whereabouts" not in result  # There is no noise in `point`.
     assert result["twin"] == {"env": "point", "coverage": result["coverage"], "goals": result["goals"]}
     assert "agent in point" in said and re.search(rf"coverage, 1 m cells +{result['coverage']['agent']} .* 0\b", said)
 
@@ -66,6 +67,7 @@ def test_an_evaluation_that_lacks_the_twin_is_made_anew(run):
 
 def test_the_page_and_the_table_of_seeds_show_it(run, tmp_path, capsys):
     page = urlrl.report(run).read_text()
+    assert "Where it spends its time" not in page and not (run / "report" / "time.png").exists()
     assert "Agent in point" in page and "Gap" in page and "the same environment in C MuJoCo" in page
     other = urlrl.pretrain(replace(TINY, seed=TINY.seed + 1), tmp_path / "other", quiet=True)
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))

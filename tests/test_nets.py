@@ -12,7 +12,17 @@ import pytest
 
 from urlrl.learners.distributions import TanhNormal
 from urlrl.learners.model import Model, PositiveScalar, soft_update
-from urlrl.learners.nets import MLP, Critics, TanhPolicy, xavier_normal, xavier_uniform
+from urlrl.learners.nets import (
+    MLP,
+    ConvNet,
+    ConvPolicy,
+    Critics,
+    TanhPolicy,
+    as_image,
+    orthogonal,
+    xavier_normal,
+    xavier_uniform,
+)
 from urlrl.learners.statistics import Normalizer
 
 IN, ACT, WIDTH = 5, 3, 128
@@ -308,6 +318,131 @@ def test_critics():
 def test_critics_check_finds(wrong):
     with pytest.raises(AssertionError):
         check_critics(wrong(WIDTH))
+
+
+SIDE, CHANNELS = 7, 3
+TWO_IMAGES = RNG.standard_normal((4, 2 * SIDE * SIDE * CHANNELS + 2)).astype(np.float32)
+
+
+def image_by_hand(x):
+    """The channels of the second image after those of the first; a cell's channels follow each other, then the next
+    cell of the row."""
+    image = np.zeros((len(x), SIDE, SIDE, 2 * CHANNELS), np.float32)
+    for b, row, column, second, channel in np.ndindex(len(x), SIDE, SIDE, 2, CHANNELS):
+        place = ((second * SIDE + row) * SIDE + column) * CHANNELS + channel
+        image[b, row, column, second * CHANNELS + channel] = x[b, place]
+    return image
+
+
+def check_as_image(convert):
+    image, rest = convert(TWO_IMAGES, (SIDE, CHANNELS))
+    np.testing.assert_array_equal(image, image_by_hand(TWO_IMAGES))
+    np.testing.assert_array_equal(rest, TWO_IMAGES[:, -2:])
+    one, _ = convert(np.tile(TWO_IMAGES[None, :, :-100], (5, 1, 1)), (SIDE, CHANNELS))
+    np.testing.assert_array_equal(one[3], image_by_hand(TWO_IMAGES)[..., :CHANNELS])
+
+
+def converted(change):
+    """`as_image` with something else done to the images, (b, 2, rows, columns, channels)."""
+
+    def convert(x, image):
+        num = x.shape[-1] // (SIDE * SIDE * CHANNELS)
+        images, rest = np.split(x, [num * SIDE * SIDE * CHANNELS], axis=-1)
+        return change(images.reshape(*x.shape[:-1], num, SIDE, SIDE, CHANNELS)), rest
+
+    return convert
+
+
+def beside(images):
+    return np.concatenate(np.moveaxis(images, -4, 0), axis=-1)
+
+
+def test_images_of_inputs():
+    check_as_image(as_image)
+    check_as_image(converted(beside))  # The scaffold of the wrong variants is itself right.
+
+
+@named(
+    {
+        "rows for columns": converted(lambda images: beside(np.swapaxes(images, -3, -2))),
+        "channels of both in turns": converted(
+            lambda images: np.moveaxis(images, -4, -1).reshape(*images.shape[:-4], SIDE, SIDE, -1)
+        ),
+        "channels first": converted(
+            lambda images: beside(
+                np.moveaxis(images.reshape(*images.shape[:-3], CHANNELS, SIDE, SIDE), -3, -1),
+            )
+        ),
+        "below each other": converted(lambda images: np.concatenate(np.moveaxis(images, -4, 0), axis=-3)),
+    }
+)
+def test_images_of_inputs_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_as_image(wrong)
+
+
+def convolve(image, kernel, bias):
+    """2 x 2 windows, the kernel (4 channels, out) by rows of the window."""
+    b, side, _, channels = image.shape
+    out = np.zeros((b, side - 1, side - 1, len(bias))) + bias
+    for row, column, i, j in np.ndindex(side - 1, side - 1, 2, 2):
+        part = kernel[(2 * i + j) * channels :][:channels]
+        out[:, row, column] += image[:, row + i, column + j] @ part
+    return out
+
+
+def numpy_convnet(params, x):
+    first, second, third, hidden, last = layers(params)
+    image = relu(convolve(image_by_hand(x), *first))
+    image = np.stack([image[:, i::2, j::2] for i in range(2) for j in range(2)]).max(axis=0)
+    image = relu(convolve(relu(convolve(image, *second)), *third))
+    seen = np.concatenate([image.reshape(len(x), -1), x[:, -2:]], axis=1)
+    return np.tanh(seen @ hidden[0] + hidden[1]) @ last[0] + last[1]
+
+
+def check_convnet(module):
+    params = module.init(jax.random.key(0), TWO_IMAGES)["params"]
+    gains = [2**0.5] * 3 + [5 / 3, 1.0]
+    assert [kernel.shape[1] for kernel, _ in layers(params)] == [16, 32, 64, 64, 7]
+    for (kernel, bias), gain in zip(layers(params), gains):
+        square = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
+        np.testing.assert_allclose(square, gain**2 * np.eye(len(square)), atol=1e-4)
+        assert (bias == 0).all()
+    params = with_biases(params)
+    np.testing.assert_allclose(
+        module.apply({"params": params}, TWO_IMAGES), numpy_convnet(params, TWO_IMAGES), atol=1e-4
+    )
+
+
+class PlainGain(ConvNet):
+    def _convolved(self, image, channels):
+        windows = jnp.stack([image[..., i : i - 1 or None, j : j - 1 or None, :] for i in (0, 1) for j in (0, 1)], -2)
+        dense = nn.Dense(channels, kernel_init=orthogonal)
+        return nn.relu(dense(windows.reshape(*windows.shape[:-2], -1)))
+
+
+class NoRectifier(ConvNet):
+    def _convolved(self, image, channels):
+        return -super()._convolved(-image, channels)
+
+
+class ClockFirst(ConvNet):
+    def __call__(self, x):
+        return super().__call__(jnp.concatenate([x[:, -2:], x[:, :-2]], axis=1))
+
+
+def test_convolutions():
+    check_convnet(ConvNet(7, 64, (SIDE, CHANNELS)))
+    module = ConvPolicy(7, 64, (SIDE, CHANNELS))
+    params = module.init(jax.random.key(0), TWO_IMAGES)["params"]
+    logits = numpy_convnet(params["ConvNet_0"], TWO_IMAGES)
+    np.testing.assert_allclose(module.apply({"params": params}, TWO_IMAGES).logits, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [PlainGain, NoRectifier, ClockFirst])
+def test_convolutions_check_finds(wrong):
+    with pytest.raises(AssertionError):
+        check_convnet(wrong(7, 64, (SIDE, CHANNELS)))
 
 
 # --- Models and optimisers --------------------------------------------------------------------------------------------

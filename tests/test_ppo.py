@@ -16,8 +16,8 @@ from urlrl.adaptation.tuned import Tuned, TunedConfig
 from urlrl.config import PretrainConfig
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.learners.distributions import Categorical, TanhNormal
-from urlrl.learners.nets import MLP, CategoricalPolicy
-from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout
+from urlrl.learners.nets import MLP, CategoricalPolicy, ConvNet, ConvPolicy
+from urlrl.learners.ppo import PPO, Decisions, PPOConfig, Rollout, _real_rows
 from urlrl.learners.skills import SkillSpace, hold_skill
 from urlrl.learners.statistics import Normalizer
 from urlrl.streams import stream
@@ -100,6 +100,7 @@ def loss_parts(ppo, x, action, old_log_prob, advantage, returns):
     policy = ppo.actor(x)
     log_prob, entropy = np.asarray(policy.log_prob(action)), np.asarray(policy.entropy())
     standard = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-8)
+    standard = standard if ppo.config.standardise else advantage
     ratio, c = np.exp(log_prob - old_log_prob), ppo.config.clip
     gain = np.minimum(ratio * standard, np.clip(ratio, 1 - c, 1 + c) * standard)
     policy_loss = -(gain + ppo.config.entropy_coef * entropy).mean()
@@ -119,9 +120,9 @@ def batch_of(ppo, n=64, seed=1):
     return x, action, log_prob, rng.normal(size=n).astype(np.float32), rng.normal(size=n).astype(np.float32)
 
 
-@pytest.mark.parametrize("discrete", [True, False])
-def test_the_losses_are_those_of_the_paper(discrete):
-    ppo = make(PPOConfig(width=16, lr=1e-4, entropy_coef=0.3), discrete=discrete)
+@pytest.mark.parametrize(("discrete", "standardise"), [(True, True), (False, True), (True, False)])
+def test_the_losses_are_those_of_the_paper(discrete, standardise):
+    ppo = make(PPOConfig(width=16, lr=1e-4, entropy_coef=0.3, standardise=standardise), discrete=discrete)
     x, action, log_prob, advantage, returns = batch_of(ppo)
     old = log_prob + np.random.default_rng(2).normal(scale=0.4, size=64).astype(np.float32)
     _, metrics, policy_loss, value_loss = loss_parts(ppo, x, action, old, 5 * advantage + 3, returns)
@@ -157,6 +158,24 @@ def test_gradients_are_scaled_down_to_their_largest_norm():
         found = optax.adam(1e-4)
         expected, _ = found.update({"w": np.float32([3.0, 4.0]) * (norm / 5 if scale else 1)}, found.init(gradient))
         np.testing.assert_allclose(clipped["w"], expected["w"], rtol=1e-5)
+
+
+def test_networks_are_convolutions_where_inputs_begin_with_an_image():
+    config = replace(SMALL, image=(7, 2))
+    ppo = make(config, obs=100)
+    assert isinstance(ppo.actor.module, ConvPolicy) and isinstance(ppo.value.module, ConvNet)
+    after, metrics = update(ppo, random_rollout(obs=100), stream(0, "update"))
+    assert moved(ppo.actor, after.actor) > 1e-3 and moved(ppo.value, after.value) > 1e-3
+    assert all(np.isfinite(value) for value in metrics.values())
+    with pytest.raises(
+        UserError, match=r"image is \(7, 2\), and there are 97 inputs and one-hot actions: expected None"
+    ):
+        make(config, obs=97)
+    with pytest.raises(UserError, match="100 inputs and boxes: expected None, or at least 98 inputs and one-hot acti"):
+        make(config, obs=100, discrete=False)
+    for image, message in (((6, 2), "image's side is 6: expected a number of at least 7"), ((7, 0), "channels is 0")):
+        with pytest.raises(UserError, match=message):
+            replace(SMALL, image=image)
 
 
 @pytest.mark.parametrize("target", ["gae", "monte_carlo"])
@@ -216,10 +235,37 @@ def test_entropy_alone_drives_the_policy_to_uniform():
     assert before < 0.5 < 0.65 < float(ppo.actor(x).entropy().mean()) <= np.log(2) + 1e-5
 
 
+def padded(rows, garbage):
+    """Six real rows in a lane, then five in the other, and behind them rows of garbage."""
+    real = np.arange(8)[:, None] < np.array([6, 5])
+    last = np.arange(8)[:, None] == np.array([5, 4])
+
+    def fill(part):
+        return np.where(real.reshape(8, 2, *[1] * (part.ndim - 2)), part, np.asarray(garbage, part.dtype))
+
+    filled = jax.tree.map(fill, rows)
+    filled = filled._replace(discount=np.where(last, 0, filled.discount), ended=filled.ended | last, real=real)
+    return jax.tree.map(jnp.asarray, filled)._replace(decisions=11)
+
+
+def test_rows_that_are_not_real_teach_nothing():
+    ppo, rows = make(replace(SMALL, epochs=3, batch=4)), random_rollout(steps=8, lanes=2)
+    one, other = (ppo.update(padded(rows, garbage), jax.random.key(0))[0] for garbage in (1, 7))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
+    unmasked = ppo.update(padded(rows, 7)._replace(real=None), jax.random.key(0))[0]
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(unmasked)))
+
+
+def test_each_real_row_is_chosen_once_before_any_is_chosen_again():
+    real = np.array([False, True, True, False, True, False, False])
+    rows = np.asarray(_real_rows(jnp.asarray(real), jax.random.key(0)))
+    assert sorted(rows[:3]) == [1, 2, 4] and (rows[3:6] == rows[:3]).all() and rows[6] == rows[0]
+
+
 def test_an_update_learns_from_the_rollouts_own_rows():
     """All rows alike: whatever is drawn, the value of one round takes one step on them."""
     ppo, row = make(), random_rollout(steps=1, lanes=1)
-    rollout = Rollout(*(np.repeat(part, 6, axis=1) for part in row))
+    rollout = jax.tree.map(lambda part: np.repeat(part, 6, axis=1), row)
     stepped, metrics = update(ppo, rollout, stream(0, "update"))
     value, next_value = (float(ppo.value(x)[0, 0, 0]) for x in (row.x, row.next_x))
     target = row.reward[0, 0] + 0.9 * row.discount[0, 0] * next_value

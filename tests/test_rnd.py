@@ -81,6 +81,14 @@ def test_moments_check_finds(wrong):
         check_moments(wrong)
 
 
+def test_moments_of_some_rows_are_those_of_these_alone():
+    rng, moments = np.random.default_rng(0), RunningMoments.create(()).seen(jnp.float32([1, 4]))
+    rows, there = jnp.float32(rng.normal(3, 2, (5, 4))), jnp.asarray(rng.random((5, 4)) < 0.5)
+    expected = moments.seen(rows[there])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), moments.seen_where(rows, there), expected)
+    assert moments.seen_where(rows, jnp.zeros_like(there)) == moments
+
+
 def test_moments_keep_their_precision_for_long():
     """After a hundred million rows float32 still tells what a batch adds, and the variance of far-off data is right."""
     moments = RunningMoments(jnp.float32([1e3]), jnp.float32([4.0]), jnp.float32(1e8))

@@ -65,7 +65,7 @@ def test_four_rooms_are_joined_to_a_ring():
 def test_an_episode_begins_at_rest_in_the_middle_of_room_0():
     state = noisy().reset(jax.random.key(0))
     np.testing.assert_array_equal(state.obs, [-4, -4, *[0] * (2 + NUMBERS)])
-    np.testing.assert_array_equal(state.physics, [-4, -4, 0, 0, 0, 1])
+    np.testing.assert_array_equal(state.physics, [-4, -4, 0, 0, 0, 1, 0, 0, 1])
     np.testing.assert_array_equal(state.position, [-4, -4])
     assert float(state.reward) == 0 and not state.terminated
 
@@ -111,6 +111,10 @@ def check_button(env: DeviceEnv) -> None:
     pressed = np.flatnonzero((row[:, 0] == BUTTON[0]) & (column[:, 0] == BUTTON[1]))
     assert pressed[0] == len(TO_TELEVISION + TO_BUTTON) - 1
     np.testing.assert_array_equal(physics[:, 0, 5], np.arange(len(obs)) < pressed[0])
+    np.testing.assert_array_equal(physics[:, 0, 7], np.arange(len(obs)) >= pressed[0])
+    kind = np.where(np.arange(len(obs)) < pressed[0], -1, 1) * (physics[:, 0, 4] == TELEVISION)
+    np.testing.assert_array_equal(physics[:, 0, 6], kind)
+    assert physics[:, 0, 8].tolist() == [len(set(physics[: i + 1, 0, 4]) - {tv.DOOR} | {0}) for i in range(len(obs))]
     inside, last = physics[:, 0, 4] == TELEVISION, obs[pressed[0] - 1, :, 4:]
     after = np.arange(len(obs)) >= pressed[0]
     assert inside[after].any() and not inside[after].all() and last.all()
@@ -121,7 +125,12 @@ def check_quiet(env: DeviceEnv) -> None:
     """The same steps without noise."""
     actions = at_random(64)
     (obs, physics), (loud, as_loud) = play(env, actions), play(noisy(), actions)
-    np.testing.assert_array_equal(physics, as_loud)
+    (told, noise, visited), (loud_told, loud_noise, loud_visited) = (
+        (rows[..., :6], rows[..., 6:8], rows[..., 8]) for rows in (physics, as_loud)
+    )
+    np.testing.assert_array_equal(told, loud_told)
+    np.testing.assert_array_equal(visited, loud_visited)
+    assert not noise.any() and loud_noise.any()
     assert not obs[..., 4:].any() and loud[..., 4:].any()
 
 
@@ -179,7 +188,9 @@ def test_it_says_what_it_is(name):
     spec = make_env(name).env_spec
     assert (spec.id, spec.obs_dim, spec.action_dim, spec.episode_steps, spec.control_dt) == (name, 12, 2, 200, 1.0)
     assert spec.position == ("x", "y") and spec.exact_resume and not spec.obs_is_physics
-    assert spec.physics == (("xy", 2), ("velocity", 2), ("room", 1), ("television", 1))
+    assert spec.physics == (
+        ("xy", 2), ("velocity", 2), ("room", 1), ("television", 1), ("noise", 1), ("off", 1), ("rooms_visited", 1),
+    )  # fmt: skip
     np.testing.assert_allclose(spec.obs_mean, 0, atol=1e-9)
     assert len(spec.obs_std) == 12 and np.shape(spec.walls) == (15, 15)
     free = np.argwhere(~WALLS)[:, ::-1] - 7.0

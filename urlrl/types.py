@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -148,7 +149,14 @@ class EnvSpec:
     control_dt: float | None  # seconds per control step
     position: tuple[str, ...] = ()  # names of the coordinates `HostEnv.position` returns; () has no position metrics
     goal_box: tuple[float, ...] = ()  # goals are drawn in [-g, g] per position coordinate; () has no goal metrics
-    physics: tuple[tuple[str, int], ...] = ()  # (name, size) of the parts of a physics row: ("qpos", 15), ...
+    # (name, size) of the parts of a physics row: ("qpos", 15), ... Environments with noise name these alike, each of
+    # them one number, as far as they have them; `evaluation/whereabouts.py` reads them:
+    #     noise          of the place where the agent is: -1 noise that goes on, 1 noise that is switched off, 0 none
+    #     off            share of all noise sources that are switched off; 0 where there are none
+    #     pressed        share of all noise sources whose switch was used, dead switches too; 0 where there are none
+    #     room           number of the room where the agent is
+    #     rooms_visited  how many were visited in this episode
+    physics: tuple[tuple[str, int], ...] = ()
     action_bounds: tuple[tuple[float, float], ...] = ()  # what -1 and 1 are in the simulator's units; () is the same
     obs_is_physics: bool = False  # the observation holds all of physics, so nobody need store both
     obs_mean: tuple[float, ...] | None = None  # published normalisation constants, where there are any
@@ -173,6 +181,11 @@ class EnvSpec:
     @property
     def physics_dim(self) -> int:
         return sum(size for _, size in self.physics)
+
+    def physics_part(self, name: str) -> slice:
+        """Where a part is in a physics row. Raises KeyError for one that is not there."""
+        ends = dict(zip(dict(self.physics), accumulate(size for _, size in self.physics)))
+        return slice(ends[name] - dict(self.physics)[name], ends[name])
 
 
 class PlayEnv(Protocol):

@@ -21,6 +21,7 @@ import benchmark_offline
 import benchmark_run
 import benchmark_seeds
 import benchmark_start
+import benchmark_surprise
 import tyro
 from benchmark_common import machine
 from rich.console import Console
@@ -30,7 +31,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds", "start"]
+Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds", "surprise", "start"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Sizes:
     rows: int = 1_000_000  # physics rows that are labelled
     device_envs: tuple[str, ...] = ("point", "maze:rooms", "mjx:half_cheetah")  # trained in on the device
     seeds: int = 4  # at once, there and on a dataset
+    surprise_presets: tuple[str, ...] = ("rooms-quick", "tv-quick", "minigrid-paper")  # of adversarial surprise
+    surprise_seeds: int = 8  # at once, with these
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -55,7 +58,7 @@ class Sizes:
 QUICK = Sizes(
     num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0, offline_updates=1, offline_batch=256,
     transitions=100_000, rows=20_000, device_envs=("point",), seeds=2,
-    presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
+    surprise_presets=("block-quick",), surprise_seeds=2, presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
 )  # fmt: skip
 
 
@@ -73,6 +76,7 @@ class Options:
         "offline",
         "device",
         "seeds",
+        "surprise",
         "start",
     )  # what to measure
 
@@ -114,6 +118,12 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
         "seeds": (
             lambda: benchmark_seeds.measure(sizes.seeds, sizes.offline_updates, sizes.repeats, sizes.seconds),
             benchmark_seeds.table,
+        ),
+        "surprise": (
+            lambda: benchmark_surprise.measure(
+                sizes.surprise_presets, sizes.surprise_seeds, sizes.repeats, sizes.seconds
+            ),
+            benchmark_surprise.table,
         ),
         "start": (lambda: benchmark_start.measure(sizes.repeats), benchmark_start.table),
     }

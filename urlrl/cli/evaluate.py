@@ -11,6 +11,7 @@ from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check
+from urlrl.evaluation import whereabouts
 from urlrl.evaluation.gap import beside, columns
 
 
@@ -60,6 +61,9 @@ def show_evaluation(result: dict[str, Any]) -> None:
             kind, _, radius = name.partition("_")
             label = labels.get(name, f"goals: {kind} within {radius} m")
             table.add_row(label, *(f"{score:.3f}" for score in beside(result, "goals", name)))
+    if "whereabouts" in result:
+        for row in whereabouts.rows(result["whereabouts"]):
+            table.add_row(*row)
     if table.row_count:
         console.print(table)
     for note in result["notes"]:

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from urlrl.evaluation.whereabouts import NOISY, SILENT, SWITCHED_OFF, Steps
 from urlrl.types import EnvSpec, Trajectory
 
 
@@ -38,10 +41,11 @@ class Theme:
     muted: str
     rule: str
     accent: str
+    second: str  # beside the accent
 
 
-LIGHT = Theme("#ffffff", "#1d2126", "#667080", "#e3e6ea", "#2266ac")
-DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5")
+LIGHT = Theme("#ffffff", "#1d2126", "#667080", "#e3e6ea", "#2266ac", "#d9762e")
+DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5", "#f0965a")
 DPI = 170
 MAX_POINTS = 300  # a curve with more log entries is drawn as averages
 NUM_TAB = 20  # skills that get a colour of their own
@@ -234,6 +238,117 @@ def draw_curves(series: dict[str, np.ndarray], theme: Theme) -> Figure:
     return figure
 
 
+def draw_time(steps: dict[str, Steps], spec: EnvSpec, theme: Theme) -> Figure:
+    """Shares of each one's steps: by cell on a line or on a plane; by room and noise where a third coordinate tells
+    layouts apart, as cells of different layouts are different places."""
+    draw = {1: _draw_line_time, 2: _draw_plane_time}.get(len(spec.position), _draw_room_time)
+    return draw(steps, spec, theme)
+
+
+def _draw_line_time(steps: dict[str, Steps], spec: EnvSpec, theme: Theme) -> Figure:
+    """A curve each, and noise as a shade behind them."""
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure((7.4, 3.6), dpi=DPI, facecolor=theme.page, layout=layout)
+    ax = figure.subplots()
+    _style(ax, theme)
+    cells = {name: np.floor(one.position[:, 0]).astype(int) for name, one in steps.items()}
+    low, high = (int(bound([bound(where) for where in cells.values()])) for bound in (min, max))
+    for cell in np.unique(np.concatenate([cells[name][_in_noise(one, spec)] for name, one in steps.items()])):
+        ax.axvspan(cell - 0.5, cell + 0.5, color=theme.muted, alpha=0.2, linewidth=0)
+    for (name, where), color in zip(cells.items(), _colors_of(steps, theme)):
+        share = np.bincount(where - low, minlength=high - low + 1) / len(where)
+        ax.plot(np.arange(low, high + 1), share, color=color, linewidth=1.6, marker="o", markersize=3.2, label=name)
+    ax.set(xlabel=spec.position[0], ylabel="share of steps", xlim=(low - 0.5, high + 0.5))
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    handles = [*ax.get_lines(), Patch(color=theme.muted, alpha=0.2, linewidth=0, label="noise")]
+    _legend(figure, theme, handles)
+    return figure
+
+
+def _draw_plane_time(steps: dict[str, Steps], spec: EnvSpec, theme: Theme) -> Figure:
+    """A map each, in one scale of colours, and a line around noise."""
+    everywhere = np.concatenate([one.position for one in steps.values()])
+    shift = np.array(np.shape(spec.walls)[::-1]) / 2 % 1  # The cells of a maze lie around the origin.
+    low, high = (np.floor(bound - shift) + shift for bound in (everywhere.min(axis=0), everywhere.max(axis=0)))
+    edges = [np.arange(first, last + 1.5) for first, last in zip(low, high)]
+
+    def count(position: np.ndarray) -> np.ndarray:
+        return np.histogramdd(position, bins=edges)[0]
+
+    shares = {name: count(one.position) / len(one.position) for name, one in steps.items()}
+    noise = count(np.concatenate([one.position[_in_noise(one, spec)] for one in steps.values()])) > 0
+    least = min(share[share > 0].min() for share in shares.values())
+    scale = LogNorm(least, max(share.max() for share in shares.values()))
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = Figure((3.1 * len(steps) + 0.9, 3.8), dpi=DPI, facecolor=theme.page, layout=layout)
+    axes = figure.subplots(1, len(steps), squeeze=False, sharey=True)[0]
+    for ax, (name, share) in zip(axes, shares.items()):
+        _style(ax, theme)
+        ax.grid(visible=False)
+        _draw_walls(ax, spec, theme)
+        shown = ax.pcolormesh(*edges, np.ma.masked_equal(share.T, 0), norm=scale, cmap="viridis")
+        ax.add_collection(LineCollection(_outline(noise, edges), colors=[theme.second], linewidths=1.8))
+        ax.set_title(name, color=theme.ink, size=9, loc="left")
+        ax.set(xlabel=f"{spec.position[0]} (m)", aspect="equal")
+    axes[0].set_ylabel(f"{spec.position[1]} (m)")
+    key = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
+    key.outline.set_visible(False)
+    key.ax.tick_params(which="both", colors=theme.muted, labelsize=8, width=0.6)
+    key.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    key.ax.set_title("share of\nsteps", color=theme.muted, size=8, loc="left")
+    _legend(figure, theme, [Line2D([], [], color=theme.second, linewidth=1.8, label="around noise")])
+    return figure
+
+
+def _outline(cells: np.ndarray, edges: list[np.ndarray]) -> list[list[tuple[float, float]]]:
+    """The sides between cells (w, h) that are True and others, as lines."""
+    padded = np.pad(cells, 1).astype(int)
+    x, y = edges
+    upright = [[(x[i], y[j]), (x[i], y[j + 1])] for i, j in np.argwhere(np.diff(padded, axis=0)[:, 1:-1])]
+    level = [[(x[i], y[j]), (x[i + 1], y[j])] for i, j in np.argwhere(np.diff(padded, axis=1)[1:-1])]
+    return upright + level
+
+
+def _draw_room_time(steps: dict[str, Steps], spec: EnvSpec, theme: Theme) -> Figure:
+    """A bar for each room, of parts by its noise."""
+    kinds = (("no noise", SILENT, theme.muted), ("noise", NOISY, theme.second),
+             ("switched off", SWITCHED_OFF, theme.accent))  # fmt: skip
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = Figure((7.4, 3.4), dpi=DPI, facecolor=theme.page, layout=layout)
+    axes = figure.subplots(1, len(steps), squeeze=False, sharey=True)[0]
+    room, noise = (
+        {name: one.physics[:, spec.physics_part(part)][:, 0].astype(int) for name, one in steps.items()}
+        for part in ("room", "noise")
+    )
+    num = 1 + max(where.max() for where in room.values())
+    for ax, name in zip(axes, steps):
+        _style(ax, theme)
+        ax.grid(visible=False, axis="x")
+        below = np.zeros(num)
+        for _, kind, color in kinds:
+            share = np.bincount(room[name][noise[name] == kind], minlength=num) / len(room[name])
+            ax.bar(np.arange(num), share, 0.7, bottom=below, color=color)
+            below += share
+        ax.set_title(name, color=theme.ink, size=9, loc="left")
+        ax.set(xlabel="room", xticks=np.arange(num))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes[0].set_ylabel("share of steps")
+    _legend(figure, theme, [Patch(color=color, label=name) for name, _, color in kinds])
+    return figure
+
+
+def _in_noise(steps: Steps, spec: EnvSpec) -> np.ndarray:
+    """(k,), bool: beside a noise source, also one that is switched off."""
+    return steps.physics[:, spec.physics_part("noise")][:, 0] != SILENT
+
+
+def _colors_of(steps: dict[str, Steps], theme: Theme) -> list[Any]:
+    """Of one or two players, and of the random policy at the end."""
+    return [theme.accent, theme.second][: len(steps) - 1] + [theme.muted]
+
+
 class OverTime(NamedTuple):
     """A panel of `draw_prompt`: values (t, n) after 1, 2, ... t control steps, NaN after an episode's end."""
 
@@ -276,8 +391,7 @@ def draw_prompt(
         handles.append(Line2D([], [], color=theme.ink, linewidth=0, marker="*", markersize=9, label="goal"))
     if demo is not None:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.6, linestyle="--", label="demonstration"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8.5,
-                  labelcolor=theme.ink)  # fmt: skip
+    _legend(figure, theme, handles)
     return figure
 
 
@@ -316,6 +430,11 @@ def _draw_walls(ax: Axes, spec: EnvSpec, theme: Theme) -> None:
     shade[solid] = to_rgba(theme.muted, 0.45)
     extent = (-width / 2, width / 2, -height / 2, height / 2)
     ax.imshow(shade, origin="lower", extent=extent, interpolation="nearest", zorder=0.5)
+
+
+def _legend(figure: Figure, theme: Theme, handles: list[Any]) -> None:
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8.5,
+                  labelcolor=theme.ink)  # fmt: skip
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from urlrl.config import flatten
 from urlrl.errors import sentence
-from urlrl.evaluation import figures
+from urlrl.evaluation import figures, whereabouts
 from urlrl.evaluation.gap import beside, columns
 from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
@@ -50,10 +50,12 @@ class ReportContent:
     evaluation: dict[str, Any]  # what `urlrl evaluate` writes
     videos: Sequence[Path] | str  # animated WebP files, or the sentence that says why there are none
     skill_kind: str  # of SkillSpace
+    time_spent: whereabouts.Episodes | None = None  # of an environment that says where noise is
 
 
 def write_report(folder: Path, content: ReportContent) -> Path:
-    """Write `index.html`, and beside it the figures it has: `skills.png`, `skills.csv`, `latent.png`, `curves.png`.
+    """Write `index.html`, and beside it the figures it has: `skills.png`, `skills.csv`, `latent.png`, `time.png`,
+    `curves.png`.
 
     Every file is replaced in one step, so a report that was there before stays whole if this one fails.
 
@@ -66,6 +68,7 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         _skills_section(folder, content),
         _latent_section(folder, content),
         _evaluation_section(content),
+        _time_section(folder, content),
         _curves_section(folder, content),
         _setup_section(content),
     ]
@@ -178,6 +181,34 @@ def _evaluation_section(content: ReportContent) -> str:
         parts.append(_table(["", *map(sentence, columns(evaluation))], rows, "numbers"))
         parts.append(f'<p class="caption">{_escape(" ".join(captions))}</p>')
     return _section("Zero-shot evaluation", *parts)
+
+
+def _time_section(folder: Path, content: ReportContent) -> str:
+    """Nothing, where there is no noise to speak of."""
+    episodes, spec = content.time_spent, content.spec
+    if episodes is None:
+        return ""
+    scores, steps = whereabouts.score(episodes, spec), whereabouts.steps(episodes)
+    rows = [(sentence(name), *numbers) for name, *numbers in whereabouts.rows(scores)]
+    protocol = (
+        f"Protocol {scores['protocol']}: {scores['episodes']} episodes as in training, with sampled actions, and as "
+        f"many of the random policy from the same starts. Places and noise are those of the true state."
+    )
+    whose = "of each player's own steps" if len(steps) > 2 else "of steps"
+    caption = {
+        1: f"Share {whose} by cell. Cells with noise are shaded.",
+        2: f"Share {whose} by cell, in a logarithmic scale. Cells without colour were not visited.",
+    }.get(
+        len(spec.position),
+        f"Share {whose} by room, of all layouts together, up to the last that anybody entered. A room's noise is that "
+        f"of the step.",
+    )
+    return _section(
+        "Where it spends its time",
+        _picture(folder / "time.png", partial(figures.draw_time, steps, spec), "Where the time goes", caption),
+        _table(["", "Agent", "Random policy"], rows, "numbers"),
+        f'<p class="caption">{_escape(protocol)}</p>',
+    )
 
 
 def _curves_section(folder: Path, content: ReportContent) -> str:

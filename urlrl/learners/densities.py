@@ -270,3 +270,21 @@ def check_density(name: str, symbols: int, spec: EnvSpec) -> None:
         )
     if symbols != spec.symbols:
         raise UserError(f"symbols is {symbols}: expected {spec.symbols}, as observations of '{spec.id}' have them.")
+
+
+def check_image(image: tuple[int, int] | None, density: str, spec: EnvSpec) -> None:
+    """Refuse images, of so many cells a side and symbols a cell, that are not an environment's observations, or whose
+    density has no number for each of theirs."""
+    if image is None:
+        return
+    if DENSITIES[density](1, 1).takes == "reals":
+        raise UserError(
+            f"ppo.image is {image}, and density is '{density}', which does not count symbols: expected None, or a "
+            f"density whose statistics are an image too."
+        )
+    side, symbols = image
+    if (side * side * symbols, symbols) != (spec.obs_dim, spec.symbols):
+        raise UserError(
+            f"ppo.image is {image}, {side * side} groups of {symbols} symbols: expected None, or a square of those "
+            f"that observations of '{spec.id}' have, {spec.obs_dim // spec.symbols} of {spec.symbols}."
+        )

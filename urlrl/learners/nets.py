@@ -1,4 +1,4 @@
-"""Networks: MLPs and critics, policies with their heads, and soft bins of what they see."""
+"""Networks: MLPs and critics, convolutions, policies with their heads, and soft bins of what they see."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 tiny_uniform = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
 orthogonal = nn.initializers.orthogonal()
+orthogonal_relu, orthogonal_tanh = nn.initializers.orthogonal(2**0.5), nn.initializers.orthogonal(5 / 3)  # their gains
 small_normal = nn.initializers.variance_scaling(0.01, "fan_avg", "normal")  # 0.1 of Xavier's standard deviation
 
 
@@ -101,6 +102,60 @@ class Critics(nn.Module):
         """x (*B, in), action (*B, act) -> (num, *B)."""
         xa = jnp.concatenate([x, action], axis=-1)
         return jnp.stack([MLP(1, self.width, kernel_init=xavier_normal)(xa)[..., 0] for _ in range(self.num)])
+
+
+def as_image(x: Array, image: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Of inputs (*B, in) that begin with images, each (side, side, channels): all of them as one, with the channels of
+    the first, then those of the second, ...; and the inputs that are left."""
+    side, channels = image
+    num = x.shape[-1] // (side * side * channels)
+    images, rest = jnp.split(jnp.asarray(x), [num * side * side * channels], axis=-1)
+    images = images.reshape(*x.shape[:-1], num, side, side, channels)
+    return jnp.moveaxis(images, -4, -2).reshape(*x.shape[:-1], side, side, num * channels), rest
+
+
+def _windows(image: jax.Array, stride: int = 1) -> jax.Array:
+    """(*B, h, w, channels) -> (*B, rows, columns, 4, channels): the cells of each window of 2 x 2."""
+    height, width = (size - 1 for size in image.shape[-3:-1])
+    corners = [image[..., i : i + height : stride, j : j + width : stride, :] for i in range(2) for j in range(2)]
+    return jnp.stack(corners, axis=-2)
+
+
+class ConvNet(nn.Module):
+    """Three convolutions of 2 x 2 windows with a max-pool after the first, a hidden layer that sees what they found and
+    the inputs that are no image, and a linear layer; that of adversarial surprise's code (arXiv 2107.07394).
+
+    A convolution is a linear layer on windows here: on CPUs faster than XLA's own, and with seeds at once above all.
+    """
+
+    out: int
+    width: int
+    image: tuple[int, int]  # side, which is at least 7, and channels of the images that x begins with
+
+    @nn.compact
+    def __call__(self, x: Array) -> jax.Array:
+        x, rest = as_image(x, self.image)
+        x = jnp.max(_windows(self._convolved(x, 16), stride=2), axis=-2)
+        x = self._convolved(self._convolved(x, 32), 64)
+        x = jnp.concatenate([x.reshape(*rest.shape[:-1], -1), rest], axis=-1)
+        x = nn.tanh(nn.Dense(self.width, kernel_init=orthogonal_tanh)(x))
+        return nn.Dense(self.out, kernel_init=orthogonal)(x)
+
+    def _convolved(self, image: jax.Array, channels: int) -> jax.Array:
+        windows = _windows(image)
+        return nn.relu(nn.Dense(channels, kernel_init=orthogonal_relu)(windows.reshape(*windows.shape[:-2], -1)))
+
+
+class ConvPolicy(nn.Module):
+    """Logits by convolutions."""
+
+    action_dim: int
+    width: int
+    image: tuple[int, int]  # see ConvNet
+
+    @nn.compact
+    def __call__(self, x: Array) -> Categorical:
+        return Categorical(ConvNet(self.action_dim, self.width, self.image)(x))
 
 
 class CategoricalPolicy(nn.Module):

@@ -10,25 +10,28 @@ Both recursions stop where an episode ended; where it or the rollout was cut sho
 
 The defaults are those of CSF's code: `rounds` batches of rows drawn with replacement, advantages standardised within
 them, Monte-Carlo returns. With `epochs` every row is seen once in each of these, as in the paper. Actions are in
-[-1, 1] (tanh-normal) or one-hot (categorical).
+[-1, 1] (tanh-normal) or one-hot (categorical). Networks are MLPs, or with `image` convolutions.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check, check_choice
+from urlrl.errors import UserError, check, check_choice
 from urlrl.learners.model import Model, check_network, filled
-from urlrl.learners.nets import MLP, CategoricalPolicy, TanhPolicy, xavier_normal
+from urlrl.learners.nets import MLP, CategoricalPolicy, ConvNet, ConvPolicy, TanhPolicy, xavier_normal
 from urlrl.types import Array, Metrics
 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    width: int | None = None  # units of both hidden layers; None: the agent's
+    width: int | None = None  # units of both hidden layers, or of the one after convolutions; None: the agent's
+    image: tuple[int, int] | None = None  # side and channels of images that x begins with, for convolutions; None: none
     lr: float | None = None  # Adam, of policy and value; None: the agent's
     gamma: float = 0.99  # discount per decision
     gae_lambda: float = 0.95  # share of later advantages
@@ -44,6 +47,10 @@ class PPOConfig:
 
     def __post_init__(self):
         check_network(self)
+        if self.image is not None:
+            side, channels = self.image
+            check("image's side", side, 7)  # Of a smaller one the convolutions leave nothing.
+            check("image's channels", channels, 1)
         for name in ("rounds", "batch"):
             check(name, getattr(self, name), 1)
         for name in ("gamma", "gae_lambda"):
@@ -62,8 +69,10 @@ class Rollout(NamedTuple):
     action: Array  # (T, n, act)
     reward: Array  # (T, n)
     discount: Array  # (T, n): 0 where the future counts nothing
-    next_x: Array  # (T, n, in): what was reached, also where an episode ended
+    next_x: Array | None  # (T, n, in): what was reached, also where an episode ended; None: x of the next row
     ended: Array  # (T, n), bool: the next row is of another episode
+    real: Array | None = None  # (T, n), bool: rows that are there; None: all of them
+    decisions: int | None = None  # how many rows to learn from, where not all are real; a fixed number
 
 
 class Decisions(NamedTuple):
@@ -88,8 +97,7 @@ class PPO(struct.PyTreeNode):
         `within` is the agent's config that `config` is a part of, if it is one."""
         own = filled(config, within)
         actor_key, value_key = jax.random.split(key)
-        policy = (CategoricalPolicy if action.dtype == bool else TanhPolicy)(action.shape[-1], own.width)
-        value, norm = MLP(1, own.width, kernel_init=xavier_normal), own.max_grad_norm
+        (policy, value), norm = _networks(own.width, own.image, x, action), own.max_grad_norm
         return cls(
             actor=Model.create(policy, own.lr, actor_key, x, max_norm=norm),
             value=Model.create(value, own.lr, value_key, x, max_norm=norm),
@@ -99,7 +107,8 @@ class PPO(struct.PyTreeNode):
     def advantages_and_returns(self, rollout: Rollout) -> tuple[jax.Array, jax.Array]:
         """A and G, (T, n)."""
         gamma, lam = self.config.gamma, self.config.gae_lambda
-        value, next_value = self.value(rollout.x)[..., 0], self.value(rollout.next_x)[..., 0]
+        value = self.value(rollout.x)[..., 0]
+        next_value = jnp.roll(value, -1, axis=0) if rollout.next_x is None else self.value(rollout.next_x)[..., 0]
         delta = rollout.reward + gamma * rollout.discount * next_value - value
 
         def back(carry, row):
@@ -120,11 +129,16 @@ class PPO(struct.PyTreeNode):
         log_prob, value = self.actor(rollout.x).log_prob(rollout.action), self.value(rollout.x)[..., 0]
         columns = Decisions(rollout.x, rollout.action, log_prob, value, advantage, ret)
         flat = jax.tree.map(lambda a: jnp.reshape(a, (-1, *a.shape[2:])), columns)
+        batches = self._batches(rollout.decisions or advantage.size, key)
+        if rollout.real is not None:
+            batches = _real_rows(rollout.real.reshape(-1), jax.random.fold_in(key, 0))[batches]
 
         def step(ppo, rows):
             return ppo._improve(jax.tree.map(lambda a: a[rows], flat))
 
-        ppo, metrics = jax.lax.scan(step, self, self._batches(flat.advantage.shape[0], key))
+        ppo, metrics = jax.lax.scan(step, self, batches)
+        if rollout.real is not None:  # There is nothing to learn from a rollout without one.
+            ppo = jax.tree.map(partial(jnp.where, jnp.any(rollout.real)), ppo, self)
         return ppo, jax.tree.map(jnp.mean, metrics)
 
     def _batches(self, num_rows: int, key: jax.Array) -> jax.Array:
@@ -163,3 +177,22 @@ class PPO(struct.PyTreeNode):
         value, v_loss, _ = self.value.minimise(value_loss)
         metrics = {"actor/loss": pi_loss, "actor/entropy": entropy, "actor/kl": distance, "critic/loss": v_loss}
         return self.replace(actor=actor, value=value), metrics
+
+
+def _networks(width: int, image: tuple[int, int] | None, x: Array, action: Array) -> tuple[nn.Module, nn.Module]:
+    """Of policy and value, for such inputs and actions."""
+    dim, onehot = action.shape[-1], action.dtype == bool
+    if image is None:
+        return (CategoricalPolicy if onehot else TanhPolicy)(dim, width), MLP(1, width, kernel_init=xavier_normal)
+    if not onehot or x.shape[-1] < image[0] ** 2 * image[1]:
+        raise UserError(
+            f"image is {image}, and there are {x.shape[-1]} inputs and {'one-hot actions' if onehot else 'boxes'}: "
+            f"expected None, or at least {image[0] ** 2 * image[1]} inputs and one-hot actions."
+        )
+    return ConvPolicy(dim, width, image), ConvNet(1, width, image)
+
+
+def _real_rows(real: jax.Array, key: jax.Array) -> jax.Array:
+    """(rows,): the numbers of those that are real, in a random order, and then again and again."""
+    order = jnp.argsort(jnp.where(real, jax.random.uniform(key, real.shape), 2.0))
+    return order[jnp.arange(real.size) % jnp.maximum(jnp.sum(real), 1)]

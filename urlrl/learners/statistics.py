@@ -35,7 +35,15 @@ class RunningMoments(struct.PyTreeNode):
 
     def seen(self, rows: Array) -> "RunningMoments":
         """With rows (n, *S) too (Chan et al.'s parallel update)."""
-        n, mean, var = rows.shape[0], jnp.mean(rows, axis=0), jnp.var(rows, axis=0)
+        return self._with(rows.shape[0], jnp.mean(rows, axis=0), jnp.var(rows, axis=0))
+
+    def seen_where(self, rows: Array, there: Array) -> "RunningMoments":
+        """Of one number: with those of `rows` that are `there`, of the same shape, bool; there may be none."""
+        n = jnp.sum(there)
+        mean = jnp.sum(rows, where=there) / jnp.maximum(n, 1)
+        return self._with(n, mean, jnp.sum((rows - mean) ** 2, where=there) / jnp.maximum(n, 1))
+
+    def _with(self, n: int | jax.Array, mean: jax.Array, var: jax.Array) -> "RunningMoments":
         total, delta = self.count + n, mean - self.mean
         squares = self.var * self.count + var * n + delta**2 * self.count * n / total
         return self.replace(mean=self.mean + delta * n / total, var=squares / total, count=total)

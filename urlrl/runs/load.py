@@ -37,6 +37,7 @@ SCORES = {
 }  # fmt: skip
 EVALUATION = {
     "step": int, "seed": int, "env": str, **SCORES, "twin": ({"env": str, **SCORES},), "notes": [str],
+    "whereabouts": ({"protocol": str, "episodes": int, "agent": {str: float}, "random": {str: float}},),
 }  # fmt: skip
 
 
@@ -95,10 +96,12 @@ def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any
     if not file.exists():
         return None
     try:
-        evaluation = read_json(file, EVALUATION, twin=None)
+        evaluation = read_json(file, EVALUATION, twin=None, whereabouts=None)
     except UserError as error:
         logger.warning("%s It is not used.", error)
         return None
+    if evaluation["whereabouts"] is None:  # Of no noise, or written by an older version, whose scores are good as ever.
+        del evaluation["whereabouts"]
     twin = evaluation["twin"]
     if evaluation["step"] != step or (spec.twin and not twin):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from urlrl.config import MAX_SEED, RunConfig
 from urlrl.errors import UnsupportedPrompt, UserError, check
-from urlrl.evaluation import coverage, zero_shot
+from urlrl.evaluation import coverage, whereabouts, zero_shot
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint
@@ -39,7 +39,8 @@ def evaluate(
     Returns:
         {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "twin": {...} or None, "notes":
         [...]}; each part names its protocol. "twin" holds {"env", "coverage", "goals"} of the same in C MuJoCo, for a
-        run in another simulator. What an environment or an agent does not allow is None, and a note says why.
+        run in another simulator. What an environment or an agent does not allow is None, and a note says why. Of an
+        environment that says where noise is, "whereabouts" holds {"agent", "random"}: where they spend their time.
     """
     check("seed", seed, 0, MAX_SEED)
     check_folder_of(json_file)
@@ -59,10 +60,18 @@ def evaluate(
     twin = None
     if spec.twin:
         twin = {"env": spec.twin, **_measure(agent, replace(config, env=spec.twin), spec, seed)[0]}
+    if whereabouts.has_noise(spec):
+        scores["whereabouts"] = whereabouts.score(play_whereabouts(agent, config, seed), spec)
     notes = [note, *notes] if note else notes
     result = {"step": step, "seed": seed, "env": config.env, **scores, "twin": twin, "notes": notes}
     write_json(result, RunFolder(run).path / "evaluation.json", json_file, indent=2)
     return result
+
+
+def play_whereabouts(agent: Any, config: RunConfig, seed: int) -> whereabouts.Episodes:
+    """The episodes that "whereabouts" counts, and that a report shows."""
+    with closing(make_run_env(config, whereabouts.EPISODES)) as env:
+        return whereabouts.play(env, agent, seed)
 
 
 def _measure(agent: Any, config: RunConfig, spec: EnvSpec, seed: int) -> tuple[dict[str, Any], list[str]]:

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from urlrl.evaluation import coverage
+from urlrl.evaluation import coverage, whereabouts
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec, Trajectory
-from urlrl.verbs.evaluate import evaluate
+from urlrl.verbs.evaluate import evaluate, play_whereabouts
 
 
 def report(run: Path | str, *, step: int | None = None) -> Path:
@@ -52,6 +52,7 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
         evaluation=evaluation,
         videos=_videos(model, spec, trajectory, config.agent.z.kind, target),
         skill_kind=config.agent.z.kind,
+        time_spent=play_whereabouts(agent, config, evaluation["seed"]) if whereabouts.has_noise(spec) else None,
     )
     return write_report(target, content)
 

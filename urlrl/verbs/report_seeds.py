@@ -9,6 +9,7 @@ import numpy as np
 from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.whereabouts import ROWS
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.verbs.evaluate import evaluate
@@ -47,6 +48,7 @@ def report_seeds(
     metrics = {
         name: {who: _summary([score[name][who] for score in scores]) for who in ("agent", "random")}
         for name in scores[0]
+        if all(name in score for score in scores)  # An older version did not measure where time is spent.
     }
     result = {
         "env": configs[0]["env"], "agent": configs[0]["agent_name"], "step": evaluations[0]["step"],
@@ -79,6 +81,9 @@ def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
             here = scores[name]
             scores[f"{name}, in {twin['env']}"] = there
             scores[f"{name}, gap"] = {who: there[who] - here[who] for who in there}
+    if spent := evaluation.get("whereabouts"):
+        both = [name for name in ROWS if name in spent["agent"] and name in spent["random"]]
+        scores |= {ROWS[name]: {who: spent[who][name] for who in ("agent", "random")} for name in both}
     return scores
 
 
