@@ -531,9 +531,11 @@ def unread_fields(name: str, config: Any) -> set[str]:
             task = agent.read(GoalPrompt(batch.goal[0]), batch, key)
             batch_z = agent.aim(task, batch.obs)
             return agent.act(batch.obs, agent.begin(key, BATCH, ()), key), batch_z
-        obs = batch.obs.reshape(BATCH, OBS)
-        learner = agent.learner(jnp.zeros(config.z.dim), key) if "adaptable" in agent.abilities else ()
-        return agent.act(obs, agent.begin(key, BATCH, ()), key), learner
+        obs, next_obs, action = (x.reshape(BATCH, -1) for x in (batch.obs, batch.next_obs, batch.action))
+        if "adaptable" in agent.abilities:
+            ones = jnp.ones(BATCH)
+            agent.learner(jnp.zeros(config.z.dim), key).update(obs, action, ones, ones, next_obs, key)
+        return agent.act(obs, agent.begin(key, BATCH, ()), key)
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))
