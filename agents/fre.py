@@ -205,10 +205,10 @@ class FRE(struct.PyTreeNode):
         """(*B, act) in [-1, 1]; temperature 0 is the mode."""
         return self.iql.actor(self._input(obs, z)).sample(key, temperature)
 
-    def encode(self, states: Array, rewards: Array, key: jax.Array | None = None) -> jax.Array:
-        """w (*B, d) of raw states (*B, K, obs) and rewards (*B, K) in [-1, 1]: the mean, or with a key a sample."""
-        mean, log_std = self.encoder(self.normalizer(states), rewards)
-        return mean if key is None else mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    def encode(self, states: Array, rewards: Array) -> jax.Array:
+        """w (*B, d) of raw states (*B, K, obs) and rewards (*B, K) in [-1, 1]: the mean of the encoder's."""
+        mean, _ = self.encoder(self.normalizer(states), rewards)
+        return mean
 
     def decode(self, z: Array, obs: Array) -> jax.Array:
         """What the reward of encodings (*B, d) is at raw states (*B, obs), (*B,)."""

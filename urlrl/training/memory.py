@@ -16,7 +16,6 @@ from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 MIB = 2**20
-MEMINFO = Path("/proc/meminfo")
 
 
 class Needs(NamedTuple):
@@ -170,9 +169,9 @@ def available(devices: Sequence[Any]) -> int | None:
     return len(stats) * min(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats)
 
 
-def _machine(meminfo: Path = MEMINFO) -> int | None:
+def _machine() -> int | None:
     try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * int(lines["MemAvailable"].split()[0])
     except (OSError, ValueError, KeyError):  # Not Linux.
         return None
