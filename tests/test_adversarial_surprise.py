@@ -182,6 +182,7 @@ def test_a_step_of_training_with_convolutions():
     action, one = np.eye(7, dtype=bool)[rng.integers(7, size=(EPISODE, LANES))], np.ones((EPISODE, LANES), np.float32)
     given = agent.begin(jax.random.key(0), LANES, ()).given
     extra = {name: np.broadcast_to(leaf, (EPISODE, *leaf.shape)) for name, leaf in given.items()}
+    extra |= {"clock": CLOCK[:EPISODE], "ended": ENDED[:EPISODE]}
     rows = Transition(obs, action, one, one, next_obs, np.zeros((EPISODE, LANES, 2), np.float32), extra=extra)
     after, metrics = jax.jit(agent.update)(rows, jax.random.key(0))
     assert all(np.isfinite(value) for value in metrics.values())

@@ -217,6 +217,7 @@ def test_colours_of_skills():
     assert len(np.unique(skill_colors(np.eye(16), "onehot"), axis=0)) == 16
     assert len(np.unique(skill_colors(np.eye(50), "onehot"), axis=0)) == 50
     assert skill_colors(np.array([[1.0], [-1.0]]), "sphere").shape == (2, 3)
+    assert len(np.unique(skill_colors(np.zeros((3, 0)), "none"), axis=0)) == 1  # There are no skills to tell apart.
 
 
 def test_principal_components_of_a_plane_in_space():

@@ -101,7 +101,10 @@ def principal(x: np.ndarray) -> np.ndarray:
 
 
 def skill_colors(z: np.ndarray, kind: str) -> np.ndarray:
-    """(n, d) skills -> (n, 3): one colour per index, else the hue of z's direction in the plane that is shown."""
+    """(n, d) skills -> (n, 3): one colour per index, or where there are no skills, else the hue of z's direction in the
+    plane that is shown."""
+    if kind == "none":
+        return _index_colors(1)[np.zeros(len(z), int)]
     if kind == "onehot":
         return _index_colors(z.shape[1])[z.argmax(axis=1)]
     plane = z if z.shape[1] == 2 else principal(z)

@@ -131,7 +131,7 @@ class PPO(struct.PyTreeNode):
         flat = jax.tree.map(lambda a: jnp.reshape(a, (-1, *a.shape[2:])), columns)
         batches = self._batches(rollout.decisions or advantage.size, key)
         if rollout.real is not None:
-            batches = _real_rows(rollout.real.reshape(-1), jax.random.fold_in(key, 0))[batches]
+            batches = _real_rows(jnp.asarray(rollout.real).reshape(-1), jax.random.fold_in(key, 0))[batches]
 
         def step(ppo, rows):
             return ppo._improve(jax.tree.map(lambda a: a[rows], flat))
