@@ -92,14 +92,14 @@ def info(path: Path | str, *, env: str | None = None, format: str = AUTO) -> dic
     "physics", "notes", "id": None where it is no dataset yet}."""
     source = open_source(path, env=env, format=format)
     found = summarise(source.episodes)
-    is_dataset = (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl")
+    dataset = _dataset(path, format)
     return {
         "env": source.info.env,
-        "source": Dataset(path).info.source if is_dataset else source.info.source,
+        "source": dataset.info.source if dataset is not None else source.info.source,
         **found,
         "physics": [list(part) for part in source.info.physics],
         "notes": list(source.notes),
-        "id": Dataset(path).id if is_dataset else None,
+        "id": dataset.id if dataset is not None else None,
     }
 
 
@@ -107,7 +107,7 @@ def running_checks(path: Path | str, *, env: str | None = None, format: str = AU
     """`validate`, as the checks are made."""
     try:
         source = open_source(path, env=env, format=format)
-        dataset = Dataset(path) if (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl") else None
+        dataset = _dataset(path, format)
     except UserError as error:
         yield Check("opening", False, str(error).rstrip("."))
         return
@@ -128,6 +128,11 @@ def running_checks(path: Path | str, *, env: str | None = None, format: str = AU
     if source.info.obs_is_physics:
         sample |= {"physics": sample["obs"].astype(np.float64), "next_physics": sample["next_obs"].astype(np.float64)}
     yield from _check_simulated(source, sample)
+
+
+def _dataset(path: Path | str, format: str) -> Dataset | None:
+    """What is a dataset already, and is read as one."""
+    return Dataset(path) if (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl") else None
 
 
 def validate(path: Path | str, *, env: str | None = None, format: str = AUTO, seed: int = 0) -> list[Check]:
