@@ -34,7 +34,7 @@ from flax import struct
 
 from urlrl.errors import UserError, check, check_all
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.model import Model, check_network, minimise_jointly
+from urlrl.learners.model import Model, check_network, minimise_jointly, one_row
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
@@ -131,8 +131,7 @@ class FRE(struct.PyTreeNode):
         obs_dim = example.obs.shape[-1]
         if bad := [i for i in config.position if not 0 <= i < obs_dim]:
             raise UserError(f"position names entry {bad[0]} of an observation of {obs_dim} numbers.")
-        obs = jnp.zeros((1, obs_dim), jnp.float32)
-        action, w = jnp.zeros((1, example.action.shape[-1]), jnp.float32), jnp.zeros((1, config.z.dim), jnp.float32)
+        (obs, action), w = one_row(example), jnp.zeros((1, config.z.dim), jnp.float32)
         encoder = RewardEncoder(config.z.dim, config.encoder_width, config.encoder_depth, config.encoder_heads)
         states, rewards = jnp.zeros((1, config.encode, obs_dim), jnp.float32), jnp.zeros((1, config.encode))
         decoder = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True)
