@@ -237,10 +237,8 @@ class AdversarialSurprise(struct.PyTreeNode):
         config, (novelty_key, *keys) = self.config, jax.random.split(key, 3)
         seen = batch.next_obs.reshape(-1, batch.next_obs.shape[-1])
         agent = self.replace(novelty=tuple(novelty.update(seen, novelty_key) for novelty in self.novelty))
-        clock, ended = batch.extra["clock"], batch.extra["ended"]
-        theta = self._theta(batch)
-        log_p = jax.vmap(jax.vmap(self.density.log_prob))(theta, self._scored(batch.next_obs))
-        x = jax.vmap(jax.vmap(self._input))(batch.obs, theta, clock)
+        clock, ended, log_p = batch.extra["clock"], batch.extra["ended"], self.log_p(batch)
+        x = jax.vmap(jax.vmap(self._input))(batch.obs, self._theta(batch), clock)
         pay = agent.novelty[0].error(batch.next_obs) if agent.novelty else OBJECTIVES[config.objective].sign * log_p
         agent, reward = agent._pay(pay, clock, ended)
         metrics = agent._measure(log_p, reward, clock)
@@ -252,6 +250,10 @@ class AdversarialSurprise(struct.PyTreeNode):
             metrics |= {f"{name}/{metric}": value for metric, value in learned.items()}
         return agent, metrics
 
+    def log_p(self, batch: Transition) -> jax.Array:
+        """log p of what each step of a rollout has reached, by what was seen before it, (T, n)."""
+        return jax.vmap(jax.vmap(self.density.log_prob))(self._theta(batch), self._scored(batch.next_obs))
+
     def _theta(self, batch: Transition) -> Any:
         """The statistics before each step."""
         empty = self.density.init()
@@ -260,7 +262,7 @@ class AdversarialSurprise(struct.PyTreeNode):
     def _pay(self, pay: jax.Array, clock: jax.Array, ended: jax.Array) -> tuple["AdversarialSurprise", jax.Array]:
         """Of what each step would pay, (T, n): the rewards. Those of steps that count are divided by the running
         deviation of their discounted returns within an episode; then Explore's are minus the sums of what follows."""
-        config, counts = self.config, self._counts(clock)
+        config, counts = self.config, self.counts(clock)
 
         def add(total: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             paid, count, first = row
@@ -286,7 +288,8 @@ class AdversarialSurprise(struct.PyTreeNode):
         _, answers = jax.lax.scan(add_back, jnp.zeros_like(pay[0]), (reward, cut, last), reverse=True)
         return agent, jnp.where(explores, jnp.where(last, answers, 0), reward)
 
-    def _counts(self, clock: jax.Array) -> jax.Array:
+    def counts(self, clock: jax.Array) -> jax.Array:
+        """Whether the steps at these times of an episode count, bool."""
         return clock % self.config.round_steps >= self.config.counted.start
 
     def _missing(self, clock: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -322,7 +325,7 @@ class AdversarialSurprise(struct.PyTreeNode):
 
     def _measure(self, log_p: jax.Array, reward: jax.Array, clock: jax.Array) -> Metrics:
         """Of log p and rewards, (T, n): of steps that count, and of the last quarter of a turn's."""
-        config, counts = self.config, self._counts(clock)
+        config, counts = self.config, self.counts(clock)
         late = counts & (clock % config.round_steps >= config.round_steps - max(1, config.control_steps // 4))
         parts = {"reward/intrinsic": (reward, counts), "control/log_p": (log_p, counts)}
         parts["control/late_log_p"] = log_p, late

@@ -457,7 +457,7 @@ def pay_with_ends(agent, log_p, clock, ended):
 
 def nothing_is_paid_for_what_is_missing(agent, log_p, clock, ended):
     after, reward = agent._pay(log_p, clock, ended)
-    counts, explores = agent._counts(clock), clock % ROUND < EXPLORE
+    counts, explores = agent.counts(clock), clock % ROUND < EXPLORE
     return after, jnp.where(counts, log_p / after.returns.std, jnp.where(explores, reward, 0))
 
 

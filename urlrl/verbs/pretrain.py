@@ -276,5 +276,10 @@ def _announce_env(config: PretrainConfig, spec: EnvSpec, fields: Fields, progres
         progress.note(
             f"Environment '{config.env}' cannot save its state: a resumed run begins new episodes at its checkpoint."
         )
+    if spec.ends_early and config.agent.batch.whole_episodes:
+        progress.note(
+            f"Episodes of '{config.env}' may end early, and {config.agent_name} learns from whole ones: what is then "
+            f"missing is paid what its steps pay on average."
+        )
     if config.learning_starts > config.steps:
         progress.note(f"min_replay is {config.min_replay:,}, more than the run's steps: nothing will be learned.")

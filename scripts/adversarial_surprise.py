@@ -1,0 +1,225 @@
+"""Adversarial surprise beside its baselines in worlds with noise: where each of them spends its time.
+
+python scripts/adversarial_surprise.py block --runs runs/as-block --out docs/results/adversarial-surprise-block
+
+Trains an agent for each world, objective and seed of a study by its preset (all seeds of one advance together where the
+world is on the device; what is trained already is not trained again), plays the episodes of `whereabouts-v1` with each,
+as in training, and with the random policy from the same starts, and writes OUT.json and OUT.png. All scores are of the
+true state. Of adversarial surprise it also says how well Control does against its Explore, and against a random one.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from urlrl.config import changed, to_json
+from urlrl.envs import make_env
+from urlrl.evaluation import whereabouts
+from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
+from urlrl.evaluation.stats import Estimate, iqm_interval, mean_interval
+from urlrl.presets import preset
+from urlrl.runs.load import load
+from urlrl.runtime import enable_compilation_cache, versions
+from urlrl.streams import env_seed, stream
+from urlrl.training.log import read_metrics
+from urlrl.types import PlayEnv
+from urlrl.verbs.pretrain import pretrain_seeds
+
+RANDOM = "random"
+WORDS = {"adversarial": "adversarial surprise", "entropy": "entropy maximiser", "minimiser": "surprise minimiser",
+         "rnd": "novelty bonus (RND)", RANDOM: "random policy"}  # fmt: skip
+COLOURS = {"adversarial": "#2266ac", "entropy": "#c0392b", "minimiser": "#667080", "rnd": "#b9770e", RANDOM: "#aab2bd"}
+ALL = ("adversarial", "entropy", "minimiser", "rnd")
+
+
+@dataclass(frozen=True)
+class Study:
+    preset: str
+    worlds: dict[str, tuple[str, ...]]  # environment -> objectives
+    scores: tuple[str, ...]  # of `whereabouts.ROWS`, in the order of the picture; the first is compared
+    seeds: tuple[int, ...]
+    changes: dict[str, Any] = field(default_factory=dict)  # of the preset
+
+
+STUDIES = {
+    "block": Study(
+        "block-quick",
+        {
+            "block:line18_loud": ALL,
+            "block:line18_loud_quiet": ("adversarial", "entropy"),
+            "block:line18": ("adversarial", "entropy", "minimiser"),
+        },
+        ("cells", "noise"),
+        tuple(range(10)),
+        {"agent.symbols": 140},
+    ),
+    "rooms": Study(
+        "rooms-quick",
+        {"rooms:noisy": ALL, "rooms:noisy_dead_switch": ("adversarial",)},
+        ("rooms_visited", "noise", "pressed"),
+        tuple(range(5)),
+    ),
+    "tv": Study(
+        "tv-quick",
+        {"tv:rooms": ALL, "tv:rooms_quiet": ("adversarial", "entropy")},
+        ("rooms_visited", "noise", "off"),
+        tuple(range(5)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared."""
+
+    study: str  # block, rooms or tv
+    runs: Path  # folder of the runs
+    out: Path  # writes OUT.json and OUT.png
+    seeds: tuple[int, ...] = ()  # none: those of the study
+    worlds: tuple[str, ...] = ()  # none: all of the study
+    steps: int | None = None  # of each run; None: the preset's
+
+
+def control_log_p(env: PlayEnv, agent: Any, seed: int, explore: Policy | None) -> float:
+    """The mean log p of the steps of Control that count, with another Explore if there is one."""
+    spec, name = env.env_spec, "evaluate control"
+    own = acting(agent, temperature=1.0)
+
+    def act(obs: np.ndarray, carry: Any, key: jax.Array, t: np.int32) -> tuple[Any, Any]:
+        action, carry = own.act(obs, carry, key, t)
+        if explore is not None:
+            other, _ = explore.act(obs, carry, key, t)
+            action = np.where(np.asarray(carry.z)[:, :1] == 1, other, action)
+        given.append(carry.given)
+        return action, carry
+
+    given = list[dict[str, Any]]()
+    steps = spec.episode_steps or 0
+    played = rollout(env, Policy(own.begin, act), stream(seed, name), env_seed(seed, name), steps).steps
+    extra = {key: jnp.stack([row[key] for row in given]) for key in given[0]}
+    log_p = np.asarray(jax.jit(type(agent).log_p)(agent, played._replace(extra=extra)))
+    return float(log_p[np.asarray(agent.counts(extra["clock"]))].mean())
+
+
+def measured(world: str, agent: Any, objective: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of an agent, and those of the random policy from the same starts."""
+    with closing(make_env(world, whereabouts.EPISODES)) as env:
+        scores = whereabouts.score(whereabouts.play(env, agent, seed), env.env_spec)
+        if objective == "adversarial":
+            for name, explore in (("log_p", None), ("log_p_random_explore", uniform(env.env_spec))):
+                scores["agent"][name] = control_log_p(env, agent, seed, explore)
+    return scores["agent"], scores["random"]
+
+
+def trained(world: str, objective: str, study: Study, options: Options) -> Iterator[dict[str, Any]]:
+    """A row for each seed, and one of the random policy."""
+    settings = {"env": world, "agent.objective": objective, **study.changes}
+    if options.steps:
+        settings["steps"] = options.steps
+    config = changed(preset("adversarial_surprise", study.preset), settings)
+    wall, cores = time.perf_counter(), time.process_time()
+    seeds, name = options.seeds or study.seeds, f"{world}-{objective}".replace(":", "-")
+    folders = pretrain_seeds(config, seeds, options.runs / name, quiet=True)
+    wall, cores = time.perf_counter() - wall, time.process_time() - cores
+    for seed, folder in zip(seeds, folders):
+        agent, _ = load(folder)
+        late = [row["control/late_log_p"] for row in read_metrics(folder / "metrics.jsonl")][-10:]
+        ours, random = measured(world, agent, objective, seed)
+        about = {"world": world, "seed": seed}
+        # Times are those of all seeds together.
+        yield {**about, "objective": objective, "wall_s": round(wall, 1), "cpu_s": round(cores, 1), **ours,
+               "late_log_p": float(np.mean(late))}  # fmt: skip
+        yield {**about, "objective": RANDOM, **random}
+
+
+def column(rows: list[dict[str, Any]], world: str, objective: str, name: str) -> np.ndarray:
+    """(seeds,)"""
+    values = {row["seed"]: row[name] for row in rows if (row["world"], row["objective"]) == (world, objective)}
+    return np.array([values[seed] for seed in sorted(values)], float)
+
+
+def line(rows: list[dict[str, Any]], study: Study, world: str, objective: str) -> str:
+    scores = (f"{name} {iqm_interval([column(rows, world, objective, name)]).text(2)}" for name in study.scores)
+    return f"{world:24} {WORDS[objective]:22} " + ", ".join(scores)
+
+
+def summary(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> dict[str, Any]:
+    """By world and objective: interquartile means; and the paired differences to adversarial surprise."""
+    found: dict[str, Any] = {}
+    for world in worlds:
+        for objective in (*study.worlds[world], RANDOM):
+            about: dict[str, Any] = {}
+            for name in study.scores:
+                ours, scores = (column(rows, world, who, name) for who in ("adversarial", objective))
+                about[name] = {
+                    "mean": float(scores.mean()),
+                    "iqm": iqm_interval([scores]).to_json(),
+                    "adversarial_minus_this": iqm_interval([ours - scores]).to_json(),
+                    "adversarial_minus_this_mean": mean_interval(ours - scores).to_json(),
+                }
+            found[f"{world} {objective}"] = about
+        log_p, random = (column(rows, world, "adversarial", name) for name in ("log_p", "log_p_random_explore"))
+        found[f"{world} control, against its Explore minus against a random one, nats per step"] = {
+            "mean": float((log_p - random).mean()), **mean_interval(log_p - random).to_json()
+        }  # fmt: skip
+    return found
+
+
+def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> Figure:
+    """A panel for each score and world; a dot is a seed, the line their interquartile mean."""
+    figure = Figure((4 * len(worlds), 2.6 * len(study.scores)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(study.scores), len(worlds), squeeze=False, sharey="row")
+    for across, name in zip(axes, study.scores):
+        for ax, world in zip(across, worlds):
+            objectives = (*study.worlds[world], RANDOM)
+            for place, objective in enumerate(objectives):
+                scores, colour = column(rows, world, objective, name), COLOURS[objective]
+                middle = Estimate(**{k: v or 0.0 for k, v in iqm_interval([scores]).to_json().items()})
+                ax.plot(np.full(len(scores), place), scores, "o", color=colour, alpha=0.4)
+                ax.hlines(middle.value, place - 0.3, place + 0.3, color=colour, linewidth=2)
+            ax.set_xticks(range(len(objectives)), objectives, rotation=20)
+            ax.set_ylim(bottom=0)
+        across[0].set_ylabel(whereabouts.ROWS[name], fontsize=8)
+    for ax, world in zip(axes[0], worlds):
+        ax.set_title(world)
+    return figure
+
+
+def main(options: Options) -> None:
+    enable_compilation_cache()
+    began, study = time.perf_counter(), STUDIES[options.study]
+    worlds, rows = options.worlds or tuple(study.worlds), list[dict[str, Any]]()
+    for world in worlds:
+        for objective in study.worlds[world]:
+            rows += trained(world, objective, study, options)
+            print(line(rows, study, world, objective), flush=True)
+        print(line(rows, study, world, RANDOM), flush=True)
+    content = {
+        "protocol": f"{whereabouts.PROTOCOL}: {whereabouts.EPISODES} episodes of each seed, as in training; IQM with a "
+        "bootstrap interval, of paired differences too; and their mean with Student's interval",
+        "config": to_json(preset("adversarial_surprise", study.preset)),
+        "changes": {**study.changes, **({"steps": options.steps} if options.steps else {})},
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "summary": summary(rows, study, worlds),
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".json").write_text(json.dumps(content, indent=1))
+    draw(rows, study, worlds).savefig(options.out.with_suffix(".png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
