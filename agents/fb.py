@@ -34,10 +34,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, check, check_choice
+from urlrl.errors import check, check_all, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
-from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, soft_update
+from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, one_row, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
@@ -77,8 +77,7 @@ class FBConfig:
     def __post_init__(self):
         check_linear("FB", self)
         check("backward_width", self.backward_width, 1)
-        for name in ("orthonormality", "penalty_budget", "penalty_lr", "penalty_init"):
-            check(name, getattr(self, name), 0)
+        check_all(self, "orthonormality", "penalty_budget", "penalty_lr", "penalty_init", low=0)
         check_choice("penalty", self.penalty, PENALTIES)
 
 
@@ -95,15 +94,14 @@ class FB(struct.PyTreeNode):
     begin, act = hold_skill()
     plan = nothing
     abilities = frozenset({"told", "predicts", "adaptable", "offline"})
-    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
     @classmethod
     def create(cls, config: FBConfig, example: Transition, key: jax.Array) -> "FB":
         """`example` is one transition or a batch; only its shapes matter."""
         forward_key, backward_key, actor_key = jax.random.split(key, 3)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         z, clip = jnp.zeros((1, config.z.dim), jnp.float32), config.max_gradient
         f, b = ForwardMap(config.z.dim, config.width), FeatureMap(config.z.dim, config.backward_width)
         forward = Model.create(f, config.lr, forward_key, obs, action, z, clip=clip)
@@ -215,7 +213,7 @@ class FB(struct.PyTreeNode):
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Linear:
         """A reward is mean(r(s') B(s')), a goal B(g), a demonstration the mean B of the states that it reached."""
         del seen
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.mean(steps.reward[:, None] * self.features(steps.next_obs), axis=0)
@@ -223,10 +221,6 @@ class FB(struct.PyTreeNode):
                 w = self.features(goal)
             case DemoPrompt(obs):
                 w = jnp.mean(self.features(obs[1:]), axis=0)
-            case _:
-                raise UnsupportedPrompt(
-                    f"FB cannot follow a {type(prompt).__name__}: expected a RewardPrompt, GoalPrompt or DemoPrompt."
-                )
         return linear_task(self.config.z, w, key)
 
     def aim(self, task: Linear, obs: Array) -> jax.Array:

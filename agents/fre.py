@@ -32,15 +32,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UserError, check, check_all
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.model import Model, check_network, minimise_jointly
+from urlrl.learners.model import Model, check_network, minimise_jointly, one_row
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
-from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, Prompt, RewardPrompt, Transition, check_prompt
+from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, RewardPrompt, Transition, check_prompt
 
 POLICY = IQLConfig(tau=0.001, expectile=0.8, inverse_temperature=3.0, online_advantage=True)
 
@@ -71,8 +71,7 @@ class FREConfig:
         check_network(self)
         if self.z.kind != "gaussian":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'gaussian' for FRE, the prior of encodings.")
-        for name in ("decode", "encoder_depth", "encoder_heads", "depth"):
-            check(name, getattr(self, name), 1)
+        check_all(self, "decode", "encoder_depth", "encoder_heads", "depth", low=1)
         check("encode", self.encode, self.batch.futures + 2)
         check("encoder_width", self.encoder_width, 2 * self.encoder_heads)
         if self.encoder_width % (2 * self.encoder_heads):
@@ -80,10 +79,8 @@ class FREConfig:
                 f"encoder_width is {self.encoder_width}: expected a multiple of {2 * self.encoder_heads}, as it has "
                 f"{self.encoder_heads} heads."
             )
-        for name in ("beta", "warmup", "position_bins"):
-            check(name, getattr(self, name), 0)
-        for name in ("goal_radius", "mlp_scale"):
-            check(name, getattr(self, name), 0, open_low=True)
+        check_all(self, "beta", "warmup", "position_bins", low=0)
+        check_all(self, "goal_radius", "mlp_scale", low=0, open_low=True)
         if not self.rewards or self.batch.size < len(self.rewards):
             raise UserError(f"rewards is {self.rewards}: expected at least one prior, and no more than a batch holds.")
         if self.position_bins == 1 or (self.position_bins and not self.position):
@@ -134,8 +131,7 @@ class FRE(struct.PyTreeNode):
         obs_dim = example.obs.shape[-1]
         if bad := [i for i in config.position if not 0 <= i < obs_dim]:
             raise UserError(f"position names entry {bad[0]} of an observation of {obs_dim} numbers.")
-        obs = jnp.zeros((1, obs_dim), jnp.float32)
-        action, w = jnp.zeros((1, example.action.shape[-1]), jnp.float32), jnp.zeros((1, config.z.dim), jnp.float32)
+        (obs, action), w = one_row(example), jnp.zeros((1, config.z.dim), jnp.float32)
         encoder = RewardEncoder(config.z.dim, config.encoder_width, config.encoder_depth, config.encoder_heads)
         states, rewards = jnp.zeros((1, config.encode, obs_dim), jnp.float32), jnp.zeros((1, config.encode))
         decoder = MLP(1, config.width, config.depth, activation=gelu_tanh, norm=True)
@@ -208,10 +204,10 @@ class FRE(struct.PyTreeNode):
         """(*B, act) in [-1, 1]; temperature 0 is the mode."""
         return self.iql.actor(self._input(obs, z)).sample(key, temperature)
 
-    def encode(self, states: Array, rewards: Array, key: jax.Array | None = None) -> jax.Array:
-        """w (*B, d) of raw states (*B, K, obs) and rewards (*B, K) in [-1, 1]: the mean, or with a key a sample."""
-        mean, log_std = self.encoder(self.normalizer(states), rewards)
-        return mean if key is None else mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    def encode(self, states: Array, rewards: Array) -> jax.Array:
+        """w (*B, d) of raw states (*B, K, obs) and rewards (*B, K) in [-1, 1]: the mean of the encoder's."""
+        mean, _ = self.encoder(self.normalizer(states), rewards)
+        return mean
 
     def decode(self, z: Array, obs: Array) -> jax.Array:
         """What the reward of encodings (*B, d) is at raw states (*B, obs), (*B,)."""
@@ -221,11 +217,11 @@ class FRE(struct.PyTreeNode):
         """The reward that z stands for, decoded at s', (B,)."""
         return self.decode(batch.z, batch.next_obs)
 
-    def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Encoded:
+    def read(self, prompt: RewardPrompt | GoalPrompt, seen: Transition, key: jax.Array) -> Encoded:
         """A reward is the encoding of its pairs (s', r): of more than `encode` the mean of encodings of so many each.
         Before, the smallest and the largest reward are made -1 and 1, which changes nothing of what is best to do; if
         all are equal they become 0. A goal is told as the prior's goals are, at states of `seen`."""
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 reward = jnp.asarray(steps.reward, jnp.float32)
@@ -238,10 +234,6 @@ class FRE(struct.PyTreeNode):
                 scaled = self.normalizer(states)
                 reward = jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0)
                 return Encoded(self._read_pairs(states, reward), jnp.float32(0), jnp.float32(1))
-            case _:
-                raise UnsupportedPrompt(
-                    f"FRE cannot follow a {type(prompt).__name__}: expected a RewardPrompt or GoalPrompt."
-                )
 
     def _read_pairs(self, states: jax.Array, rewards: jax.Array) -> jax.Array:
         """w (d,) of n states and rewards."""

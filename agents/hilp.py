@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UserError, check, check_all
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
-from urlrl.learners.model import check_network
+from urlrl.learners.model import check_network, one_row
 from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer, least_squares
@@ -62,13 +62,11 @@ class HILPConfig:
 
     def __post_init__(self):
         check_network(self)
-        check("depth", self.depth, 1)
-        for name in ("distance_gamma", "distance_expectile"):
-            check(name, getattr(self, name), 0, 1)
+        check_all(self, "depth", "plan_neighbours", low=1)
+        check_all(self, "distance_gamma", "distance_expectile", low=0, high=1)
         if self.z.kind != "sphere":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'sphere' for HILP, directions of latent space.")
         check("plan_recursions", self.plan_recursions, 0)
-        check("plan_neighbours", self.plan_neighbours, 1)
         if self.batch.goals is None:
             raise UserError("batch.goals is None: expected some, as HILP learns from goals.")
 
@@ -105,8 +103,7 @@ class HILP(struct.PyTreeNode):
     def create(cls, config: HILPConfig, example: Transition, key: jax.Array) -> "HILP":
         """`example` is one transition or a batch; only its shapes matter."""
         phi_key, iql_key = jax.random.split(key)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         encoder = MLP(config.z.dim, config.width, config.depth, activation=gelu_tanh, norm=True)
         hilbert = Hilbert.create(
             encoder, config.lr, phi_key, obs, gamma=config.distance_gamma, expectile=config.distance_expectile,
@@ -148,7 +145,7 @@ class HILP(struct.PyTreeNode):
         """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that
         explains it best; a demonstration the direction in which it went."""
         del key
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case GoalPrompt(goal):
                 latent = self.latent(goal)
@@ -160,10 +157,6 @@ class HILP(struct.PyTreeNode):
             case RewardPrompt(steps):
                 w, offset = least_squares(self._latent_step(steps), steps.reward)
                 return Along(self.config.z.project(w), w, offset)
-            case _:
-                raise UnsupportedPrompt(
-                    f"HILP cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
-                )
 
     def aim(self, task: Toward | Along, obs: Array) -> jax.Array:
         """The skill to use at each of these states, (*B, d)."""

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
-from urlrl.learners.model import Model, PositiveScalar, check_network
+from urlrl.errors import UserError, check, check_choice
+from urlrl.learners.model import Model, PositiveScalar, check_network, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
@@ -107,8 +107,7 @@ class Metra(struct.PyTreeNode):
     def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":
         """`example` is one transition or a batch; only its shapes matter."""
         phi_key, sac_key = jax.random.split(key)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         x = jnp.zeros((1, _seen(config, obs) + config.z.dim), jnp.float32)
         return cls(
             phi=Model.create(MLP(config.z.dim, config.width), config.lr, phi_key, obs),
@@ -178,7 +177,7 @@ class Metra(struct.PyTreeNode):
         direction w that explains it best, dphi^T w + b, and the skill the one that `seen` shows to move most along w.
         Both are least squares."""
         del key
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case GoalPrompt(goal):
                 return Toward(self.latent(goal))
@@ -188,10 +187,6 @@ class Metra(struct.PyTreeNode):
                 w, offset = least_squares(self._latent_step(steps), steps.reward)
                 moves, _ = least_squares(self.config.z.direction(seen.z), self._latent_step(seen))
                 return Maximise(w, offset, moves)
-            case _:
-                raise UnsupportedPrompt(
-                    f"METRA cannot follow a {type(prompt).__name__}: expected a GoalPrompt, RewardPrompt or DemoPrompt."
-                )
 
     def aim(self, task: Toward | Along | Maximise, obs: Array) -> jax.Array:
         """The skill to use at each of these states, (*B, d)."""

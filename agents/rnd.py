@@ -25,7 +25,7 @@ from flax import struct
 
 from urlrl.errors import check
 from urlrl.learners.ddpg import DDPG, DDPGConfig
-from urlrl.learners.model import Model, check_network
+from urlrl.learners.model import Model, check_network, one_row
 from urlrl.learners.nets import MLP, orthogonal
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer, RunningMoments
@@ -65,8 +65,7 @@ class RND(struct.PyTreeNode):
     def create(cls, config: RNDConfig, example: Transition, key: jax.Array) -> "RND":
         """`example` is one transition or a batch; only its shapes matter."""
         random_key, predictor_key, ddpg_key = jax.random.split(key, 3)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         module = MLP(config.outputs, config.width, kernel_init=orthogonal)
         return cls(
             random=Model.create(module, config.lr, random_key, obs),

@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import UnsupportedPrompt, UserError, check_choice
+from urlrl.errors import UserError, check_choice
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
-from urlrl.learners.model import Model, filled, soft_update
+from urlrl.learners.model import Model, filled, one_row, soft_update
 from urlrl.learners.skill_actor import Linear, SkillActor, check_linear, linear_task, mix
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
@@ -98,15 +98,14 @@ class SF(struct.PyTreeNode):
     begin, act = hold_skill()
     plan = nothing
     abilities = frozenset({"told", "predicts", "adaptable", "latent", "offline"})
-    prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
+    prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
     @classmethod
     def create(cls, config: SFConfig, example: Transition, key: jax.Array) -> "SF":
         """`example` is one transition or a batch; only its shapes matter."""
         psi_key, phi_key, actor_key = jax.random.split(key, 3)
-        obs = jnp.zeros((1, example.obs.shape[-1]), jnp.float32)
-        action = jnp.zeros((1, example.action.shape[-1]), jnp.float32)
+        obs, action = one_row(example)
         z = jnp.zeros((1, config.z.dim), jnp.float32)
         module = ForwardMap(config.z.dim, config.width)
         psi = Model.create(module, config.lr, psi_key, obs, action, z, clip=config.max_gradient)
@@ -190,7 +189,7 @@ class SF(struct.PyTreeNode):
         """A reward is its least-squares fit on the features, without intercept. A goal is the weights that single its
         features out among those of `seen`; for the difference cumulant a point to move to. A demonstration is the
         mean of the goals that it reached, or the way that it went."""
-        check_prompt(prompt, self.normalizer.mean.shape[-1])
+        check_prompt(self, prompt)
         match prompt:
             case RewardPrompt(steps):
                 w = jnp.linalg.pinv(self.features(steps), rtol=1e-5) @ steps.reward
@@ -202,10 +201,6 @@ class SF(struct.PyTreeNode):
                 w = self.latent(obs[-1]) - self.latent(obs[0])
             case DemoPrompt(obs):
                 w = jnp.mean(whitened(self.latent(obs[1:]), self.features(seen)), axis=0)
-            case _:
-                raise UnsupportedPrompt(
-                    f"SF cannot follow a {type(prompt).__name__}: expected a RewardPrompt, GoalPrompt or DemoPrompt."
-                )
         return linear_task(self.config.z, w, key)
 
     def aim(self, task: Linear | Toward, obs: Array) -> jax.Array:

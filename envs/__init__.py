@@ -1,164 +1,20 @@
 """Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`; after one of ours a
 plus and distractors (envs/distractors.py)."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from urlrl.errors import UserError, unknown
+from urlrl.loading import load_object
+from urlrl.schemes import SCHEMES
 from urlrl.types import DeviceEnv, HostEnv
 
-
-def _ant(**options) -> HostEnv:
-    from urlrl.envs.locomotion import ANT, LocomotionEnv
-
-    return LocomotionEnv(ANT, **options)
-
-
-def _half_cheetah(**options) -> HostEnv:
-    from urlrl.envs.locomotion import HALF_CHEETAH, LocomotionEnv
-
-    return LocomotionEnv(HALF_CHEETAH, **options)
-
-
-def _point(**options) -> HostEnv:
-    from urlrl.envs.point import PointEnv
-
-    return PointEnv(**options)
-
-
-def _half_cheetah_hurdle(**options) -> HostEnv:
-    from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE, LocomotionEnv
-
-    return LocomotionEnv(HALF_CHEETAH_HURDLE, **options)
-
-
-def _ogbench_ant(**options) -> HostEnv:
-    from urlrl.envs.locomotion import OGBENCH_ANT, LocomotionEnv
-
-    return LocomotionEnv(OGBENCH_ANT, **options)
-
-
-def _point_mass_maze(**options) -> HostEnv:
-    from urlrl.envs.point_mass import PointMassMazeEnv
-
-    return PointMassMazeEnv(**options)
-
-
-ENVS: dict[str, Callable[..., HostEnv]] = {
-    "ant": _ant,
-    "half_cheetah": _half_cheetah,
-    "half_cheetah_hurdle": _half_cheetah_hurdle,
-    "ogbench:ant": _ogbench_ant,
-    "point": _point,
-    "point_mass_maze": _point_mass_maze,
+# name -> what makes it of num_envs and episode_steps; imported when asked for.
+ENVS = {
+    "ant": "urlrl.envs.locomotion:ant",
+    "half_cheetah": "urlrl.envs.locomotion:half_cheetah",
+    "half_cheetah_hurdle": "urlrl.envs.locomotion:half_cheetah_hurdle",
+    "ogbench:ant": "urlrl.envs.locomotion:ogbench_ant",
+    "point": "urlrl.envs.point:PointEnv",
+    "point_mass_maze": "urlrl.envs.point_mass:PointMassMazeEnv",
 }
-
-
-class Scheme(NamedTuple):
-    """Environments whose names begin with `<key>:`."""
-
-    names: str  # how they look
-    host: Callable[..., HostEnv]  # name, what follows the colon, num_envs, options of `make_env`
-    device: Callable[..., DeviceEnv] | None = None  # name, what follows the colon, options of `make_device_env`
-    takes_root: bool = False  # whether it has the option root_position
-
-
-def _block(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.on_device import DeviceHostEnv
-
-    return DeviceHostEnv(_block_on_device(name, rest, episode_steps), num_envs)
-
-
-def _block_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
-    from urlrl.envs import block
-
-    return block.device_env(rest, episode_steps)
-
-
-def _dmc(name: str, rest: str, num_envs: int, **options) -> HostEnv:
-    from urlrl.envs.dmc import DmcEnv
-
-    return DmcEnv(rest, num_envs, **options)
-
-
-def _jaco(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.jaco import JacoEnv
-
-    return JacoEnv(rest, num_envs, episode_steps=episode_steps)
-
-
-def _maze(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.maze import MazeEnv
-
-    return MazeEnv(rest, num_envs, episode_steps=episode_steps)
-
-
-def _maze_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
-    from urlrl.envs import maze
-
-    return maze.device_env(rest, episode_steps)
-
-
-def _mjx(name: str, rest: str, num_envs: int, **options) -> HostEnv:
-    from urlrl.envs.on_device import DeviceHostEnv
-
-    return DeviceHostEnv(_mjx_on_device(name, rest, **options), num_envs)
-
-
-def _mjx_on_device(name: str, rest: str, episode_steps: int | None, root_position: bool) -> DeviceEnv:
-    from urlrl.envs import mjx
-
-    return mjx.device_env(name, episode_steps, root_position)
-
-
-def _ogbench(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.ogbench import OGBenchEnv
-
-    return OGBenchEnv(rest, num_envs, episode_steps=episode_steps)
-
-
-def _rooms(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.on_device import DeviceHostEnv
-
-    return DeviceHostEnv(_rooms_on_device(name, rest, episode_steps), num_envs)
-
-
-def _rooms_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
-    from urlrl.envs import rooms
-
-    return rooms.device_env(rest, episode_steps)
-
-
-def _tv(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.on_device import DeviceHostEnv
-
-    return DeviceHostEnv(_tv_on_device(name, rest, episode_steps), num_envs)
-
-
-def _tv_on_device(name: str, rest: str, episode_steps: int | None) -> DeviceEnv:
-    from urlrl.envs import tv
-
-    return tv.device_env(rest, episode_steps)
-
-
-def _gym(name: str, rest: str, num_envs: int, episode_steps: int | None) -> HostEnv:
-    from urlrl.envs.gym import GymEnv, find_maker
-
-    return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
-
-
-SCHEMES = {
-    "block": Scheme("block:<line>", _block, _block_on_device),
-    "dmc": Scheme("dmc:<domain>_<task>", _dmc, takes_root=True),
-    "jaco": Scheme("jaco:<kind>_<corner>", _jaco),
-    "maze": Scheme("maze:<layout>[_fixed][_mass][_cells]", _maze, _maze_on_device),
-    "mjx": Scheme("mjx:<body>", _mjx, _mjx_on_device, takes_root=True),
-    "ogbench": Scheme("ogbench:<id>", _ogbench),
-    "rooms": Scheme("rooms:<world>", _rooms, _rooms_on_device),
-    "tv": Scheme("tv:rooms[_quiet]", _tv, _tv_on_device),
-    "gym": Scheme("gym:<id>", _gym),
-}
-_OWN = Scheme("module:function", _gym)  # a user's
 
 
 def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False) -> HostEnv:
@@ -180,16 +36,24 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         name, more = parts(name)
         return DistractedEnv(make_env(name, num_envs, episode_steps=episode_steps, root_position=root_position), more)
     start, colon, rest = name.partition(":")
-    scheme = SCHEMES.get(start, _OWN) if name not in ENVS and colon else None
+    scheme = SCHEMES.get(start) if colon and name not in ENVS else None
     if root_position and not (scheme and scheme.takes_root):
         raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: or a mjx: environment.")
     if name in ENVS:
-        return ENVS[name](num_envs=num_envs, episode_steps=episode_steps)
-    if scheme is None or (scheme is _OWN and not rest):
-        known = [scheme.names for scheme in (*SCHEMES.values(), _OWN)]
-        raise unknown("environment", name, [*ENVS, *known])
-    root = {"root_position": root_position} if scheme.takes_root else {}
-    return scheme.host(name, rest, num_envs, episode_steps=episode_steps, **root)
+        return load_object(ENVS[name], "environment")(num_envs=num_envs, episode_steps=episode_steps)
+    if scheme and scheme.host:
+        root = {"root_position": root_position} if scheme.takes_root else {}
+        return load_object(scheme.host, "environment")(rest, num_envs, episode_steps=episode_steps, **root)
+    if scheme:
+        from urlrl.envs.on_device import DeviceHostEnv
+
+        device = make_device_env(name, episode_steps=episode_steps, root_position=root_position)
+        return DeviceHostEnv(device, num_envs)
+    if not rest:
+        raise unknown("environment", name, [*ENVS, *(each.names for each in SCHEMES.values()), "module:function"])
+    from urlrl.envs.gym import GymEnv, find_maker
+
+    return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
 
 
 def make_device_env(name: str, *, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:
@@ -211,10 +75,10 @@ def make_device_env(name: str, *, episode_steps: int | None = None, root_positio
     scheme = SCHEMES.get(start)
     if scheme and scheme.device:
         root = {"root_position": root_position} if scheme.takes_root else {}
-        return scheme.device(name, rest, episode_steps=episode_steps, **root)
+        return load_object(scheme.device, "environment")(rest, episode_steps=episode_steps, **root)
     from urlrl.envs import mjx, mjx_dmc
 
-    schemes = [SCHEMES[start].names for start in ("maze", "block", "rooms", "tv")]
+    schemes = [each.names for key, each in SCHEMES.items() if each.device and key != "mjx"]
     names = ["point", *schemes, *mjx.BODIES, *mjx_dmc.TASKS]
     raise UserError(f"Environment '{name}' has no device version: expected {', '.join(names[:-1])} or {names[-1]}.")
 

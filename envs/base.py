@@ -14,9 +14,8 @@ from urlrl.types import EnvSpec
 class HostVectorEnv(VectorEnv, ABC):
     """A Gymnasium vector environment with autoreset disabled, and the methods of `urlrl.types.HostEnv`.
 
-    A subclass fills `_reset_lane` (or `_reset_lanes`, where that is faster than one by one), `_step`, `_obs` and says
-    the rest in its `EnvSpec`. The randomness of a reset depends on (seed, lane, number of the episode) alone, so three
-    small integers continue a run exactly.
+    A subclass fills `_reset_lanes`, `_step`, `_obs` and says the rest in its `EnvSpec`. The randomness of a reset
+    depends on (seed, lane, number of the episode) alone, so three small integers continue a run exactly.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
@@ -113,14 +112,9 @@ class HostVectorEnv(VectorEnv, ABC):
         limit = self.env_spec.episode_steps
         return self.clock >= limit if limit else np.zeros(self.num_envs, bool)
 
+    @abstractmethod
     def _reset_lanes(self, mask: np.ndarray) -> None:
         """Put the lanes of `mask` (n,) into fresh states; `self.episode` has their numbers already."""
-        for lane in np.flatnonzero(mask):
-            self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
-
-    def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
-        """Put one lane into a fresh state that depends on the seed alone."""
-        raise NotImplementedError
 
     @abstractmethod
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,3 +129,15 @@ class HostVectorEnv(VectorEnv, ABC):
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:
         pass
+
+
+class LaneByLaneEnv(HostVectorEnv):
+    """One whose lanes are reset one by one: a subclass fills `_reset_lane` instead of `_reset_lanes`."""
+
+    def _reset_lanes(self, mask: np.ndarray) -> None:
+        for lane in np.flatnonzero(mask):
+            self._reset_lane(int(lane), (self.seed, int(lane), int(self.episode[lane])))
+
+    @abstractmethod
+    def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
+        """Put one lane into a fresh state that depends on the seed alone."""

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Threads, set_state, silenced
+from urlrl.envs.base import LaneByLaneEnv
+from urlrl.envs.pool import STATE, Threads, saved_states, set_state, silenced
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 
@@ -36,7 +36,7 @@ _POSITIONS = {
 }
 
 
-class DmcEnv(HostVectorEnv):
+class DmcEnv(LaneByLaneEnv):
     """`num_envs` copies of a task of the suite; reward, termination and time limit are the task's own.
 
     The position is that of the geom "torso", which sits at the origin of the root body: in the planar walker and
@@ -191,9 +191,7 @@ class DmcEnv(HostVectorEnv):
         return self._rows.copy()
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        state = np.empty((self.num_envs, mujoco.mj_stateSize(self.model, STATE)))
-        for lane, row in zip(self._lanes, state):
-            mujoco.mj_getState(lane.model, lane.data, row, STATE)
+        state = saved_states([(lane.model, lane.data) for lane in self._lanes])
         return {"simulation": state, "observation": self._obs()}
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.errors import UserError, shown
 from urlrl.loading import load_module, load_object
 from urlrl.types import EnvSpec
@@ -68,7 +68,7 @@ def _make_registered(gym_id: str) -> gymnasium.Env:
         raise UserError(f"Cannot make environment 'gym:{gym_id}': {reason}{hint}") from error
 
 
-class GymEnv(HostVectorEnv):
+class GymEnv(LaneByLaneEnv):
     """`num_envs` environments that `maker` made. Actions in [-1, 1] are mapped onto the action box, one-hot ones onto
     the choices of a Discrete space. `episode_steps` truncates earlier than the environment itself does. Where a step
     both terminates and truncates, it terminates.
@@ -193,6 +193,12 @@ class GymEnv(HostVectorEnv):
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:
         self.ended[:] = True  # The next call is a reset, which continues the sequence of episodes.
+
+
+def registered(gym_id: str, num_envs: int, episode_steps: int | None = None) -> GymEnv:
+    """What Gymnasium makes for an id."""
+    name = f"gym:{gym_id}"
+    return GymEnv(name, find_maker(name), num_envs, episode_steps)
 
 
 def _seed(parts: tuple[int, int, int]) -> int:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE, Threads, set_state
+from urlrl.envs.base import LaneByLaneEnv
+from urlrl.envs.pool import STATE, Threads, saved_states, set_state
 from urlrl.envs.rewards import reach_reward
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
@@ -102,7 +102,7 @@ def make_simulation(name: str) -> Simulation:
     return Simulation(task, mjcf.Physics.from_mjcf_model(task.root_entity.mjcf_model), kind, target)
 
 
-class JacoEnv(HostVectorEnv):
+class JacoEnv(LaneByLaneEnv):
     """`num_envs` arms; actions in [-1, 1] are mapped onto the ranges of nine velocity servos, 0.04 s per step.
 
     Raises:
@@ -195,9 +195,7 @@ class JacoEnv(HostVectorEnv):
         return self._rows.copy()
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        state = np.empty((self.num_envs, mujoco.mj_stateSize(self.model, STATE)))
-        for data, row in zip(self._data, state):
-            mujoco.mj_getState(self.model, data, row, STATE)
+        state = saved_states([(self.model, data) for data in self._data])
         return {"simulation": state, "observation": self._obs()}
 
     def _set_state(self, state: dict[str, np.ndarray]) -> None:

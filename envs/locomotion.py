@@ -11,13 +11,13 @@ instead of 0.05 s. What is learned here acts in its mazes: away from walls they 
 import importlib.util
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import MujocoPool
+from urlrl.envs.pooled import PoolEnv
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -112,23 +112,14 @@ def load_model(body: Body) -> mujoco.MjModel:
         return model.compile()
 
 
-class LocomotionEnv(HostVectorEnv):
+class LocomotionEnv(PoolEnv):
     """`num_envs` copies of a body on a plane. The external reward is the forward velocity of qpos, plus
     `alive_bonus`, minus `control_cost * |action|^2`; Gymnasium's Ant measures the torso's lagged position instead,
     subtracts a contact cost, and gives its bonus only while it is upright."""
 
     def __init__(self, body: Body, num_envs: int, episode_steps: int | None = None, threads: int | None = None):
-        spec = body.spec if episode_steps is None else replace(body.spec, episode_steps=episode_steps)
-        super().__init__(spec, num_envs)
+        super().__init__(body.spec, load_model(body), num_envs, episode_steps, threads)
         self.body = body
-        self.pool = MujocoPool(load_model(body), num_envs, threads)
-        self.model = self.pool.model
-
-    def position(self) -> np.ndarray:
-        return self.pool.qpos[:, : len(self.env_spec.position)].copy()
-
-    def physics(self) -> np.ndarray:
-        return self._obs()
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         """The observation of a fresh reset moved to each of `position` (k, p): (k, obs)."""
@@ -136,9 +127,6 @@ class LocomotionEnv(HostVectorEnv):
         obs = np.concatenate([np.stack(qpos), np.stack(qvel)], axis=1)
         obs[:, : position.shape[1]] = position
         return obs
-
-    def close(self, **kwargs) -> None:
-        self.pool.close()
 
     def _reset_state(self, seed: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([part & 0xFFFFFFFF for part in seed])
@@ -155,11 +143,9 @@ class LocomotionEnv(HostVectorEnv):
         reward = forward + self.body.alive_bonus - self.body.control_cost * np.square(actions).sum(axis=1)
         return reward, np.zeros(self.num_envs, bool)
 
-    def _obs(self) -> np.ndarray:
-        return np.concatenate([self.pool.qpos, self.pool.qvel], axis=1)
 
-    def _get_state(self) -> dict[str, np.ndarray]:
-        return {"simulation": self.pool.get_state()}
-
-    def _set_state(self, state: dict[str, np.ndarray]) -> None:
-        self.pool.set_state(state["simulation"])
+# Makers of these, for `urlrl.envs.ENVS`.
+ant = partial(LocomotionEnv, ANT)
+half_cheetah = partial(LocomotionEnv, HALF_CHEETAH)
+half_cheetah_hurdle = partial(LocomotionEnv, HALF_CHEETAH_HURDLE)
+ogbench_ant = partial(LocomotionEnv, OGBENCH_ANT)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.rewards import library
 from urlrl.errors import unknown
 from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
@@ -326,7 +326,7 @@ def device_env(name: str, episode_steps: int | None = None) -> DeviceEnv:
     return DeviceEnv(maze.spec, device_reset, device_step)
 
 
-class MazeEnv(HostVectorEnv):
+class MazeEnv(LaneByLaneEnv):
     """`num_envs` points in the maze of a key of `LEVELS`; with `_mass` after the name they have inertia. They see x and
     y, a mass its velocity too, or with `_cells` at the end place cells instead of x and y. There is no reward: the
     environment returns 0."""

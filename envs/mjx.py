@@ -21,12 +21,13 @@ BODIES: dict[str, Body] = {f"mjx:{body.spec.id}": body for body in (ANT, HALF_CH
 
 
 @cache  # One environment, one compiled program.
-def device_env(name: str, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:
-    """The environment of a key of `BODIES` or of `mjx_dmc.TASKS`.
+def device_env(body_name: str, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:
+    """The environment of a key of `BODIES` or of `mjx_dmc.TASKS`, given without its `mjx:`.
 
     Raises:
         UserError: no such environment or option, or a missing package.
     """
+    name = f"mjx:{body_name}"
     if name not in BODIES and name not in mjx_dmc.TASKS:
         raise unknown("environment", name, [*BODIES, *mjx_dmc.TASKS])
     import_mjx(name)

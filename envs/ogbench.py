@@ -32,8 +32,8 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import STATE
+from urlrl.envs.base import LaneByLaneEnv
+from urlrl.envs.pool import STATE, saved_states
 from urlrl.errors import UserError, unknown
 from urlrl.types import EnvSpec
 
@@ -137,7 +137,7 @@ def _physics(env: Any, info: dict[str, Any]) -> dict[str, np.ndarray]:
     return found | ({"button_states": info["button_states"]} if "button_states" in info else {})
 
 
-class OGBenchEnv(HostVectorEnv):
+class OGBenchEnv(LaneByLaneEnv):
     """`num_envs` copies of one environment, stepped one after the other; see this file's docstring.
 
     Args:
@@ -269,9 +269,7 @@ class OGBenchEnv(HostVectorEnv):
         return env.get_ob() if is_maze(env) else env.compute_observation()
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        state = np.empty((self.num_envs, mujoco.mj_stateSize(self._envs[0].model, STATE)))
-        for env, row in zip(self._envs, state):
-            mujoco.mj_getState(env.model, env.data, row, STATE)
+        state = saved_states([(env.model, env.data) for env in self._envs])
         saved = {"simulation": state, "observation": self._obs(), "physics": self.physics()}
         if not self.env_spec.position:
             saved["hand"] = np.stack([np.concatenate(_hand(env)) for env in self._envs])

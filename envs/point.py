@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.types import Array, DeviceEnv, DeviceState, EnvSpec
 
 CONTROL_DT = 0.1  # seconds
@@ -61,7 +61,7 @@ _reset = jax.jit(lambda seed: reset(jax.random.fold_in(jax.random.fold_in(jax.ra
 _step = jax.jit(jax.vmap(step))
 
 
-class PointEnv(HostVectorEnv):
+class PointEnv(LaneByLaneEnv):
     """`num_envs` points. The external reward is the velocity along x, in m/s."""
 
     def __init__(self, num_envs: int, episode_steps: int | None = None):

@@ -10,13 +10,10 @@ straight line between two targets is barred: the way leads round the end of an a
 0.1 m/s per axis, and needs about 4 s from a target to that of the next room.
 """
 
-from dataclasses import replace
-
 import mujoco
 import numpy as np
 
-from urlrl.envs.base import HostVectorEnv
-from urlrl.envs.pool import MujocoPool
+from urlrl.envs.pooled import PoolEnv
 from urlrl.types import EnvSpec
 
 TIMESTEP, SUBSTEPS = 0.01, 2  # seconds per simulation step, and how many a control step has
@@ -72,29 +69,18 @@ _XML = f"""<mujoco model="point_mass_maze">
 </mujoco>"""  # fmt: skip
 
 
-class PointMassMazeEnv(HostVectorEnv):
+class PointMassMazeEnv(PoolEnv):
     """`num_envs` mazes; an action is a force, in tenths of a newton per axis. Observations are x, y, vx, vy.
 
     The environment has no reward of its own, it returns 0: those are of the tasks, which need the action as well.
     """
 
     def __init__(self, num_envs: int, episode_steps: int | None = None, threads: int | None = None):
-        super().__init__(SPEC if episode_steps is None else replace(SPEC, episode_steps=episode_steps), num_envs)
-        self.pool = MujocoPool(mujoco.MjModel.from_xml_string(_XML), num_envs, threads)
-        self.model = self.pool.model
-
-    def position(self) -> np.ndarray:
-        return self.pool.qpos.copy()
-
-    def physics(self) -> np.ndarray:
-        return self._obs()
+        super().__init__(SPEC, mujoco.MjModel.from_xml_string(_XML), num_envs, episode_steps, threads)
 
     def goal_obs(self, position: np.ndarray) -> np.ndarray:
         """At rest at each of `position` (k, 2): (k, 4). In a wall it is less than 3 cm from where the mass fits."""
         return np.concatenate([position, np.zeros((len(position), 2))], axis=1)
-
-    def close(self, **kwargs) -> None:
-        self.pool.close()
 
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         low, high = np.transpose(START)
@@ -104,12 +90,3 @@ class PointMassMazeEnv(HostVectorEnv):
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.pool.step(actions, SUBSTEPS)
         return np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
-
-    def _obs(self) -> np.ndarray:
-        return np.concatenate([self.pool.qpos, self.pool.qvel], axis=1)
-
-    def _get_state(self) -> dict[str, np.ndarray]:
-        return {"simulation": self.pool.get_state()}
-
-    def _set_state(self, state: dict[str, np.ndarray]) -> None:
-        self.pool.set_state(state["simulation"])

@@ -104,11 +104,8 @@ class MujocoPool:
         self._mirror([lane])
 
     def get_state(self) -> np.ndarray:
-        """(n, state): all that the simulations' continuation depends on, `mjSTATE_INTEGRATION`."""
-        state = np.empty((len(self.data), mujoco.mj_stateSize(self.model, STATE)))
-        for data, row in zip(self.data, state):
-            mujoco.mj_getState(self.model, data, row, STATE)
-        return state
+        """See `saved_states`."""
+        return saved_states([(self.model, data) for data in self.data])
 
     def set_state(self, state: np.ndarray) -> None:
         for data, row in zip(self.data, state):
@@ -121,6 +118,14 @@ class MujocoPool:
     def _mirror(self, lanes: Sequence[int]) -> None:
         for i in lanes:
             self.qpos[i], self.qvel[i] = self.data[i].qpos, self.data[i].qvel
+
+
+def saved_states(simulations: Sequence[tuple[mujoco.MjModel, mujoco.MjData]]) -> np.ndarray:
+    """(n, state): all that the continuation of each depends on, `mjSTATE_INTEGRATION`."""
+    states = np.empty((len(simulations), mujoco.mj_stateSize(simulations[0][0], STATE)))
+    for (model, data), row in zip(simulations, states):
+        mujoco.mj_getState(model, data, row, STATE)
+    return states
 
 
 def set_state(model: mujoco.MjModel, data: mujoco.MjData, physics: np.ndarray, control: np.ndarray) -> None:

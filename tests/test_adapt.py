@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +21,16 @@ import urlrl
 from urlrl.adaptation import ladder as ladder_module
 from urlrl.adaptation import methods, plot
 from urlrl.adaptation.config import METHODS, AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
-from urlrl.adaptation.ladder import Cell, summarise
+from urlrl.adaptation.ladder import Cell, check_same, summarise
 from urlrl.adaptation.methods import RUN, TRAIN, Setting, Training, _reward_scale, episode_returns, prepare
 from urlrl.adaptation.search import Found
 from urlrl.adaptation.suite import URLB
 from urlrl.adaptation.tuned import Controlled, Tuned, TunedConfig
 from urlrl.agents.fre import FRE, FREConfig
 from urlrl.agents.hilp import HILP, HILPConfig
-from urlrl.agents.metra import Metra
+from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.cli import main
+from urlrl.config import to_json
 from urlrl.data.rows import example_transition
 from urlrl.envs.point import PointEnv
 from urlrl.errors import TrainingDiverged, UnsupportedPrompt, UserError
@@ -768,6 +769,14 @@ def test_settings_of_other_methods_may_differ(run, tmp_path):
     prompted(run, tmp_path, config=short, seeds=[0])
     prompted(run, tmp_path, config=other, seeds=[0], methods=["zero_shot", "hierarchical"])
     assert_refused(run, tmp_path, "hierarchical-0.json holds another result: config.high_level.updates", config=short)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_method_learns_matters_where_it_learns(method, tmp_path):
+    here, there = ({"config": to_json(dataclasses.replace(SMALL, loop=loop))} for loop in ("host", "device"))
+    refused = pytest.raises(UserError, match="config.loop is 'device' there and 'host' here")
+    with refused if METHODS[method].learns else nullcontext():
+        check_same(tmp_path, method, there, here, MetraConfig)
 
 
 GOOD = {"method": "zero_shot", "seed": 1, "same": {}, "curve": [[0, 1.0]], "notes": {}, "seconds": 0.1}

@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from urlrl.agents.metra import MetraConfig
 from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.sf import SFConfig
 from urlrl.agents.uniform import UniformConfig
+from urlrl.config import flatten, to_json
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation.rollout import acting
 from urlrl.learners.features import FEATURES, FeatureConfig
@@ -496,17 +498,32 @@ def test_what_cannot_be_followed_is_refused_by_name(name):
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
 
-def unread_fields(name: str, config: Any) -> set[str]:
-    """The fields of a config that nothing asks for in the life of an agent (traced, not run)."""
-    asked = set()
+def recorded(config: Any, asked: set[str], prefix: str = "") -> Any:
+    """The same config, which puts the names of the fields that it is asked for into `asked`, nested ones dotted. What
+    is asked to check or to copy it does not count."""
 
     class Recording(type(config)):
+        __eq__, __hash__ = object.__eq__, object.__hash__  # which ask for nothing
+
+        def __post_init__(self):
+            """It was checked already."""
+
         def __getattribute__(self, field):
-            asked.add(field)
+            if sys._getframe(1).f_globals["__name__"] != "dataclasses":
+                asked.add(f"{prefix}{field}")
             return super().__getattribute__(field)
 
-    recording, batch = Recording(**vars(config)), jax.tree.map(lambda x: x[0], batches_of(name))
-    asked.clear()  # Building it reads nothing of it.
+    parts = {
+        name: recorded(part, asked, f"{prefix}{name}.") for name, part in vars(config).items() if is_dataclass(part)
+    }
+    return Recording(**{**vars(config), **parts})
+
+
+def unread_fields(name: str, config: Any) -> set[str]:
+    """The fields of a config, and of the learners' in it, that nothing asks for in the life of an agent (traced, not
+    run)."""
+    asked: set[str] = set()
+    recording, batch = recorded(config, asked), jax.tree.map(lambda x: x[0], batches_of(name))
 
     def life(key):
         agent, _ = agent_class(name).create(recording, batch, key).update(batch, key)
@@ -514,29 +531,47 @@ def unread_fields(name: str, config: Any) -> set[str]:
             task = agent.read(GoalPrompt(batch.goal[0]), batch, key)
             batch_z = agent.aim(task, batch.obs)
             return agent.act(batch.obs, agent.begin(key, BATCH, ()), key), batch_z
-        obs = batch.obs.reshape(BATCH, OBS)
-        learner = agent.learner(jnp.zeros(config.z.dim), key) if "adaptable" in agent.abilities else ()
-        return agent.act(obs, agent.begin(key, BATCH, ()), key), learner
+        obs, next_obs, action = (x.reshape(BATCH, -1) for x in (batch.obs, batch.next_obs, batch.action))
+        if "adaptable" in agent.abilities:
+            ones = jnp.ones(BATCH)
+            agent.learner(jnp.zeros(config.z.dim), key).update(obs, action, ones, ones, next_obs, key)
+        return agent.act(obs, agent.begin(key, BATCH, ()), key)
 
     with jax.debug_key_reuse(False):
         jax.eval_shape(life, jax.random.key(0))
-    return {field.name for field in dataclasses.fields(config)} - asked
+    return flatten(to_json(config)).keys() - asked
 
 
-@pytest.mark.parametrize(
-    "name", ["metra", "fb, mc", "sf, hilbert", "hilp", "fre", "adversarial_surprise", "rnd", "uniform"]
-)
+SETTINGS = {name: [CONFIGS[name]] for name in ("metra", "fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform")}
+ROUNDS = replace(CONFIGS["adversarial_surprise"].ppo, epochs=0)
+SETTINGS["adversarial_surprise"] = [
+    CONFIGS["adversarial_surprise"],
+    replace(CONFIGS["adversarial_surprise"], objective="rnd", ppo=ROUNDS),
+]
+# What the loops read, what an agent sets from settings of its own, and what a check lets be one thing only.
+ELSEWHERE = ("batch.", "iql.bins.", "z.kind")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_is_read(name):
-    assert unread_fields(name, CONFIGS[name]) <= {"batch"}  # `batch` is for the loops.
+    unread = set.intersection(*(unread_fields(name, config) for config in SETTINGS[name]))
+    assert not {field for field in unread if not field.startswith(ELSEWHERE)}
 
 
 @dataclass(frozen=True)
-class WithIdleField(UniformConfig):
+class Part:
+    idle: int = 0  # nobody reads it
+
+
+@dataclass(frozen=True)
+class WithIdleFields(UniformConfig):
     idle: float = 0.0  # nobody reads it
+    part: Part = Part()
 
 
-def test_settings_check_finds_an_idle_one():
-    assert unread_fields("uniform", WithIdleField()) == {"batch", "idle"}
+def test_settings_check_finds_idle_ones():
+    idle = unread_fields("uniform", WithIdleFields()) - unread_fields("uniform", UniformConfig())
+    assert idle == {"idle", "part.idle"}
 
 
 def flawed_prompts():

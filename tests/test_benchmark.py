@@ -43,7 +43,7 @@ def test_environments_do_the_same_work(benchmark, tmp_path):
 
 def test_learner(benchmark, tmp_path):
     (row,) = written(benchmark, tmp_path, "learner", widths=(128,), updates=2)["metra"]
-    assert row["finite"] and row["metra"]["median"] > 0 and row["gemm"]["median"] > 0
+    assert row["finite"] and row["update"]["median"] > 0 and row["gemm"]["median"] > 0
     # XLA counts a scan's body once, and elementwise work besides.
     assert 1 < row["flops"]["xla"] / row["flops"]["formula"] < 1.1
 

@@ -328,6 +328,7 @@ def test_a_replay_that_memory_cannot_hold(tmp_path, capsys):
     [
         ("--agent.width 1000000000", "agent.width"),  # XLA would end the process.
         ("--agent.width 200000 --loop device", "agent.width"),
+        ("--agent.sac.width 1000000000", "agent.sac.width"),
         ("--agent.batch.size 10000000000", "agent.batch.size or rollout_steps"),
         ("--agent.z.dim 1000000000", "agent.z.dim or agent.width"),
     ],

@@ -15,6 +15,8 @@ from urlrl.envs.gym import GymEnv, find_maker
 from urlrl.envs.locomotion import ANT, HALF_CHEETAH, OGBENCH_ANT, LocomotionEnv, load_model
 from urlrl.envs.pool import silenced
 from urlrl.errors import UserError
+from urlrl.loading import load_object
+from urlrl.schemes import SCHEMES
 
 DMC = ["walker_walk", "cheetah_run", "quadruped_walk", "humanoid_walk"]
 # Besides these: one whose target is in the model, one with RK4, one whose tendons change, one asked lane by lane.
@@ -60,6 +62,14 @@ PLACE = {"names": ["x", "y"], "obs_index": [1, 2], "goal_box": [3.0, 2.0], "cont
 
 
 # What every environment has in common
+
+
+MAKERS = [*ENVS.values(), *(path for scheme in SCHEMES.values() for path in (scheme.host, scheme.device) if path)]
+
+
+@pytest.mark.parametrize("path", MAKERS)
+def test_every_maker_is_there(path):
+    assert callable(load_object(path, "environment"))
 
 
 @pytest.mark.parametrize("name", [*ENVS, "dmc:walker_walk", "gym:Pendulum-v1"])

@@ -130,7 +130,7 @@ def test_one_control_step_is_c_mujocos(episodes):
 def test_in_double_precision_nothing_is_left_of_the_difference(episodes):
     """All of it is rounding: the model, its contacts and the integrator are MuJoCo's."""
     with jax.enable_x64(True):
-        env = device_env.__wrapped__(episodes.env.env_spec.id)
+        env = device_env.__wrapped__(episodes.env.env_spec.id.removeprefix("mjx:"))
         obs, reward = on_device(env, episodes.start, episodes.actions[:1], jnp.float64)
     np.testing.assert_allclose(obs[0], episodes.c_obs[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(reward[0], episodes.c_reward[0], rtol=0, atol=1e-9)

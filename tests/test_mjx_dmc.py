@@ -145,7 +145,7 @@ def test_in_double_precision_nothing_is_left_of_the_difference(episodes):
     """All of it is rounding: the model, its contacts, the integrator, sensors and rewards are MuJoCo's. (A quadruped
     that lies on its cylindrical eyes is 2e-5 off.)"""
     with jax.enable_x64(True):
-        env = device_env.__wrapped__(episodes.env.env_spec.id)
+        env = device_env.__wrapped__(episodes.env.env_spec.id.removeprefix("mjx:"))
         obs, reward = on_device(env, episodes.start, episodes.actions[:1], jnp.float64)
     error = np.abs(obs[0] - episodes.c_obs[0]).max(axis=1)
     assert np.quantile(error, 0.99) < 1e-9 and error.max() < 1e-4

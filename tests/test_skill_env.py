@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from test_skills import make
 
 from urlrl.envs import make_env
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.errors import UserError
 from urlrl.skills.env import Z_SCALE, SkillEnv, SkillVectorEnv
 from urlrl.skills.policy import SkillError
@@ -249,7 +249,7 @@ def test_single_lanes_refuse_several_and_unknown_names():
 # --- SkillVectorEnv
 
 
-class Worlds(HostVectorEnv):
+class Worlds(LaneByLaneEnv):
     """`after` in lanes that start anew in every episode, die where the state gets large, and stop by the clock."""
 
     LIMIT, STEPS = 1.57, 9

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urlrl.envs import make_env
-from urlrl.envs.base import HostVectorEnv
+from urlrl.envs.base import LaneByLaneEnv
 from urlrl.envs.locomotion import HALF_CHEETAH, HALF_CHEETAH_HURDLE, load_model
 from urlrl.errors import UserError
 from urlrl.tasks.catalogue import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task
@@ -78,7 +78,7 @@ def test_the_switch_is_not_a_step_off(wrong):
         assert_switches(wrong(**ANT.__dict__))
 
 
-class Followed(HostVectorEnv):
+class Followed(LaneByLaneEnv):
     """Teleports: an action is where its environment goes, in units of 1000 m."""
 
     def __init__(self, num_envs, position, episode_steps):

@@ -432,7 +432,8 @@ def test_an_environment_that_cannot_be_made_is_named(downloaded, capsys, name, s
 
 # What turns a name into code -> who calls it. Each gets its names from the user, or asks `check_names` first.
 CALLERS = {
-    "load_object": {"agents/__init__.py", "envs/gym.py", "urlrl/tasks/catalogue.py", "urlrl/learners/reward_priors.py"},
+    "load_object": {"agents/__init__.py", "urlrl/tasks/catalogue.py", "urlrl/learners/reward_priors.py"}
+    | {"envs/__init__.py", "envs/gym.py"},  # the first by names in tables of ours
     "load_module": {"envs/gym.py", "urlrl/loading.py"},
     "import_module": {
         "urlrl/__init__.py",
@@ -443,7 +444,7 @@ CALLERS = {
     },
     "find_agent": {"urlrl/cli/pretrain.py", "urlrl/runs/begin.py"}
     | {"urlrl/runs/load.py", "urlrl/verbs/agents.py", "urlrl/verbs/tuned.py"},
-    "find_maker": {"envs/__init__.py"},
+    "find_maker": {"envs/__init__.py", "envs/gym.py"},
     "run_config_from_json": {
         "urlrl/adaptation/ladder.py",  # by the config class of the agent at hand
         "urlrl/runs/load.py",

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tyro.conf import Suppress
 
-from urlrl.errors import UserError, check, check_choice, shown, unknown
+from urlrl.errors import UserError, check, check_all, check_choice, shown, unknown
 from urlrl.renamed import renewed
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
@@ -53,12 +53,10 @@ class PretrainConfig(Generic[AgentConfig]):
     keep_data: Literal["all", "window"] = "all"  # of the transitions on disk: all, or the last replay_capacity
 
     def __post_init__(self):
-        for field in ("num_envs", "rollout_steps", "steps"):
-            check(field, getattr(self, field), 1)
+        check_all(self, "num_envs", "rollout_steps", "steps", low=1)
         check("seed", self.seed, 0, MAX_SEED)
         check("episode_steps", self.episode_steps, 1, MAX_STEPS)
-        for field in ("steps_per_update", "min_replay", "eval_every", "checkpoint_minutes"):
-            check(field, getattr(self, field), 0)
+        check_all(self, "steps_per_update", "min_replay", "eval_every", "checkpoint_minutes", low=0)
         for snapshot in self.snapshots:
             check("snapshots", snapshot, 1)
         self._check_replay()
@@ -157,10 +155,8 @@ class OfflineConfig(Generic[AgentConfig]):
     root_position = False
 
     def __post_init__(self):
-        for field in ("updates", "steps"):
-            check(field, getattr(self, field), 1)
-        for field in ("eval_every", "checkpoint_minutes"):
-            check(field, getattr(self, field), 0)
+        check_all(self, "updates", "steps", low=1)
+        check_all(self, "eval_every", "checkpoint_minutes", low=0)
         for snapshot in self.snapshots:
             check("snapshots", snapshot, 1)
         check("seed", self.seed, 0, MAX_SEED)

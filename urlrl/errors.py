@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from math import inf
+from typing import Any
 
 LISTED = 12  # names that a sentence lists
 
@@ -49,6 +50,14 @@ def check(name: str, value: float | None, low: float, high: float = inf, *, open
         limits = f"above {low}" if open_low else f"of at least {low}"
         limits += "" if high == inf else f" and at most {high}"
         raise UserError(f"{name} is {shown(value)}: expected {number} {limits}.")
+
+
+def check_all(
+    config: Any, *names: str, low: float, high: float = inf, open_low: bool = False, within: str = ""
+) -> None:
+    """`check` these fields of a config, which a sentence calls as they are called `within` another config."""
+    for name in names:
+        check(within + name, getattr(config, name), low, high, open_low=open_low)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

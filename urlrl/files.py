@@ -1,11 +1,13 @@
-"""Files that are whole or absent, JSON that is what it should be, and hashes of files."""
+"""Files and folders that are whole or absent, JSON that is what it should be, and hashes of files."""
 
 import hashlib
 import json
 import math
 import os
+import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which gets its name at the end: it is whole or not there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}: {error.strerror or error}; nothing was kept.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(value: Any, *files: Path | str | None, indent: int = 1) -> None:
+    """Write JSON into each of these files, as `write_atomically` does; None is no file."""
+    content = json.dumps(value, indent=indent).encode()
+    for file in files:
+        if file is not None:
+            write_atomically(Path(file), content)
 
 
 def check_folder_of(file: Path | str | None) -> None:
@@ -175,6 +204,6 @@ def remembered_sha256(path: Path, memory: Path) -> str:
 def _remember(memory: Path, known: dict[str, Any]) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(known, indent=1).encode())
+        write_json(known, memory)
     except OSError:  # Without a memory every call reads the file.
         pass

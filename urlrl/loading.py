@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.files import write_json
+from urlrl.schemes import SCHEMES
 
-# What stands before the colon of the environments that we ship.
-SCHEMES = ("block", "dmc", "jaco", "maze", "mjx", "ogbench", "rooms", "tv", "gym")
 # Field of a file that names code -> the option that says the same name.
 OPTIONS = {"env": "--env", "agent_name": "--agent"}
 
@@ -238,4 +237,4 @@ def _remember(name: str, file: str | None) -> None:
         known[name] = [*known.get(name, ()), file]
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(memory, json.dumps(known, indent=2).encode())
+            write_json(known, memory, indent=2)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import jax
 import numpy as np
 
-from urlrl.errors import UnsupportedPrompt, UserError, check
+from urlrl.errors import UnsupportedPrompt, UserError, check, check_all
 
 Array: TypeAlias = jax.Array | np.ndarray
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -63,13 +63,15 @@ class DemoPrompt(NamedTuple):
 Prompt: TypeAlias = GoalPrompt | RewardPrompt | DemoPrompt
 
 
-def check_prompt(prompt: Any, obs_dim: int) -> None:
-    """Refuse a prompt that holds nothing, observations of another width, or numbers that are not finite. Values that
-    are being traced cannot be looked at, and what is no prompt at all is left to the agent.
+def check_prompt(agent: Any, prompt: Any) -> None:
+    """Refuse a prompt that holds nothing, observations of another width, or numbers that are not finite; and one that
+    the agent, which is `Told`, cannot follow. Values that are being traced cannot be looked at.
 
     Raises:
         UserError: which array is wrong, how, and what was expected.
+        UnsupportedPrompt: it is none of `agent.prompts`.
     """
+    obs_dim = agent.normalizer.mean.shape[-1]
     many = (None, obs_dim)  # None is any number above 0
     arrays: dict[str, tuple[Any, tuple[int | None, ...]]] = {}
     match prompt:
@@ -92,6 +94,11 @@ def check_prompt(prompt: Any, obs_dim: int) -> None:
             raise UserError(f"{what} has shape {found}: expected ({wanted}).")
         if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
             raise UserError(f"{what} holds a number that is not finite: expected finite ones.")
+    if not isinstance(prompt, agent.prompts):
+        *names, last = (kind.__name__ for kind in agent.prompts)
+        raise UnsupportedPrompt(
+            f"{type(agent).__name__} cannot follow a {type(prompt).__name__}: expected a {', '.join(names)} or {last}."
+        )
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,7 @@ class Goals:
     current: float = 0.0  # share of goals that are obs itself
 
     def __post_init__(self):
-        check("gamma", self.gamma, 0, 1)
-        check("random", self.random, 0, 1)
+        check_all(self, "gamma", "random", low=0, high=1)
         check("current", self.current, 0, 1 - self.random)
 
 

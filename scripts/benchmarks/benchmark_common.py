@@ -55,6 +55,11 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+def load_of(row: dict[str, Any]) -> str:
+    """The load average at the end of a measurement, for its table."""
+    return f"{row['load_average'][1]:.1f}"
+
+
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []

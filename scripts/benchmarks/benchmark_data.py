@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_common import load_average, show, spread
+from benchmark_common import load_average, load_of, show, spread
 from rich.table import Table
 
 from urlrl.data.dataset import DatasetInfo, Episode, write_dataset
@@ -125,12 +125,10 @@ def table(result: dict[str, Any]) -> Table:
         show(_thousands(row["rate"]), 0),
         f"{mib['anonymous_peak']:,.0f} MiB own ({mib['anonymous_before']:,.0f} before), "
         f"{mib['mapped_at_end']:,.0f} mapped",
-        f"{row['load_average'][1]:.1f}",
+        load_of(row),
     )
     for row in result["relabelling"]:
-        out.add_row(
-            row["task"], f"{row['rows']:,} rows", show(_thousands(row["rate"]), 0), "", f"{row['load_average'][1]:.1f}"
-        )
+        out.add_row(row["task"], f"{row['rows']:,} rows", show(_thousands(row["rate"]), 0), "", load_of(row))
     return out
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from benchmark_common import Contender, interleave, load_average, show, spread
+from benchmark_common import Contender, interleave, load_average, load_of, show, spread
 from rich.table import Table
 
 from urlrl.config import PretrainConfig
@@ -101,6 +101,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
             ", ".join(f"{value:.1f}" for value in row["first_epoch_s"].values()),
             *(show(row[name], 0) for name in ("collect", "one", "host", "together")),
             show(row["sequential_over_together"]),
-            f"{row['load_average'][1]:.1f}",
+            load_of(row),
         )
     return out

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import mujoco.rollout
 import numpy as np
-from benchmark_common import Contender, interleave, load_average, show, spread
+from benchmark_common import Contender, interleave, load_average, load_of, show, spread
 from rich.table import Table
 
 from urlrl.envs import make_env
@@ -124,5 +124,5 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         rates = [show(row[who], 0) for who in ("raw_c", "ours", "gymnasium_sync")]
         ratios = [show(row[f"ours_over_{who}"]) for who in ("raw_c", "gymnasium_sync")]
-        out.add_row(row["env"], str(row["num_envs"]), *rates, *ratios, f"{row['load_average'][1]:.1f}")
+        out.add_row(row["env"], str(row["num_envs"]), *rates, *ratios, load_of(row))
     return out

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from benchmark_common import spread
-from benchmark_learner import ACTION, OBS, SEED, Learner, Z, update_flops
+from benchmark_learner import ACTION, OBS, Z, metra, update_flops
+from benchmark_updates import SEED
 
 from urlrl.envs import make_device_env
 from urlrl.files import write_atomically
@@ -88,7 +89,7 @@ def collecting(name: str, n: int) -> Program:
 
 
 def learning(width: int, updates: int, seeds: int, precision: str) -> Program:
-    learner = Learner(width, updates)
+    learner = metra(width, updates)
     agents, batches = (
         jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], seeds, axis=0), tree)
         for tree in (learner.agent, learner.batches)

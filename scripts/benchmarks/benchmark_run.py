@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark_common import load_average, show, spread
+from benchmark_common import load_average, load_of, show, spread
 from rich.table import Table
 
 from urlrl.errors import UserError
@@ -72,6 +72,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
             *(f"{row['shares'][name]['median']:.0%}" for name in SHARES),
             f"{row['process']['value']:.0f}",
             f"{row['peak_memory']['value'] / 2**20:,.0f}",
-            f"{row['load_average'][1]:.1f}",
+            load_of(row),
         )
     return out

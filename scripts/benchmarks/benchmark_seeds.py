@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from benchmark_common import Contender, interleave, load_average, show, spread
+from benchmark_common import Contender, interleave, load_average, load_of, show, spread
 from benchmark_data import make_dataset
 from rich.table import Table
 
@@ -74,6 +74,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
         out.add_row(
             f"{row['agent']}, {row['seeds']} seeds",
             *(show(row[name]) for name in ("host", "one", "together", "sequential_over_together")),
-            f"{row['load_average'][1]:.1f}",
+            load_of(row),
         )
     return out

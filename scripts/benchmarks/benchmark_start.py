@@ -6,7 +6,7 @@ import timeit
 from typing import Any
 
 import numpy as np
-from benchmark_common import load_average, show, spread
+from benchmark_common import load_average, load_of, show, spread
 from rich.table import Table
 
 from urlrl.skills import BUNDLES
@@ -37,5 +37,5 @@ def table(rows: list[dict[str, Any]]) -> Table:
     out = Table("what", "unit", "time", "load", title="Imports and actions, median (quartiles)")
     for row in rows:
         digits = 3 if row["time"]["unit"] == "s" else 1
-        out.add_row(row["what"], row["time"]["unit"], show(row["time"], digits), f"{row['load_average'][1]:.1f}")
+        out.add_row(row["what"], row["time"]["unit"], show(row["time"], digits), load_of(row))
     return out

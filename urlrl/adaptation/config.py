@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from urlrl.config import MAX_REPLAY
-from urlrl.errors import UserError, check, check_choice
+from urlrl.errors import UserError, check, check_all, check_choice
 from urlrl.learners.model import filled
 from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SACConfig
@@ -55,8 +55,7 @@ class HighLevelConfig:
     random: int = 64  # SAC: decisions by random skills before the first update
 
     def __post_init__(self):
-        for name in ("episodes", "updates", "batch"):
-            check(f"high_level.{name}", getattr(self, name), 1)
+        check_all(self, "episodes", "updates", "batch", low=1, within="high_level.")
         check("high_level.random", self.random, 0, DECISIONS)
         for learner in (self.sac, self.ppo):
             filled(learner)  # Raises where a width or a rate is None: there is no agent to take it from.
@@ -75,11 +74,9 @@ class OffPolicyConfig:
     critic: Literal["own", "fresh"] = "own"  # fine-tuning starts from the agent's critics, or from untrained ones
 
     def __post_init__(self):
-        for name in ("interval", "batch"):
-            check(f"off_policy.{name}", getattr(self, name), 1)
+        check_all(self, "interval", "batch", low=1, within="off_policy.")
         check("off_policy.replay_capacity", self.replay_capacity, 1, MAX_REPLAY)
-        for name in ("random", "warmup", "warmup_updates"):
-            check(f"off_policy.{name}", getattr(self, name), 0)
+        check_all(self, "random", "warmup", "warmup_updates", low=0, within="off_policy.")
         check_choice("off_policy.critic", self.critic, ("own", "fresh"))
 
 
@@ -115,8 +112,7 @@ class AdaptConfig:
     search: SearchConfig = SearchConfig()
 
     def __post_init__(self):
-        for name in ("steps", "eval_every", "eval_episodes", "num_envs", "samples"):
-            check(name, getattr(self, name), 1)
+        check_all(self, "steps", "eval_every", "eval_episodes", "num_envs", "samples", low=1)
         check_choice("loop", self.loop, ("host", "device"))
         if self.off_policy.replay_capacity < CALLS * self.num_envs:
             raise UserError(

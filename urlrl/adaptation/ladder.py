@@ -129,7 +129,10 @@ def _mean(returns: Any) -> float:
 
 
 def _matters(name: str, method: str) -> bool:
-    """Whether a method's results depend on this setting: other methods' own settings may differ."""
+    """Whether a method's results depend on this setting: not on the own settings of other methods, nor, where it learns
+    nothing, on where methods learn."""
+    if name == "config.loop":
+        return METHODS[method].learns
     own = {setting for other in METHODS.values() for setting in other.settings} - set(METHODS[method].settings)
     return not any(name.startswith(f"config.{setting}.") for setting in own)
 

@@ -105,6 +105,13 @@ def take_flag(options: list[str], name: str) -> bool:
     return True
 
 
+def required(option: str, value: Any, what: str) -> Any:
+    """The value of an option that must be given."""
+    if value is None:  # A field without a default would be refused in tyro's box.
+        raise UserError(f"Option '{option}' is missing: expected {what}.")
+    return value
+
+
 def literal(text: str) -> Any:
     """A number, True, False or None, where the text is one; else the text."""
     words = {"True": True, "False": False, "None": None}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.table import Table
 from tyro.conf import Positional
 
-from urlrl.cli.arguments import TRUST, asks_for_help, parse
+from urlrl.cli.arguments import TRUST, asks_for_help, parse, required
 from urlrl.cli.console import make_console
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
@@ -140,7 +140,7 @@ def _convert(argv: list[str]) -> None:
     options = parse(ConvertOptions, rest, "data convert", TRUST)
     if not paths:
         raise UserError("Argument PATH is missing: expected a file or a folder to make a dataset of.")
-    out = _required("--out", options.out, "the folder to write")
+    out = required("--out", options.out, "the folder to write")
     from urlrl.verbs.data import convert
 
     start = time.perf_counter()
@@ -162,11 +162,10 @@ def _convert(argv: list[str]) -> None:
 
 def _collect(argv: list[str]) -> None:
     options = parse(CollectOptions, argv, "data collect", TRUST)
-    if options.out is None:
-        raise UserError("Option '--out' is missing: expected the folder to write.")
+    out = required("--out", options.out, "the folder to write")
     from urlrl.verbs.collect import collect
 
-    dataset = collect(options.name, options.out, steps=options.steps, seed=options.seed, quiet=options.quiet)
+    dataset = collect(options.name, out, steps=options.steps, seed=options.seed, quiet=options.quiet)
     print(
         f"Wrote {dataset.folder}: {len(dataset):,} transitions in {dataset.info.episodes:,} episodes, id {dataset.id}"
     )
@@ -174,7 +173,7 @@ def _collect(argv: list[str]) -> None:
 
 def _relabel(argv: list[str]) -> None:
     options = parse(RelabelOptions, argv, "data relabel", TRUST)
-    task = _required("--task", options.task, "one that `urlrl tasks` lists")
+    task = required("--task", options.task, "one that `urlrl tasks` lists")
     from urlrl.verbs.data import relabel
 
     found = relabel(options.dataset, task, options.out, quiet=options.quiet)
@@ -187,7 +186,7 @@ def _relabel(argv: list[str]) -> None:
 
 def _export(argv: list[str]) -> None:
     options = parse(ExportOptions, argv, "data export", TRUST)
-    out = _required("--out", options.out, "the folder to write")
+    out = required("--out", options.out, "the folder to write")
     from urlrl.verbs.data import export_data
 
     print(f"Wrote {export_data(options.path, out, options.format, env=options.env, quiet=options.quiet)}")
@@ -236,9 +235,3 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
         if "=" not in token and token not in ("--quiet", "--no-quiet") and rest and not rest[0].startswith("--"):
             options.append(rest.pop(0))
     return paths, options
-
-
-def _required(option: str, value: Any, what: str) -> Any:
-    if value is None:  # A field without a default would be refused in tyro's box.
-        raise UserError(f"Option '{option}' is missing: expected {what}.")
-    return value

@@ -9,8 +9,7 @@ from tyro.conf import Positional
 
 from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
-from urlrl.config import MAX_SEED
-from urlrl.errors import UserError, check
+from urlrl.errors import UserError
 from urlrl.evaluation import whereabouts
 from urlrl.evaluation.gap import beside, columns
 
@@ -27,9 +26,6 @@ class EvaluateOptions:
     video: Path | None = None  # of what an adaptation left: also render episodes to this .mp4 or .webp file
     step: int | None = None  # which checkpoint; the newest by default
     seed: int = 0  # of skills, goals, resets, samples and sampled actions
-
-    def __post_init__(self):
-        check("seed", self.seed, 0, MAX_SEED)
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from urlrl.data.claims import BLOCK, PER_ROW, check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import array, file_size, open_hdf5, row_bytes
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
+from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -39,9 +39,7 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     """
     del spec
     table = _Table(path)
-    for key in ("observations", "actions", "terminals"):
-        if key not in table.arrays:
-            raise missing(path, key, table.found)
+    check_keys(path, ("observations", "actions", "terminals"), table.found)
     nexts, notes = "next_observations" in table.arrays, []
     if not nexts and "timeouts" not in table.arrays:
         raise UserError(

@@ -8,7 +8,6 @@ state of the row's own observation; it is there where the source had one.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from urlrl.data.claims import map_npy, reading
 from urlrl.data.draw import Drawn, draw, gather
 from urlrl.data.rows import Rows
 from urlrl.errors import UserError, shown
-from urlrl.files import check_shape, read_json, remembered_sha256, sha256, write_atomically
+from urlrl.files import check_shape, new_folder, read_json, remembered_sha256, sha256, write_json
 from urlrl.runtime import cache_folder
 from urlrl.types import Array, BatchSpec, Transition
 
@@ -229,17 +228,9 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[Epis
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder} is there already: expected a new folder for a dataset.")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with new_folder(folder) as part:
         counted = _write_columns(part, info, episodes)
-        write_atomically(part / "dataset.json", json.dumps(asdict(counted), indent=1).encode())
-        part.rename(folder)
-    except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror or error}; nothing was kept.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_json(asdict(counted), part / "dataset.json")
     return Dataset(folder)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from urlrl.data.claims import Archive
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
+from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, physics_layout
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -76,9 +76,7 @@ def _episodes(files: list[Path], spec: EnvSpec | None, physics: bool) -> Iterato
 def _load(file: Path, spec: EnvSpec | None) -> tuple[Episode, int]:
     """An episode, and how many rewards it has per transition."""
     archive = Archive(file)
-    for key in KEYS:
-        if key not in archive.keys:
-            raise missing(file, key, archive.keys)
+    check_keys(file, KEYS, archive.keys)
     arrays = archive.load([key for key in (*KEYS, "physics") if key in archive.keys])
     archive.file.close()
     rows, length = len(np.atleast_1d(arrays["observation"])), _numbers(file)[1]

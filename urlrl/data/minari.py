@@ -18,7 +18,7 @@ import numpy as np
 from urlrl.data.claims import check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, physics_layout
+from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, physics_layout
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
@@ -95,9 +95,8 @@ class _Store:
         found = {what: values for what, key in keys.items() if (values := array(group, key, where)) is not None}
         with reading(where):
             held = () if hasattr(group, "dtype") else set(group)
-        for what, key in keys.items():
-            if what not in found and what != "infos/physics":
-                raise missing(where, key, held)
+        absent = [key for what, key in keys.items() if what not in found and what != "infos/physics"]
+        check_keys(where, absent, held)
         check_size(where, sum(map(all_bytes, found.values())), file_size(self.file))
         with reading(where):
             arrays = {what: np.asarray(values[()]) for what, values in found.items()}
@@ -125,8 +124,7 @@ def _metadata(data: Path) -> dict[str, Any]:
 
 def _space(data: Path, metadata: dict[str, Any], key: str) -> dict[str, Any]:
     path = data / "metadata.json"
-    if key not in metadata:
-        raise missing(path, key, metadata)
+    check_keys(path, [key], metadata)
     with reading(f"{path}: '{key}'"):
         space = json.loads(metadata[key])
     if not isinstance(space, dict):

@@ -15,7 +15,7 @@ import numpy as np
 
 from urlrl.data.claims import BLOCK, PER_ROW, Archive, Stream, check_size
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, column, missing, numeric, stops
+from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -37,9 +37,7 @@ def read_ogbench(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
     """
     del spec
     archive = Archive(path)
-    for key in ("observations", "actions", "terminals"):
-        if key not in archive.keys:
-            raise missing(path, key, archive.keys)
+    check_keys(path, ("observations", "actions", "terminals"), archive.keys)
     regular = "next_observations" in archive.keys
     ends = ~_flags(archive, "valids") if "valids" in archive.keys and not regular else _flags(archive, "terminals")
     _close(path, ends, 1 if regular else 2)

@@ -1,7 +1,7 @@
 """What the readers of foreign formats share: nothing that is read runs code, and whatever is wrong with a file is one
 sentence that names the file, the key and the row. How much memory a file may ask for is said in `urlrl.data.claims`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +108,8 @@ def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[
     return spec.physics
 
 
-def missing(file: Path | str, key: str, found: Iterable[str]) -> UserError:
-    """The error for a key that is not there; `found` are those that are."""
-    return UserError(f"{file} has no '{key}': found {shown(', '.join(sorted(found)[:12])) or 'nothing'}.")
+def check_keys(file: Path | str, keys: Iterable[str], found: Collection[str]) -> None:
+    """Refuse a file that lacks one of these keys; `found` are those that it has."""
+    for key in keys:
+        if key not in found:
+            raise UserError(f"{file} has no '{key}': found {shown(', '.join(sorted(found)[:12])) or 'nothing'}.")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check_all
 from urlrl.learners.embed import DDPGCritics, DDPGPolicy
 from urlrl.learners.model import Model, check_network, filled, soft_update
 from urlrl.learners.surgery import fold_input, insert_inputs
@@ -35,10 +35,8 @@ class DDPGConfig:
 
     def __post_init__(self):
         check_network(self)
-        for name in ("gamma", "tau"):
-            check(name, getattr(self, name), 0, 1)
-        for name in ("noise", "noise_clip"):
-            check(name, getattr(self, name), 0)
+        check_all(self, "gamma", "tau", low=0, high=1)
+        check_all(self, "noise", "noise_clip", low=0)
 
 
 class DDPG(struct.PyTreeNode):

@@ -50,12 +50,12 @@ class Counts(NamedTuple):
     ones: jax.Array  # (dim,): how many of them had a 1 here
 
 
-def _count(theta: Counts, x: Array) -> Counts:
+def _no_counts(density: Any) -> Counts:
+    return Counts(jnp.zeros((), jnp.float32), jnp.zeros(density.dim, jnp.float32))
+
+
+def _count(density: Any, theta: Counts, x: Array) -> Counts:
     return Counts(theta.n + 1, theta.ones + x)
-
-
-def _no_counts(dim: int) -> Counts:
-    return Counts(jnp.zeros((), jnp.float32), jnp.zeros(dim, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,7 @@ class DirichletCategorical:
     alpha: float = 0.1  # of the prior, per symbol
     takes: ClassVar[Kind] = "symbols"
 
-    def init(self) -> Counts:
-        return _no_counts(self.dim)
-
-    def update(self, theta: Counts, x: Array) -> Counts:
-        return _count(theta, x)
+    init, update = _no_counts, _count
 
     def log_prob(self, theta: Counts, x: Array) -> jax.Array:
         return jnp.sum(x * (jnp.log(theta.ones + self.alpha) - jnp.log(theta.n + self.alpha * self.symbols)))
@@ -87,11 +83,7 @@ class FlooredCategorical:
     floor: float = 1e-3  # the least probability of a symbol
     takes: ClassVar[Kind] = "symbols"
 
-    def init(self) -> Counts:
-        return _no_counts(self.dim)
-
-    def update(self, theta: Counts, x: Array) -> Counts:
-        return _count(theta, x)
+    init, update = _no_counts, _count
 
     def log_prob(self, theta: Counts, x: Array) -> jax.Array:
         return jnp.sum(x * jnp.log(self._p(theta)))
@@ -111,11 +103,7 @@ class BetaBernoulli:
     prior: float = 0.5  # of zeros, and of ones
     takes: ClassVar[Kind] = "symbols"
 
-    def init(self) -> Counts:
-        return _no_counts(self.dim)
-
-    def update(self, theta: Counts, x: Array) -> Counts:
-        return _count(theta, x)
+    init, update = _no_counts, _count
 
     def log_prob(self, theta: Counts, x: Array) -> jax.Array:
         one, zero = jnp.log(theta.ones + self.prior), jnp.log(theta.n - theta.ones + self.prior)

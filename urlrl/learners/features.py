@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check_all
 from urlrl.learners.embed import FeatureMap
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.model import Model, check_network, minimise_jointly
@@ -42,8 +42,7 @@ class FeatureConfig:
 
     def __post_init__(self):
         check_network(self)
-        for name in ("gamma", "expectile", "tau", "mean_rate"):
-            check(name, getattr(self, name), 0, 1)
+        check_all(self, "gamma", "expectile", "tau", "mean_rate", low=0, high=1)
 
 
 class FeatureLearner(Protocol):
@@ -57,6 +56,10 @@ class FeatureLearner(Protocol):
 
 def _map(dim: int, config: FeatureConfig, obs: Array, key: jax.Array) -> Model:
     return Model.create(FeatureMap(dim, config.width), config.lr, key, obs)
+
+
+def _phi(learner: Any, obs: Array) -> jax.Array:
+    return learner.phi(obs)
 
 
 def _head(out: int, config: FeatureConfig, inputs: int, key: jax.Array) -> Model:
@@ -80,8 +83,7 @@ class RandomFeatures(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "RandomFeatures":
         return cls(phi=_map(dim, config, obs, key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["RandomFeatures", Metrics]:
         return self, {}
@@ -94,8 +96,7 @@ class Laplacian(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Laplacian":
         return cls(phi=_map(dim, config, obs, key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Laplacian", Metrics]:
         def loss(params):
@@ -117,8 +118,7 @@ class Contrastive(struct.PyTreeNode):
         phi_key, mu_key = jax.random.split(key)
         return cls(phi=_map(dim, config, obs, phi_key), mu=_map(dim, config, obs, mu_key))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Contrastive", Metrics]:
         def loss(params):
@@ -142,8 +142,7 @@ class SVD(struct.PyTreeNode):
         both = jnp.concatenate([obs, action], axis=-1)
         return cls(phi=_map(dim, config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["SVD", Metrics]:
         n, before = batch.obs.shape[0], jnp.concatenate([batch.obs, batch.action], axis=-1)
@@ -169,8 +168,7 @@ class Inverse(struct.PyTreeNode):
         head = _head(action.shape[-1], config, 2 * dim, head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Inverse", Metrics]:
         def loss(params):
@@ -192,8 +190,7 @@ class Forward(struct.PyTreeNode):
         head = _head(obs.shape[-1], config, dim + action.shape[-1], head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    def __call__(self, obs: Array) -> jax.Array:
-        return self.phi(obs)
+    __call__ = _phi
 
     def update(self, batch: Transition) -> tuple["Forward", Metrics]:
         def loss(params):

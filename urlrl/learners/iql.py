@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 from tyro.conf import Suppress
 
-from urlrl.errors import check
+from urlrl.errors import check, check_all
 from urlrl.learners.model import Model, check_network, filled, soft_update
 from urlrl.learners.nets import MLP, NO_BINS, GaussianPolicy, Pair, SoftBins, gelu_tanh
 from urlrl.learners.surgery import fold_input, insert_inputs
@@ -43,8 +43,7 @@ class IQLConfig:
     def __post_init__(self):
         check_network(self)
         check("depth", self.depth, 1)
-        for name in ("gamma", "tau", "expectile"):
-            check(name, getattr(self, name), 0, 1)
+        check_all(self, "gamma", "tau", "expectile", low=0, high=1)
         check("inverse_temperature", self.inverse_temperature, 0)
 
 

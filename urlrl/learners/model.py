@@ -12,7 +12,7 @@ import optax
 from flax import struct
 
 from urlrl.errors import UserError, check
-from urlrl.types import Array
+from urlrl.types import Array, Transition
 
 OF_THE_AGENT = ("width", "depth", "lr")  # what a learner's config takes from the agent's where its own is None
 LOG_ZERO = -200.0  # a finite logarithm of which exp is 0 in float32
@@ -32,6 +32,12 @@ def filled(config: Any, within: Any = None) -> Any:
             f"{type(config).__name__}.{none[0]} is None: expected a number, as there is no agent to take it from."
         )
     return dataclasses.replace(config, **values)
+
+
+def one_row(example: Transition) -> tuple[jax.Array, jax.Array]:
+    """Zeros like obs and action, (1, ...) float32, to make networks with; `example` is one transition or a batch."""
+    obs, action = (jnp.zeros((1, x.shape[-1]), jnp.float32) for x in (example.obs, example.action))
+    return obs, action
 
 
 def check_network(config: Any) -> None:

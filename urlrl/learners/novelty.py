@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check, check_all
 from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP, orthogonal
 from urlrl.learners.statistics import RunningMoments
@@ -27,8 +27,7 @@ class NoveltyConfig:
     batch: int = 256  # states per gradient step
 
     def __post_init__(self):
-        for name in ("width", "outputs", "batch"):
-            check(name, getattr(self, name), 1)
+        check_all(self, "width", "outputs", "batch", low=1)
         check("lr", self.lr, 0, open_low=True)
 
 

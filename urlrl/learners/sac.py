@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from urlrl.errors import check
+from urlrl.errors import check, check_all
 from urlrl.learners.model import Model, PositiveScalar, check_network, filled, soft_update
 from urlrl.learners.nets import Critics, TanhPolicy
 from urlrl.learners.surgery import fold_input, insert_inputs
@@ -36,8 +36,7 @@ class SACConfig:
 
     def __post_init__(self):
         check_network(self)
-        check("gamma", self.gamma, 0, 1)
-        check("tau", self.tau, 0, 1)
+        check_all(self, "gamma", "tau", low=0, high=1)
         check("alpha", self.alpha, 0, open_low=True)
         check("entropy_coef", self.entropy_coef, 0)
 

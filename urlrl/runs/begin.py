@@ -60,7 +60,7 @@ def begin(config: RunConfig, on_device: bool) -> Iterator[Begun]:
 def create_agent(config: RunConfig, spec: EnvSpec) -> Any:
     """An untrained agent of this config, from the config's seed. Raises UserError where memory cannot hold it."""
     _check_agent(config, spec)
-    check_agent_memory(config.agent_name, agent_shapes(config, spec), jax.local_devices()[0])
+    check_agent_memory(config, agent_shapes(config, spec), jax.local_devices()[0])
     return _create(*_arguments(config, spec))
 
 

@@ -35,6 +35,13 @@ def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
     return rows
 
 
+def past_to_label(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows:
+    """`past`, of which a reward is to be read. Raises UserError also if the run has stored nothing."""
+    if (rows := past(run, loaded, count, seed)) is None:
+        raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
+    return rows
+
+
 def check_physics(rows: Rows, run: Path | str) -> None:
     """Refuse transitions that hold no physics where a reward is to be computed from it."""
     if "next_physics" not in rows:

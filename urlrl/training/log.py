@@ -225,8 +225,7 @@ class LiveProgress(Quiet):
     def say(self, line: str) -> None:
         self.live.console.print(line, highlight=False, markup=False)
 
-    def note(self, line: str) -> None:
-        self.say(line)
+    note = say
 
     def close(self) -> None:
         self.live.stop()

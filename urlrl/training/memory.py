@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, flatten, to_json
 from urlrl.data.device_replay import device_fields
 from urlrl.data.rows import Fields, example_transition, transition_fields, z_field
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
 MIB = 2**20
-MEMINFO = Path("/proc/meminfo")
 
 
 class Needs(NamedTuple):
@@ -47,7 +46,7 @@ def needs(config: RunConfig, spec: EnvSpec, agent: Any) -> Needs:
     options = {
         "replay": (*wide, "replay_capacity"),
         "batches": (*wide, "agent.batch.size", "rollout_steps" if rows else "updates"),
-        "agent": (*wide, "agent.width"),
+        "agent": (*wide, _widest(config.agent)),
     }
     return Needs(replay, drawn * config.updates * batch.size, tree_bytes(agent), options)
 
@@ -69,10 +68,18 @@ def check_host_memory(config: RunConfig, needed: Needs, device: jax.Device) -> N
         _refuse("The run needs", learner, str(needed), available([device]), needed._replace(replay=0).advice())
 
 
-def check_agent_memory(name: str, agent: Any, device: jax.Device) -> None:
+def check_agent_memory(config: RunConfig, agent: Any, device: jax.Device) -> None:
     """Refuse an agent, of these shapes, that cannot fit into the memory of `device`."""
-    size = tree_bytes(agent)
-    _refuse(f"Agent '{name}' needs", size, "its networks alone", available([device]), "try a smaller agent.width")
+    size, free, advice = tree_bytes(agent), available([device]), f"try a smaller {_widest(config.agent)}"
+    _refuse(f"Agent '{config.agent_name}' needs", size, "its networks alone", free, advice)
+
+
+def _widest(agent: Any) -> str:
+    """The option of an agent's config, or of a learner's in it, that says the width of the widest networks."""
+    options = flatten(to_json(agent), "agent.")
+    # None: a learner's networks are as wide as the agent says.
+    widths = {name: value or 0 for name, value in options.items() if name.endswith("width")}
+    return max(widths, key=widths.__getitem__, default="agent")
 
 
 def check_memory(
@@ -162,9 +169,9 @@ def available(devices: Sequence[Any]) -> int | None:
     return len(stats) * min(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats)
 
 
-def _machine(meminfo: Path = MEMINFO) -> int | None:
+def _machine() -> int | None:
     try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * int(lines["MemAvailable"].split()[0])
     except (OSError, ValueError, KeyError):  # Not Linux.
         return None

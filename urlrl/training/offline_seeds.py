@@ -24,6 +24,7 @@ from urlrl.streams import stream
 from urlrl.training.device import seed_mesh
 from urlrl.training.learn import learn, seed_metrics
 from urlrl.training.loop import Outcome, Stopwatch
+from urlrl.training.memory import tree_bytes
 from urlrl.training.stacked import over_axes, pick_agent, seed_axes, stack_agents
 from urlrl.types import BatchSpec, Transition
 
@@ -70,11 +71,7 @@ class OfflineSeeds:
         """Bytes of the data, and of the batches that one seed draws in an epoch."""
         drawing = partial(sample, num_batches=self.config.updates, spec=self.config.agent.batch)
         batches = jax.eval_shape(drawing, self.data, jax.random.key(0))
-        data, drawn = (
-            sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-            for tree in (self.data, batches)
-        )
-        return data, drawn
+        return tree_bytes(self.data), tree_bytes(batches)
 
     def _place(self) -> None:
         """Each seed, as it is now, onto its device; the data onto every device."""

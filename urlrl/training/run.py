@@ -1,7 +1,6 @@
 """The folder of a run: who may write to it, what it is a run of, and its parts."""
 
 import fcntl
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from urlrl.config import CHANGEABLE, RESUMABLE_FIELDS, RunConfig, changed, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
-from urlrl.files import check_shape, read_json, write_atomically
+from urlrl.files import check_shape, read_json, write_json
 from urlrl.loading import names_in
 from urlrl.renamed import name_now, renewed
 from urlrl.training.checkpoint import Checkpoints
@@ -114,7 +113,7 @@ class RunFolder:
             entry = {"from_step": from_step, **start, "changed": others}
             continued = [*before["continued"], entry]
             manifest = {**before, "config": config, "continued": continued}
-        write_atomically(self.config_file, json.dumps(manifest, indent=2).encode())
+        write_json(manifest, self.config_file, indent=2)
 
     def versions(self) -> dict[str, str]:
         """Of the packages, when the run was begun or last continued."""

@@ -1,6 +1,5 @@
 """Adaptation of a pretrained agent to a task, by every method along one axis of environment steps."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -20,7 +19,7 @@ from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
 from urlrl.evaluation.rollout import Policy
 from urlrl.evaluation.video import check_video
-from urlrl.files import check_folder_of, write_atomically
+from urlrl.files import check_folder_of, write_json
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.load import Loaded, load_checkpoint
 from urlrl.runs.past import check_physics, past
@@ -187,7 +186,7 @@ def _compare(
         "notes": notes,
         "versions": versions(),
     }
-    write_atomically(folder / "ladder.json", json.dumps(result, indent=1).encode())
+    write_json(result, folder / "ladder.json")
     title = f"{task.name}: {loaded.config.agent_name} pretrained on {loaded.config.env} for {loaded.step:,} steps"
     lines = {name: floor["mean"] for name, floor in floors.items()}
     draw(cells, lines, config.steps, title, folder / "ladder.png")
@@ -205,8 +204,7 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
         else:
             moment, lanes = _floor_steps(name, task.env, task.episode_steps, episodes)
             returns = np.bincount(lanes, weights=rewards(task, moment), minlength=episodes)
-        error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
-        floors[name] = {"mean": float(returns.mean()), "standard_error": error, "episodes": episodes}
+        floors[name] = _score(returns)
     if task.stand_still is not None:
         floors["standing still"] = {"mean": task.stand_still}
     return floors
@@ -244,19 +242,18 @@ def evaluate_adapted(
         "method": adapted.method,
         "step": adapted.steps,
         "seed": seed,
-        "policy": {
-            "mean": float(returns.mean()),
-            "standard_error": float(returns.std(ddof=1) / np.sqrt(len(returns))),
-            "episodes": len(returns),
-        },
+        "policy": _score(returns),
         "floors": measure_floors(adapted.task),
         "expert": adapted.task.expert,
         "notes": [failure] if failure else [],
     }
-    content = json.dumps(result, indent=2).encode()
-    for path in (Path(folder) / "evaluation.json", *([Path(json_file)] if json_file is not None else [])):
-        write_atomically(path, content)
+    write_json(result, Path(folder) / "evaluation.json", json_file, indent=2)
     return result
+
+
+def _score(returns: np.ndarray) -> dict[str, float]:
+    error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
+    return {"mean": float(returns.mean()), "standard_error": error, "episodes": len(returns)}
 
 
 def _know_nothing(env: TaskEnv) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

@@ -1,6 +1,5 @@
 """A run scored by a protocol: many tasks, snapshots and seeds, in one folder that later calls add to."""
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from urlrl.adaptation.ladder import Cell, Ladder
 from urlrl.adaptation.suite import Suite, aggregate, find_suite
 from urlrl.config import to_json
 from urlrl.errors import UserError
-from urlrl.files import write_atomically
+from urlrl.files import write_json
 from urlrl.runs.load import Loaded, load_checkpoint
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.tasks.catalogue import find_task
@@ -77,7 +76,7 @@ def score_suite(
         "notes": notes,
         "versions": versions(),
     }
-    write_atomically(folder.with_name(f"{folder.name}.json"), json.dumps(result, indent=1).encode())
+    write_json(result, folder.with_name(f"{folder.name}.json"))
     return result
 
 

@@ -1,7 +1,6 @@
 """Datasets: made of what other libraries and runs wrote, looked at, checked, labelled with a task, handed on."""
 
 import io
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import make_env
 from urlrl.errors import UserError, check, check_choice
-from urlrl.files import write_atomically
+from urlrl.files import new_folder, write_atomically
 from urlrl.loading import check_names, is_trusted
 from urlrl.tasks.catalogue import TASKS, find_task
 from urlrl.tasks.task import Moment, Task, rewards, runs_on
@@ -93,14 +92,14 @@ def info(path: Path | str, *, env: str | None = None, format: str = AUTO) -> dic
     "physics", "notes", "id": None where it is no dataset yet}."""
     source = open_source(path, env=env, format=format)
     found = summarise(source.episodes)
-    is_dataset = (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl")
+    dataset = _dataset(path, format)
     return {
         "env": source.info.env,
-        "source": Dataset(path).info.source if is_dataset else source.info.source,
+        "source": dataset.info.source if dataset is not None else source.info.source,
         **found,
         "physics": [list(part) for part in source.info.physics],
         "notes": list(source.notes),
-        "id": Dataset(path).id if is_dataset else None,
+        "id": dataset.id if dataset is not None else None,
     }
 
 
@@ -108,7 +107,7 @@ def running_checks(path: Path | str, *, env: str | None = None, format: str = AU
     """`validate`, as the checks are made."""
     try:
         source = open_source(path, env=env, format=format)
-        dataset = Dataset(path) if (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl") else None
+        dataset = _dataset(path, format)
     except UserError as error:
         yield Check("opening", False, str(error).rstrip("."))
         return
@@ -129,6 +128,11 @@ def running_checks(path: Path | str, *, env: str | None = None, format: str = AU
     if source.info.obs_is_physics:
         sample |= {"physics": sample["obs"].astype(np.float64), "next_physics": sample["next_obs"].astype(np.float64)}
     yield from _check_simulated(source, sample)
+
+
+def _dataset(path: Path | str, format: str) -> Dataset | None:
+    """What is a dataset already, and is read as one."""
+    return Dataset(path) if (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl") else None
 
 
 def validate(path: Path | str, *, env: str | None = None, format: str = AUTO, seed: int = 0) -> list[Check]:
@@ -274,21 +278,12 @@ def export_data(path: Path | str, out: Path | str, format: str, *, env: str | No
     out = Path(out)
     _refuse_existing(out)
     source = open_source(path, env=env)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        with metered("Writing", source.transitions, quiet) as meter:
-            episodes = _with_physics(source, meter.passing(source.episodes))
-            if format == "exorl":
-                write_exorl(part, episodes)
-            else:
-                write_minari(part, out, source.info, episodes)
-        part.rename(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror or error}; nothing was kept.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_folder(out) as part, metered("Writing", source.transitions, quiet) as meter:
+        episodes = _with_physics(source, meter.passing(source.episodes))
+        if format == "exorl":
+            write_exorl(part, episodes)
+        else:
+            write_minari(part, out, source.info, episodes)
     return out
 
 

@@ -1,6 +1,5 @@
 """Zero-shot evaluation of a run, beside the random policy."""
 
-import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from urlrl.config import MAX_SEED, RunConfig
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import coverage, whereabouts, zero_shot
-from urlrl.files import check_folder_of, write_atomically
+from urlrl.files import check_folder_of, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint
 from urlrl.runtime import enable_compilation_cache
@@ -63,13 +62,10 @@ def evaluate(
         twin = {"env": spec.twin, **_measure(agent, replace(config, env=spec.twin), spec, seed)[0]}
     if whereabouts.has_noise(spec):
         scores["whereabouts"] = whereabouts.score(play_whereabouts(agent, config, seed), spec)
-    result = {"step": step, "seed": seed, "env": config.env, **scores, "twin": twin}
     notes = [note, *notes] if note else notes
-    content = json.dumps({**result, "notes": notes}, indent=2).encode()
-    write_atomically(RunFolder(run).path / "evaluation.json", content)
-    if json_file is not None:
-        write_atomically(Path(json_file), content)
-    return {**result, "notes": notes}
+    result = {"step": step, "seed": seed, "env": config.env, **scores, "twin": twin, "notes": notes}
+    write_json(result, RunFolder(run).path / "evaluation.json", json_file, indent=2)
+    return result
 
 
 def play_whereabouts(agent: Any, config: RunConfig, seed: int) -> whereabouts.Episodes:

@@ -15,9 +15,9 @@ from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
 from urlrl.evaluation.rollout import play_one, starts
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
-from urlrl.files import check_folder_of, write_atomically
+from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import Loaded, load_checkpoint
-from urlrl.runs.past import past, run_dataset
+from urlrl.runs.past import past_to_label, run_dataset
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
 from urlrl.tasks.catalogue import FRE_TASKS, MAZE_TASKS, ZERO_SHOT_TASKS, find_task
@@ -73,9 +73,7 @@ def evaluate_suite(
     if count != protocol.samples:
         notes.append(f"Prompts of {count:,} labelled transitions: the protocol has {protocol.samples:,}.")
     wanted = prompting.labelled_count(count)
-    rows = past(run, loaded, wanted, seed)
-    if rows is None:
-        raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
+    rows = past_to_label(run, loaded, wanted, seed)
     if round((held := len(rows["reward"])) * (1 - prompting.HELD_OUT)) < count:
         notes.append(f"The data holds {held:,} transitions: prompts show {1 - prompting.HELD_OUT:.0%} of them.")
     found: list[dict[str, Any]] = []
@@ -93,12 +91,10 @@ def evaluate_suite(
         "notes": notes,
         "versions": versions(),
     }
-    content = json.dumps(result, indent=1).encode()
     file = Path(run) / "zero_shot" / f"{suite.replace('/', '-')}{'' if count == protocol.samples else f'-{count}'}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    for target in (file, *([Path(json_file)] if json_file else [])):
-        write_atomically(target, content)
-    return json.loads(content)
+    write_json(result, file, json_file)
+    return json.loads(file.read_bytes())
 
 
 def _origin(run: Path | str, loaded: Loaded) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
-from urlrl.skills.export import make_policy
+from urlrl.skills.export import Probes, make_policy
 from urlrl.skills.formats import FORMATS
-from urlrl.skills.policy import SkillError
+from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.streams import stream
 from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
@@ -44,10 +44,15 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
     check_choice("format", format, FORMATS)
     check("seed", seed, 0, MAX_SEED)
     enable_compilation_cache()
-    if (Path(run) / TUNED).exists():
-        if step is not None:
-            raise UserError(f"{run} holds one policy of one task: expected no step.")
-        return _export_adapted(Path(run), out, format, seed)
+    make = _of_adaptation if (Path(run) / TUNED).exists() else _of_run
+    try:
+        policy, probes = make(Path(run), step, seed)
+        return FORMATS[format](policy, probes, out)
+    except SkillError as error:
+        raise UserError(str(error)) from error
+
+
+def _of_run(run: Path, step: int | None, seed: int) -> tuple[SkillPolicy, Probes]:
     agent, config, spec, step, note = load_checkpoint(run, step)
     manifest = RunFolder(run).manifest()
     parts = [manifest, *(part for part in manifest["continued"] if part["from_step"] < step)]
@@ -59,17 +64,16 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
         "commands": [part["command"] for part in parts],
         **{key: manifest[key] for key in ("config", "versions")},
     }
-    try:
-        with closing(make_run_env(config, coverage.EPISODES)) as env:
-            trajectory = coverage.scored_episodes(env, agent, seed)
-            policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
-        policy.card = make_card(policy, saved_evaluation(run, step, spec))
-        return FORMATS[format](policy, probes, out)
-    except SkillError as error:
-        raise UserError(str(error)) from error
+    with closing(make_run_env(config, coverage.EPISODES)) as env:
+        trajectory = coverage.scored_episodes(env, agent, seed)
+        policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
+    policy.card = make_card(policy, saved_evaluation(run, step, spec))
+    return policy, probes
 
 
-def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Path:
+def _of_adaptation(folder: Path, step: int | None, seed: int) -> tuple[SkillPolicy, Probes]:
+    if step is not None:
+        raise UserError(f"{folder} holds one policy of one task: expected no step.")
     adapted = load_adapted(folder)
     task, config, tuned = adapted.task, adapted.config, read_json(folder / TUNED)
     provenance = {
@@ -85,25 +89,22 @@ def _export_adapted(folder: Path, out: Path | str, format: str, seed: int) -> Pa
         "config": {**to_json(config), "adaptation": tuned["config"]},
         "versions": tuned["versions"],
     }
-    try:
-        with closing(make_task_env(task, coverage.EPISODES, root_position=config.root_position)) as env:
-            match adapted.policy:
-                case Skilled(agent=agent, z=z):  # The pretrained agent sees no features.
-                    trajectory = coverage.scored_episodes(env.env, agent, seed)
-                    extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
-                case Tuned() as agent:
-                    if "exportable" not in agent.abilities:
-                        kind = type(agent.learner).__name__
-                        raise UnsupportedPrompt(f"{folder} holds a policy of {kind}: expected one of SAC to export.")
-                    trajectory = coverage.scored_episodes(env, agent, seed)
-                    extra = {"features": task.input_names}
-                case _:
-                    raise UserError(
-                        f"{folder} holds a controller over skills: expected a single policy, of another method than "
-                        f"{adapted.method}."
-                    )
-            policy, probes = make_policy(agent, env.env, trajectory, stream(seed, "export"), provenance, **extra)
-        policy.card = make_card(policy, None)
-        return FORMATS[format](policy, probes, out)
-    except SkillError as error:
-        raise UserError(str(error)) from error
+    with closing(make_task_env(task, coverage.EPISODES, root_position=config.root_position)) as env:
+        match adapted.policy:
+            case Skilled(agent=agent, z=z):  # The pretrained agent sees no features.
+                trajectory = coverage.scored_episodes(env.env, agent, seed)
+                extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
+            case Tuned() as agent:
+                if "exportable" not in agent.abilities:
+                    kind = type(agent.learner).__name__
+                    raise UnsupportedPrompt(f"{folder} holds a policy of {kind}: expected one of SAC to export.")
+                trajectory = coverage.scored_episodes(env, agent, seed)
+                extra = {"features": task.input_names}
+            case _:
+                raise UserError(
+                    f"{folder} holds a controller over skills: expected a single policy, of another method than "
+                    f"{adapted.method}."
+                )
+        policy, probes = make_policy(agent, env.env, trajectory, stream(seed, "export"), provenance, **extra)
+    policy.card = make_card(policy, None)
+    return policy, probes

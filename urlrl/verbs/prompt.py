@@ -1,7 +1,6 @@
 """Prompting a pretrained agent: with a reward, a goal or a demonstration of one's own."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import closing
@@ -20,10 +19,10 @@ from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
 from urlrl.evaluation.rollout import play, play_random
 from urlrl.evaluation.zero_shot import goal_metrics
-from urlrl.files import check_folder_of, write_atomically
+from urlrl.files import check_folder_of, write_atomically, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import Loaded, load_checkpoint
-from urlrl.runs.past import check_physics, past
+from urlrl.runs.past import check_physics, past, past_to_label
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.expressions import parse
@@ -127,10 +126,7 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
     known = features(asked.loaded.config.env)
     expression = parse(text, known)
     chosen = [known[name] for name in expression.names]
-    rows = past(asked.run, asked.loaded, prompting.labelled_count(asked.samples), asked.seed)
-    if rows is None:
-        raise UserError(f"{asked.run} has no transitions in its folder replay/: a reward needs some to be read from.")
-
+    rows = past_to_label(asked.run, asked.loaded, prompting.labelled_count(asked.samples), asked.seed)
     check_physics(rows, asked.run)
 
     def reward(physics: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -242,9 +238,7 @@ def _write(
         "notes": notes,
         "files": [str(file) for file in files],
     }
-    content = json.dumps(result, indent=2).encode()
-    for file in (folder / "result.json", *([json_file] if json_file else [])):
-        write_atomically(file, content)
+    write_json(result, folder / "result.json", json_file, indent=2)
     return result
 
 

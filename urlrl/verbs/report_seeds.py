@@ -1,6 +1,5 @@
 """What runs that differ in their seed have in common: interquartile means with intervals."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
 from urlrl.evaluation.stats import iqm_interval
 from urlrl.evaluation.whereabouts import ROWS
-from urlrl.files import check_folder_of, write_atomically
+from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.verbs.evaluate import evaluate
 
@@ -55,8 +54,7 @@ def report_seeds(
         "env": configs[0]["env"], "agent": configs[0]["agent_name"], "step": evaluations[0]["step"],
         "seeds": [config["seed"] for config in configs], "metrics": metrics,
     }  # fmt: skip
-    if json_file is not None:
-        write_atomically(Path(json_file), json.dumps(result, indent=2).encode())
+    write_json(result, json_file, indent=2)
     return result
 
 

@@ -22,7 +22,7 @@ from urlrl.config import RESUMABLE_FIELDS, RunConfig, from_json, run_config_from
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import DEFAULT_STEPS, acting, rollout
 from urlrl.evaluation.video import MAX_TILES, render_video
-from urlrl.files import read_json, write_atomically
+from urlrl.files import read_json, write_atomically, write_json
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runs.load import Loaded
@@ -90,7 +90,7 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
         Checkpoints(folder / "checkpoints").drop_after(-1)  # What an interrupted call left is found again.
     if METHODS[method].keeps != "policy":
         _keep_agent(_agent_folder(folder, content), loaded)
-    write_atomically(folder / TUNED, json.dumps(content, indent=1).encode())
+    write_json(content, folder / TUNED)
 
 
 def _agent_folder(folder: Path, content: dict[str, Any]) -> Path:
