@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ STUDIES = {
 class Options:
     """What is compared."""
 
-    study: str  # block, rooms or tv
+    study: tyro.conf.Positional[Literal["block", "rooms", "tv"]]
     runs: Path  # folder of the runs
     out: Path  # writes OUT.json and OUT.png
     seeds: tuple[int, ...] = ()  # none: those of the study

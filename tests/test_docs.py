@@ -28,7 +28,8 @@ SHORTER = {
     "adversarial-surprise": {
         "--preset block-quick": "--preset block-quick --steps 4096 --agent.ppo.width 16",
         "--seeds 0..4": "--seeds 0..1",
-        "--out as-block": "--out as-block --seeds 0 1 --worlds line18 --steps 2048",
+        "--out as-block": "--out as-block --seeds 0 1 --worlds block:line18 --steps 2048",
+        "--steps 1_000_000 --eval-every 0 --out runs/hopper": "--steps 1600 --eval-every 0 --out runs/hopper",
     },
     "device": {
         "--num-envs 64 --seeds 0..7": f"--num-envs 64 --seeds 0..1 --steps 3200 --eval-every 0 {QUICK}",

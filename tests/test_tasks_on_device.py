@@ -251,14 +251,14 @@ def test_what_learns_there_learns_the_task(run, tmp_path):
 def test_results_of_both_loops_are_not_mixed(run, tmp_path):
     """Results that do not name a loop are of the host's."""
     host = dataclasses.replace(SMALL, loop="host", steps=40, eval_every=40)
-    adapt(run, RIGHT.name, ["z_search"], seeds=[0], config=host, out=tmp_path, quiet=True)
-    path = tmp_path / RIGHT.name / "z_search-0.json"
+    adapt(run, RIGHT.name, ["scratch"], seeds=[0], config=host, out=tmp_path, quiet=True)
+    path = tmp_path / RIGHT.name / "scratch-0.json"
     content = json.loads(path.read_text())
     del content["same"]["config"]["loop"]
     path.write_text(json.dumps(content))
-    adapt(run, RIGHT.name, ["z_search"], seeds=[0], config=host, out=tmp_path, quiet=True)
+    adapt(run, RIGHT.name, ["scratch"], seeds=[0], config=host, out=tmp_path, quiet=True)
     with pytest.raises(UserError, match="config.loop is 'host' there and 'device' here"):
-        adapt(run, RIGHT.name, ["z_search"], seeds=[0], config=dataclasses.replace(host, loop="device"), out=tmp_path)
+        adapt(run, RIGHT.name, ["scratch"], seeds=[0], config=dataclasses.replace(host, loop="device"), out=tmp_path)
 
 
 def test_the_command_line_says_what_has_no_device_version(run, tmp_path, monkeypatch, capsys):
