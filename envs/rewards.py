@@ -5,6 +5,8 @@ compute them from stored states, environments on the device from the simulator's
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -45,7 +47,7 @@ def tolerance(
 
 def library(x: Any) -> Any:
     """The functions for arrays like `x`: NumPy's, or JAX's where a reward is computed on the device."""
-    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
+    return jnp if isinstance(x, jax.Array) else np
 
 
 def reach_reward(hand: np.ndarray, target: np.ndarray | tuple[float, ...]) -> np.ndarray:

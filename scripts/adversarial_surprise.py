@@ -27,7 +27,7 @@ from urlrl.config import changed, to_json
 from urlrl.envs import make_env
 from urlrl.evaluation import whereabouts
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
-from urlrl.evaluation.stats import Estimate, iqm_interval, mean_interval
+from urlrl.evaluation.stats import iqm_interval, mean_interval
 from urlrl.presets import preset
 from urlrl.runs.load import load
 from urlrl.runtime import enable_compilation_cache, versions
@@ -94,12 +94,12 @@ class Options:
 def control_log_p(env: PlayEnv, agent: Any, seed: int, explore: Policy | None) -> float:
     """The mean log p of the steps of Control that count, with another Explore if there is one."""
     spec, name = env.env_spec, "evaluate control"
-    own = acting(agent, temperature=1.0)
+    own, other_key = acting(agent, temperature=1.0), stream(seed, f"{name}, random")
 
     def act(obs: np.ndarray, carry: Any, key: jax.Array, t: np.int32) -> tuple[Any, Any]:
         action, carry = own.act(obs, carry, key, t)
         if explore is not None:
-            other, _ = explore.act(obs, carry, key, t)
+            other, _ = explore.act(obs, carry, other_key, t)
             action = np.where(np.asarray(carry.z)[:, :1] == 1, other, action)
         given.append(carry.given)
         return action, carry
@@ -123,7 +123,7 @@ def measured(world: str, agent: Any, objective: str, seed: int) -> tuple[dict[st
 
 
 def trained(world: str, objective: str, study: Study, options: Options) -> Iterator[dict[str, Any]]:
-    """A row for each seed, and one of the random policy."""
+    """A row for each seed, and with the first objective of a world one of the random policy."""
     settings = {"env": world, "agent.objective": objective, **study.changes}
     if options.steps:
         settings["steps"] = options.steps
@@ -140,13 +140,13 @@ def trained(world: str, objective: str, study: Study, options: Options) -> Itera
         # Times are those of all seeds together.
         yield {**about, "objective": objective, "wall_s": round(wall, 1), "cpu_s": round(cores, 1), **ours,
                "late_log_p": float(np.mean(late))}  # fmt: skip
-        yield {**about, "objective": RANDOM, **random}
+        if objective == study.worlds[world][0]:  # It is the same beside all.
+            yield {**about, "objective": RANDOM, **random}
 
 
 def column(rows: list[dict[str, Any]], world: str, objective: str, name: str) -> np.ndarray:
     """(seeds,)"""
-    values = {row["seed"]: row[name] for row in rows if (row["world"], row["objective"]) == (world, objective)}
-    return np.array([values[seed] for seed in sorted(values)], float)
+    return np.array([row[name] for row in rows if (row["world"], row["objective"]) == (world, objective)], float)
 
 
 def line(rows: list[dict[str, Any]], study: Study, world: str, objective: str) -> str:
@@ -163,16 +163,15 @@ def summary(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -
             for name in study.scores:
                 ours, scores = (column(rows, world, who, name) for who in ("adversarial", objective))
                 about[name] = {
-                    "mean": float(scores.mean()),
+                    "mean": mean_interval(scores).to_json(),
                     "iqm": iqm_interval([scores]).to_json(),
                     "adversarial_minus_this": iqm_interval([ours - scores]).to_json(),
                     "adversarial_minus_this_mean": mean_interval(ours - scores).to_json(),
                 }
             found[f"{world} {objective}"] = about
         log_p, random = (column(rows, world, "adversarial", name) for name in ("log_p", "log_p_random_explore"))
-        found[f"{world} control, against its Explore minus against a random one, nats per step"] = {
-            "mean": float((log_p - random).mean()), **mean_interval(log_p - random).to_json()
-        }  # fmt: skip
+        difference = mean_interval(log_p - random).to_json()
+        found[f"{world} log p of control, against its Explore minus against a random one"] = difference
     return found
 
 
@@ -186,9 +185,8 @@ def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> F
             objectives = (*study.worlds[world], RANDOM)
             for place, objective in enumerate(objectives):
                 scores, colour = column(rows, world, objective, name), COLOURS[objective]
-                middle = Estimate(**{k: v or 0.0 for k, v in iqm_interval([scores]).to_json().items()})
                 ax.plot(np.full(len(scores), place), scores, "o", color=colour, alpha=0.4)
-                ax.hlines(middle.value, place - 0.3, place + 0.3, color=colour, linewidth=2)
+                ax.hlines(iqm_interval([scores]).value, place - 0.3, place + 0.3, color=colour, linewidth=2)
             ax.set_xticks(range(len(objectives)), objectives, rotation=20)
             ax.set_ylim(bottom=0)
         across[0].set_ylabel(whereabouts.ROWS[name], fontsize=8)

@@ -7,12 +7,13 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from tyro.conf import Suppress
 
 from urlrl.errors import UserError, check, check_all, check_choice, shown, unknown
 from urlrl.renamed import renewed
+from urlrl.types import BatchSpec
 
 # What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
@@ -22,7 +23,15 @@ MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a s
 MAX_REPLAY = 2**31 - 1  # the replay draws its slots as int32
 MAX_STEPS = 2**31 - 1  # clocks, and the updates of an epoch, are int32 on the device
 
-AgentConfig = TypeVar("AgentConfig")
+
+class AnyAgentConfig(Protocol):
+    """What an agent's own config has for the loops."""
+
+    @property
+    def batch(self) -> BatchSpec: ...
+
+
+AgentConfig = TypeVar("AgentConfig", bound=AnyAgentConfig)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class PretrainConfig(Generic[AgentConfig]):
                 f"replay_capacity is {self.replay_capacity}: expected at least one rollout, "
                 f"num_envs * rollout_steps = {self.epoch_steps}."
             )
-        for what, number in (("num_envs", self.num_envs), ("the batch", self.agent.batch.size)):  # type: ignore[attr-defined]
+        for what, number in (("num_envs", self.num_envs), ("the batch", self.agent.batch.size)):
             if number % self.replay_parts:
                 raise UserError(
                     f"replay_parts is {self.replay_parts}: expected a divisor of {what}, which is {number}."
@@ -119,7 +128,7 @@ class PretrainConfig(Generic[AgentConfig]):
 
     @property
     def learns_from_rollouts(self) -> bool:
-        return self.agent.batch.source == "rollout"  # type: ignore[attr-defined]
+        return self.agent.batch.source == "rollout"
 
     @property
     def learning_starts(self) -> int:

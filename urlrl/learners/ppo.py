@@ -129,9 +129,12 @@ class PPO(struct.PyTreeNode):
         log_prob, value = self.actor(rollout.x).log_prob(rollout.action), self.value(rollout.x)[..., 0]
         columns = Decisions(rollout.x, rollout.action, log_prob, value, advantage, ret)
         flat = jax.tree.map(lambda a: jnp.reshape(a, (-1, *a.shape[2:])), columns)
-        batches = self._batches(rollout.decisions or advantage.size, key)
-        if rollout.real is not None:
-            batches = _real_rows(jnp.asarray(rollout.real).reshape(-1), jax.random.fold_in(key, 0))[batches]
+        if rollout.real is None:
+            batches = self._batches(advantage.size, key)
+        else:
+            real_key, key = jax.random.split(key)
+            batches = self._batches(rollout.decisions or advantage.size, key)
+            batches = _real_rows(jnp.asarray(rollout.real).reshape(-1), real_key)[batches]
 
         def step(ppo, rows):
             return ppo._improve(jax.tree.map(lambda a: a[rows], flat))
