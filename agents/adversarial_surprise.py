@@ -14,8 +14,8 @@ does not keep Control, as Explore takes it somewhere else.
     PPO for each on the row of its own turns: the step after a turn's last is its next turn's first
 
 Where an episode ends early, or the rollout does, steps that count are missing. They are paid what such a step pays on
-average, to both players. So neither of them gains or loses by the end: with 0, the best that log p can be, Control
-would learn to end episodes.
+average, to both players. So neither of them gains or loses by the end. A pay of 0, the best that log p of symbols can
+be, would reward Control for ending episodes.
 
 z is one-hot over (explore, control): told a skill, that player acts throughout, while clock and theta go on as in the
 game. Untold, they take turns. With another `objective` there is one player that acts, counts and learns at every step:

@@ -188,8 +188,8 @@ def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> F
                 ax.plot(np.full(len(scores), place), scores, "o", color=colour, alpha=0.4)
                 ax.hlines(iqm_interval([scores]).value, place - 0.3, place + 0.3, color=colour, linewidth=2)
             ax.set_xticks(range(len(objectives)), objectives, rotation=20)
-            ax.set_ylim(bottom=0)
-        across[0].set_ylabel(whereabouts.ROWS[name], fontsize=8)
+        across[0].set_ylim(0, 1.08 * max(row[name] for row in rows))
+        across[0].set_ylabel(whereabouts.ROWS[name], fontsize=7)
     for ax, world in zip(axes[0], worlds):
         ax.set_title(world)
     return figure

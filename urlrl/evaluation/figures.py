@@ -170,11 +170,14 @@ def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: T
         ax.plot(horizontal[:, lane], vertical[:, lane], color=color, linewidth=1.2, solid_capstyle="round")
         end = int(trajectory.mask[:, lane].sum())
         ax.plot(horizontal[end, lane], vertical[end, lane], "o", color=color, markersize=3.2)
-    ax.plot(horizontal[0].mean(), vertical[0].mean(), "o", markersize=7, markeredgewidth=1.3, zorder=4,
-            markeredgecolor=theme.ink, markerfacecolor=theme.page)  # fmt: skip
+    starts = np.stack([horizontal[0], vertical[0]], axis=1)
+    near = starts.round()  # Those within a metre are one.
+    for spot in np.unique(near, axis=0):
+        ax.plot(*starts[(near == spot).all(axis=1)].mean(axis=0), "o", markersize=7, markeredgewidth=1.3, zorder=4,
+                markeredgecolor=theme.ink, markerfacecolor="none")  # fmt: skip
     if skill_kind == "onehot":
         _index_strip(figure, theme, z.shape[1])
-    else:
+    elif skill_kind != "none":
         label = "direction of z" if z.shape[1] == 2 else "direction of z,\nfirst two\ncomponents"
         _wheel(figure, theme, label, inner=0.62)
     return figure

@@ -113,9 +113,11 @@ def _skills_section(folder: Path, content: ReportContent) -> str:
     write_atomically(folder / "skills.csv", skills_csv(content))
     names = spec.position
     where = f"{names[0]} against time" if len(names) == 1 else f"{names[0]} and {names[1]}, at equal scale"
+    if len(names) > 2:
+        where += f", without {' and '.join(names[2:])}"
     caption = (
-        f"{trajectory.mask.shape[1]} episodes with deterministic actions: {where}. Colour is the skill z; the ring "
-        f"marks the start, dots mark the ends."
+        f"{trajectory.mask.shape[1]} episodes with deterministic actions: {where}. Colour is the skill z; rings "
+        f"mark starts, dots mark ends."
     )
     draw = partial(figures.draw_skills, trajectory, spec, content.skill_kind)
     return _section(title, *parts, _picture(folder / "skills.png", draw, "Map of the skills", caption))
