@@ -66,9 +66,17 @@ STUDIES = {
     ),
     "rooms": Study(
         "rooms-quick",
-        {"rooms:noisy": ALL, "rooms:noisy_dead_switch": ("adversarial",)},
+        {"rooms:noisy": ALL},
         ("rooms_visited", "noise", "pressed"),
         tuple(range(5)),
+    ),
+    # Control's turn is long enough to find the switch.
+    "switch": Study(
+        "rooms-quick",
+        {"rooms:noisy": ("adversarial",), "rooms:noisy_dead_switch": ("adversarial",)},
+        ("pressed", "noise", "rooms_visited"),
+        tuple(range(5)),
+        {"agent.turns": 8, "agent.explore_steps": 16, "agent.control_steps": 16, "agent.grace": 0.5},
     ),
     "tv": Study(
         "tv-quick",
@@ -83,7 +91,7 @@ STUDIES = {
 class Options:
     """What is compared."""
 
-    study: tyro.conf.Positional[Literal["block", "rooms", "tv"]]
+    study: tyro.conf.Positional[Literal["block", "rooms", "switch", "tv"]]
     runs: Path  # folder of the runs
     out: Path  # writes OUT.json and OUT.png
     seeds: tuple[int, ...] = ()  # none: those of the study

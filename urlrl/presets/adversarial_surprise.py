@@ -17,7 +17,8 @@ _BLOCK = AdversarialSurpriseConfig(
     next_turn=0.0,
 )
 _ROOMS = replace(
-    _BLOCK, symbols=12, turns=16, explore_steps=8, control_steps=8, grace=0.5, ppo=replace(_BLOCK.ppo, batch=256)
+    _BLOCK, symbols=12, turns=16, explore_steps=8, control_steps=8, grace=0.25,
+    ppo=replace(_BLOCK.ppo, width=128, batch=256),
 )  # fmt: skip
 _TV = replace(
     _BLOCK, density="kernel", turns=8, explore_steps=25, control_steps=25,
