@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from urlrl.cells import count_cells
 from urlrl.config import changed, to_json
 from urlrl.envs import make_env
 from urlrl.evaluation import whereabouts
@@ -33,21 +34,23 @@ from urlrl.runs.load import load
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training.log import read_metrics
-from urlrl.types import PlayEnv
-from urlrl.verbs.pretrain import pretrain_seeds
+from urlrl.types import EnvSpec, PlayEnv, Trajectory
+from urlrl.verbs.pretrain import pretrain, pretrain_seeds
 
 RANDOM = "random"
 WORDS = {"adversarial": "adversarial surprise", "entropy": "entropy maximiser", "minimiser": "surprise minimiser",
          "rnd": "novelty bonus (RND)", RANDOM: "random policy"}  # fmt: skip
 COLOURS = {"adversarial": "#2266ac", "entropy": "#c0392b", "minimiser": "#667080", "rnd": "#b9770e", RANDOM: "#aab2bd"}
 ALL = ("adversarial", "entropy", "minimiser", "rnd")
+# Of the walker: distinct boxes of 0.1 m of the torso's height, 0.5 rad of its pitch and 1 m/s of its speed.
+SCORES = {**whereabouts.ROWS, "poses": "poses in all episodes together"}
 
 
 @dataclass(frozen=True)
 class Study:
     preset: str
     worlds: dict[str, tuple[str, ...]]  # environment -> objectives
-    scores: tuple[str, ...]  # of `whereabouts.ROWS`, in the order of the picture; the first is compared
+    scores: tuple[str, ...]  # of SCORES, in the order of the picture; the first is compared
     seeds: tuple[int, ...]
     changes: dict[str, Any] = field(default_factory=dict)  # of the preset
 
@@ -84,6 +87,12 @@ STUDIES = {
         ("rooms_visited", "noise", "off"),
         tuple(range(5)),
     ),
+    "walker": Study(
+        "walker-noise-quick",
+        dict.fromkeys(("dmc:walker_walk+noise10", "dmc:walker_walk"), ("adversarial", "entropy", "rnd")),
+        ("poses", "cells"),
+        tuple(range(3)),
+    ),
 }
 
 
@@ -91,7 +100,7 @@ STUDIES = {
 class Options:
     """What is compared."""
 
-    study: tyro.conf.Positional[Literal["block", "rooms", "switch", "tv"]]
+    study: tyro.conf.Positional[Literal["block", "rooms", "switch", "tv", "walker"]]
     runs: Path  # folder of the runs
     out: Path  # writes OUT.json and OUT.png
     seeds: tuple[int, ...] = ()  # none: those of the study
@@ -120,10 +129,27 @@ def control_log_p(env: PlayEnv, agent: Any, seed: int, explore: Policy | None) -
     return float(log_p[np.asarray(agent.counts(extra["clock"]))].mean())
 
 
+def scored(episodes: whereabouts.Episodes, spec: EnvSpec) -> dict[str, Any]:
+    """Scores of SCORES, of both; where no noise is to be counted, those of the walker."""
+    if whereabouts.has_noise(spec):
+        return whereabouts.score(episodes, spec)
+    return {"agent": walked(episodes.agent, spec), "random": walked(episodes.random, spec)}
+
+
+def walked(trajectory: Trajectory, spec: EnvSpec) -> dict[str, float]:
+    """Without the distractors, which are no part of the state."""
+    assert trajectory.position is not None and trajectory.physics is not None
+    position, velocity = (trajectory.physics[..., spec.physics_part(name)] for name in ("qpos", "qvel"))
+    height, pitch, speed = position[..., 0], np.mod(position[..., 2], 2 * np.pi), velocity[..., 1]
+    poses = np.stack([height / 0.1, pitch / 0.5, speed], axis=-1).reshape(-1, 3)
+    cells = [count_cells(lane) for lane in trajectory.position.swapaxes(0, 1)]
+    return {"poses": count_cells(poses), "cells": float(np.mean(cells))}
+
+
 def measured(world: str, agent: Any, objective: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The scores of an agent, and those of the random policy from the same starts."""
     with closing(make_env(world, whereabouts.EPISODES)) as env:
-        scores = whereabouts.score(whereabouts.play(env, agent, seed), env.env_spec)
+        scores = scored(whereabouts.play(env, agent, seed), env.env_spec)
         if objective == "adversarial":
             for name, explore in (("log_p", None), ("log_p_random_explore", uniform(env.env_spec))):
                 scores["agent"][name] = control_log_p(env, agent, seed, explore)
@@ -138,7 +164,11 @@ def trained(world: str, objective: str, study: Study, options: Options) -> Itera
     config = changed(preset("adversarial_surprise", study.preset), settings)
     wall, cores = time.perf_counter(), time.process_time()
     seeds, name = options.seeds or study.seeds, f"{world}-{objective}".replace(":", "-")
-    folders = pretrain_seeds(config, seeds, options.runs / name, quiet=True)
+    out = options.runs / name
+    if config.loop == "device":
+        folders = pretrain_seeds(config, seeds, out, quiet=True)
+    else:
+        folders = [pretrain(replace(config, seed=seed), out / f"seed-{seed}", quiet=True) for seed in seeds]
     wall, cores = time.perf_counter() - wall, time.process_time() - cores
     for seed, folder in zip(seeds, folders):
         agent, _ = load(folder)
@@ -197,7 +227,7 @@ def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> F
                 ax.hlines(iqm_interval([scores]).value, place - 0.3, place + 0.3, color=colour, linewidth=2)
             ax.set_xticks(range(len(objectives)), objectives, rotation=20)
         across[0].set_ylim(0, 1.08 * max(row[name] for row in rows))
-        across[0].set_ylabel(whereabouts.ROWS[name], fontsize=7)
+        across[0].set_ylabel(SCORES[name], fontsize=7)
     for ax, world in zip(axes[0], worlds):
         ax.set_title(world)
     return figure

@@ -24,6 +24,12 @@ _TV = replace(
     _BLOCK, density="kernel", turns=8, explore_steps=25, control_steps=25,
     ppo=replace(_BLOCK.ppo, batch=400, entropy_coef=0.005),
 )  # fmt: skip
+_WALKER = AdversarialSurpriseConfig(
+    ppo=PPOConfig(
+        width=128, lr=1e-3, epochs=4, batch=1_000, value_target="gae", max_grad_norm=0.5, entropy_coef=0.005
+    ),
+    density="gaussian", turns=20, explore_steps=60, control_steps=40, grace=0.25, next_turn=0.0,
+)  # fmt: skip
 _PAPER = AdversarialSurpriseConfig(
     ppo=PPOConfig(
         width=64, image=(7, 12), lr=3e-4, epochs=4, batch=256, clip=0.2, value_clip=0.2, gamma=0.99, gae_lambda=0.95,
@@ -51,6 +57,11 @@ PRESETS = {
     ),
     "rooms-quick": Preset(_run(_ROOMS, "rooms:noisy", 32, 1_000_000), _FIRST, "minutes on two CPU cores, estimated"),
     "tv-quick": Preset(_run(_TV, "tv:rooms", 32, 1_000_000), _FIRST, "minutes on two CPU cores, estimated"),
+    "walker-noise-quick": Preset(
+        replace(_run(_WALKER, "dmc:walker_walk+noise10", 16, 320_000), loop="host", normalizer="fit"),
+        _FIRST,
+        "5 minutes on two CPU cores, estimated",
+    ),
     "minigrid-paper": Preset(
         replace(_run(_PAPER, "rooms:paper", 16, 49_192_960, episodes=4), checkpoint_minutes=5),
         _CODE,
