@@ -4,7 +4,9 @@ from urlrl.agents.hilp import HILPConfig
 from urlrl.learners.iql import IQLConfig
 from urlrl.presets.common import GOALS, HILP, HOURS, QUICK, Preset, offline
 
-_HILP_MAZE = HILPConfig(width=128, depth=2, lr=1e-3, distance_gamma=0.98, iql=IQLConfig(gamma=0.98), batch=GOALS)
+_HILP_MAZE = HILPConfig(
+    width=128, depth=2, lr=1e-3, distance_gamma=0.98, iql=IQLConfig(gamma=0.98), batch=GOALS, plan_near=8.0
+)  # fmt: skip
 
 PRESETS = {
     "antmaze-paper": Preset(offline(HILPConfig(), "hilp"), f"{HILP}, AntMaze", HOURS),
