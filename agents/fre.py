@@ -16,16 +16,16 @@ Two phases: for `warmup` updates encoder and decoder learn alone, afterwards the
 What is told are the states s that the data was in and what r pays there. Our tasks pay for the state s' that was
 reached, so the pairs of a prompt are (s', r).
 
-Differences from the released code: the KL term and the samples of w read the encoder's second output as the same thing,
-the logarithm of a standard deviation (there the KL reads a log-variance), and after the warm-up Adam's momentum does
-not move the encoder any more; the states from anywhere are of the batch (there every reward has states of its own);
-random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never zero everywhere; the smallest
-and largest reward of a prompt are told as -1 and 1 (there rewards are told as they are, clipped), as most random
-functions reach both; IQL's values and critics are normalised after a GELU, as HILP's, and its policy has ReLU without a
-normalisation (there all of them are normalised before a mish); its targets average the critics alone; where a prompt is
-longer than `encode`, the encodings of so many each are averaged, which is ours (there a prompt is always 32). There are
-no columns that the encoder sees and the policy does not: for walker and cheetah the released code adds speed, height
-and uprightness, on which its velocity tasks are defined.
+Differences from the released code (docs/fidelity.md#fre): the KL term and the samples of w read the encoder's second
+output as the same thing, the logarithm of a standard deviation (there the KL reads a log-variance), and after the
+warm-up Adam's momentum does not move the encoder any more; the states from anywhere are of the batch (there every
+reward has states of its own); random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never
+zero everywhere; the smallest and largest reward of a prompt are told as -1 and 1 (there rewards are told as they are,
+clipped), as most random functions reach both; IQL's values and critics are normalised after a GELU, as HILP's, and its
+policy has ReLU without a normalisation (there all of them are normalised before a mish); its targets average the
+critics alone; where a prompt is longer than `encode`, the encodings of so many each are averaged, which is ours (there
+a prompt is always 32). There are no columns that the encoder sees and the policy does not: for walker and cheetah the
+released code adds speed, height and uprightness, on which its velocity tasks are defined.
 """
 
 from dataclasses import dataclass

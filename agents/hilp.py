@@ -15,9 +15,11 @@ offline to move along every direction z of that space:
 A reward is prompted through its least-squares fit on phi(s') - phi(s), a demonstration as the way that it went. HILP's
 zero-shot-RL variant is agents/sf.py.
 
-Differences from the released code: skills are drawn by keys that the update is given (for most of the code's life a
-jitted loss held one constant set of skills, and the paper's numbers were made so); goals may be an episode's last
-state; the four losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
+Differences from the released code (docs/fidelity.md#hilp): skills are drawn by keys that the update is given (for most
+of the code's life a jitted loss held one constant set of skills, and the paper's numbers were made so); goals may be an
+episode's last state; the four losses have an Adam each, which is the same as one; planning's states are drawn without
+replacement, of fewer than `plan_states` all are taken, with as large a share of them as neighbours, and `plan_near`
+ends the halving where the way is short.
 """
 
 from dataclasses import dataclass, replace
