@@ -220,15 +220,12 @@ def test_without_its_data_an_agent_is_asked_for_no_goals(hilp_run, tmp_path):
     assert "Goals are left out, as they are read by the data." in result["notes"][0]
 
 
-def test_planning_draws_states_of_its_own(hilp_run, goals_read, monkeypatch):
-    monkeypatch.setattr("urlrl.evaluation.prompting.LABELLED", 300)
-    evaluate_suite(hilp_run, "maze-v1/8x8", samples=200, quiet=True)
-    assert {(agent.config.plan_recursions, len(obs)) for agent, obs in goals_read} == {(0, 300), (2, 700)}
-
-
-def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, hilp_run, tmp_path):
+def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, hilp_run, goals_read, tmp_path, monkeypatch):
+    monkeypatch.setattr("urlrl.evaluation.prompting.LABELLED", 600)
     rows = evaluate_suite(hilp_run, "maze-v1/8x8", samples=200, quiet=True)["rows"]
     assert [row["prompt"] for row in rows] == ["reward", "goal", "plan"] * 5
+    # Planning draws states of its own.
+    assert {(agent.config.plan_recursions, len(obs)) for agent, obs in goals_read} == {(0, 600), (2, 700)}
     config = offline(data, urlrl.agents.find_agent("uniform")[1](), "uniform", steps=5)
     run = urlrl.pretrain(config, tmp_path / "uniform", quiet=True)
     result = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)
