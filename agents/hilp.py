@@ -63,7 +63,7 @@ class HILPConfig:
     plan_recursions: int = 0  # of planning toward a goal; 0 is none, the paper's HILP-Plan is 3
     plan_states: int = 50_000  # states of the data that a way is planned over, or all if there are fewer
     plan_neighbours: int = 50  # of plan_states latents, how many a subgoal averages; of fewer as large a share, or 1
-    plan_near: float = 0.0  # a target at most so many steps of latent distance away is not halved; 0 is the paper's
+    plan_near: float = 8.0  # a target at most so many steps of latent distance away is not halved; 0 is the paper's
 
     def __post_init__(self):
         check_network(self)

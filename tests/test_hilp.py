@@ -19,6 +19,7 @@ from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP, Pair, gelu_tanh
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
+from urlrl.presets import preset
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05
@@ -365,7 +366,7 @@ def test_a_plan_keeps_latents_of_seen_states_and_else_none():
 
 def test_several_goals_at_once():
     """Stacked tasks, one for each of as many observations, as `evaluation.rollout.pursue` has them."""
-    for config in (CONFIG, replace(CONFIG, plan_recursions=2, plan_neighbours=3, plan_states=BATCH)):
+    for config in (CONFIG, replace(CONFIG, plan_recursions=2, plan_neighbours=3, plan_states=BATCH, plan_near=0.0)):
         agent, batch = make_agent(config), make_batch()
         tasks = jax.vmap(lambda g, a=agent, seen=batch: a.read(GoalPrompt(g), seen, jax.random.key(0)))(batch.goal)
         z = jax.vmap(agent.aim)(tasks, batch.obs)
@@ -470,6 +471,13 @@ def test_published_constants():
     assert (config.lr, config.iql.gamma, config.distance_gamma, config.iql.tau) == (3e-4, 0.99, 0.99, 0.005)
     assert (config.distance_expectile, config.iql.expectile, config.iql.inverse_temperature) == (0.95, 0.9, 10.0)
     assert config.batch.goals == Goals(gamma=0.99, random=0.375, current=0.0)
+
+
+def test_the_papers_presets_plan_as_its_code_does():
+    for name in ("antmaze-paper", "antmaze-plan-paper", "kitchen-paper"):
+        config = preset("hilp", name).agent
+        assert (config.plan_states, config.plan_neighbours, config.plan_near) == (50_000, 50, 0.0)
+    assert preset("hilp", "antmaze-plan-paper").agent.plan_recursions == 3
 
 
 def test_settings_out_of_range_are_refused():
