@@ -214,13 +214,11 @@ def test_goals_check_finds(wrong):
         check_goals(wrong)
 
 
-def planner(recursions: int, neighbours: int, dim: int, states: int = 400, near: float = 0.0) -> HILP:
+def planner(recursions: int, dim: int, **settings) -> HILP:
     """phi(s) = s."""
     eye = np.zeros((2, dim, DIM))
     eye[:, :, :dim] = np.eye(dim)
-    config = replace(
-        CONFIG, plan_recursions=recursions, plan_neighbours=neighbours, plan_states=states, plan_near=near
-    )  # fmt: skip
+    config = replace(CONFIG, plan_recursions=recursions, **settings)
     return make_agent(config, eye, mean=np.zeros(dim), std=np.ones(dim))
 
 
@@ -237,7 +235,7 @@ def check_plans(aim):
     obs, goals = np.float32([[-4.0], [0.3], [4.5], [2.0]]), np.float32([-2.0, 3.0])
     for recursions in (0, 3):
         for neighbours in (1, 11):
-            agent = planner(recursions, neighbours, 1)
+            agent = planner(recursions, 1, plan_neighbours=neighbours, plan_states=401, plan_near=0.0)
             for goal in goals:
                 z = np.asarray(aim(agent, goal[None], seen_states(line), obs))
                 np.testing.assert_allclose(z[:, 0], np.sign(goal - obs[:, 0]), atol=1e-6)
@@ -245,7 +243,7 @@ def check_plans(aim):
     circle = np.stack([1 - np.cos(angles), np.sin(angles)], axis=1)  # from (0, 0) over (1, 1) to (2, 0)
     for recursions in (0, 1, 2, 3):
         for neighbours, tolerance in ((1, 2e-3), (5, 1e-2)):
-            agent = planner(recursions, neighbours, 2, len(circle))
+            agent = planner(recursions, 2, plan_neighbours=neighbours, plan_states=2049, plan_near=0.0)
             z = np.asarray(aim(agent, circle[-1], seen_states(circle), np.float32([[0, 0]])))
             expected = np.pi / 2 - np.pi / 2 ** (recursions + 1)
             np.testing.assert_allclose(np.arctan2(z[0, 1], z[0, 0]), expected, atol=tolerance)
@@ -334,21 +332,18 @@ def first_direction(agent: HILP, way: np.ndarray) -> float:
 
 
 def test_neighbours_are_a_share_of_the_states():
-    """The paper's 50 of 50,000 are the one nearest of 17 or of 1,000 states, and two of 2,001; 50 of 17 would be all of
-    them, whose mean lies straight up from the start."""
-    config = replace(HILPConfig(), plan_recursions=3)
-    assert (config.plan_neighbours, config.plan_states) == (50, 50_000)
+    """The paper's 50 of 50,000 are the one nearest of 17 or of 1,001 states, and two of 2,001. Of 17 states 50 would be
+    all, whose mean lies at 31 degrees."""
     for num in (17, 1001, 2001):
-        agent = planner(3, config.plan_neighbours, 2, config.plan_states)
-        assert first_direction(agent, half_circle(num)) == pytest.approx(78.75, abs=0.2), num
+        assert first_direction(planner(3, 2), 100 * half_circle(num)) == pytest.approx(78.75, abs=0.2), num
 
 
 def test_halving_stops_when_the_way_is_short():
     """Halves of the half circle lie 2, 1.41, 0.77 and 0.39 from its start."""
     way = half_circle(2049)
     for near, recursions in ((0.0, 3), (0.7, 3), (1.0, 2), (1.5, 1), (2.5, 0)):
-        found = first_direction(planner(3, 1, 2, len(way), near), way)
-        assert found == pytest.approx(90 - 90 / 2**recursions, abs=0.2), near
+        agent = planner(3, 2, plan_neighbours=1, plan_states=2049, plan_near=near)
+        assert first_direction(agent, way) == pytest.approx(90 - 90 / 2**recursions, abs=0.2), near
 
 
 def test_it_asks_for_as_many_states_as_it_plans_over():

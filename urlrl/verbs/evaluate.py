@@ -28,8 +28,9 @@ def evaluate(
     json_file: Path | str | None = None,
     video: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. What an
-    adaptation left is scored on its task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
+    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. An
+    agent that learned from data reads the goals by that data. What an adaptation left is scored on its
+    task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
 
     Args:
         step: which checkpoint; None is the newest that is whole.
