@@ -23,7 +23,7 @@ game. Untold, they take turns. With another `objective` there is one player that
     entropy     Explore, paid -log p                        minimiser   Control, paid log p: SMiRL
     rnd         Explore, paid the novelty of o_{t+1} (learners/novelty.py)
 
-Differences from the released code (which covers one grid world):
+Differences from the released code, which covers one grid world (docs/fidelity.md#adversarial_surprise):
 - Proper densities with a prior instead of a floored count; see learners/densities.py, where that one is "floored".
 - Statistics and clock are inputs beside the observation, not behind it in its first spatial axis; the clock is the
   share of the episode, and of the turn, instead of the number of steps. With convolutions (`ppo.image`) statistics are

@@ -22,9 +22,12 @@ A conservative variant adds alpha P, which is large where actions that the data 
 
 The a_n are 12: 6 uniform, 2 of the policy, 2 of the policy at s' (scored there), the data's twice.
 
-Differences from the released code (facebookresearch/controllable_agent): F and B have an optimiser each, which for Adam
-is the same; targets are copies at the start (as there); Q loss, pixels and goal spaces are left out. A prompt's z is
-mean(r B), without weights.
+Differences from the released code (facebookresearch/controllable_agent; docs/fidelity.md#fb): F and B have an optimiser
+each, which for Adam is the same; targets are copies at the start (as there); Q loss, pixels and goal spaces are left
+out. A prompt's z is mean(r B), without weights.
+
+VC-FB and MC-FB have these networks too, in the released code (enjeeneer/zero-shot-rl) others: embeddings of two ReLU
+layers without layer norm, heads of two layers of 1,024, B of three layers of 256, PyTorch's initial weights.
 """
 
 from dataclasses import dataclass, replace

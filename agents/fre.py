@@ -16,13 +16,16 @@ Two phases: for `warmup` updates encoder and decoder learn alone, afterwards the
 What is told are the states s that the data was in and what r pays there. Our tasks pay for the state s' that was
 reached, so the pairs of a prompt are (s', r).
 
-Differences from the released code: the KL term and the samples of w read the encoder's second output as the same thing,
-the logarithm of a standard deviation (there the KL reads a log-variance), and after the warm-up Adam's momentum does
-not move the encoder any more; the states from anywhere are of the batch (there every reward has states of its own);
-random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never zero everywhere; the smallest
-and largest reward of a prompt are told as -1 and 1 (there rewards are told as they are, clipped), as most random
-functions reach both; IQL's networks are normalised after a GELU, as HILP's, and its targets average the critics alone;
-there are no columns that the encoder sees and the policy does not.
+Differences from the released code (docs/fidelity.md#fre): the KL term and the samples of w read the encoder's second
+output as the same thing, the logarithm of a standard deviation (there the KL reads a log-variance), and after the
+warm-up Adam's momentum does not move the encoder any more; the states from anywhere are of the batch (there every
+reward has states of its own); random networks are drawn anew (there of 10,000 that are fixed); a linear reward is never
+zero everywhere; the smallest and largest reward of a prompt are told as -1 and 1 (there rewards are told as they are,
+clipped), as most random functions reach both; IQL's values and critics are normalised after a GELU, as HILP's, and its
+policy has ReLU without a normalisation (there all of them are normalised before a mish); its targets average the
+critics alone; where a prompt is longer than `encode`, the encodings of so many each are averaged, which is ours (there
+a prompt is always 32). There are no columns that the encoder sees and the policy does not: for walker and cheetah the
+released code adds speed, height and uprightness, on which its velocity tasks are defined.
 """
 
 from dataclasses import dataclass
@@ -52,6 +55,7 @@ class FREConfig:
     rewards: tuple[str, ...] = ("goal", "linear", "mlp")  # priors, in equal shares; also "module:function"
     position: tuple[int, ...] = ()  # indices of the observation that say where the body is; () is none
     goal_radius: float = 1.0  # below this distance, of the position or of all, a goal is reached
+    goal_scale: tuple[float, ...] = ()  # what distances to a goal are divided by, in each coordinate; () is 1
     mlp_scale: float = 1.0  # what random networks multiply states by: more for normalised ones, or most are constant
     encode: int = 32  # K, states that tell a reward
     decode: int = 8  # D, states that the decoder is asked about
@@ -81,6 +85,8 @@ class FREConfig:
             )
         check_all(self, "beta", "warmup", "position_bins", low=0)
         check_all(self, "goal_radius", "mlp_scale", low=0, open_low=True)
+        if not all(scale > 0 for scale in self.goal_scale):
+            raise UserError(f"goal_scale is {self.goal_scale}: expected numbers above 0.")
         if not self.rewards or self.batch.size < len(self.rewards):
             raise UserError(f"rewards is {self.rewards}: expected at least one prior, and no more than a batch holds.")
         if self.position_bins == 1 or (self.position_bins and not self.position):
@@ -95,7 +101,7 @@ class FREConfig:
 
     def about(self) -> States:
         """The priors' share of this."""
-        return States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale)
+        return States(self.batch.futures, self.position, self.goal_radius, self.mlp_scale, self.goal_scale)
 
     def priors(self) -> list[Prior]:
         return [find_prior(name, self.about()) for name in self.rewards]
@@ -131,6 +137,10 @@ class FRE(struct.PyTreeNode):
         obs_dim = example.obs.shape[-1]
         if bad := [i for i in config.position if not 0 <= i < obs_dim]:
             raise UserError(f"position names entry {bad[0]} of an observation of {obs_dim} numbers.")
+        if (scales := len(config.goal_scale)) not in (0, obs_dim):
+            raise UserError(
+                f"goal_scale has {scales} numbers: expected one for each of the {obs_dim} of an observation, or none."
+            )
         (obs, action), w = one_row(example), jnp.zeros((1, config.z.dim), jnp.float32)
         encoder = RewardEncoder(config.z.dim, config.encoder_width, config.encoder_depth, config.encoder_heads)
         states, rewards = jnp.zeros((1, config.encode, obs_dim), jnp.float32), jnp.zeros((1, config.encode))

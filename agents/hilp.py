@@ -8,15 +8,18 @@ offline to move along every direction z of that space:
     reward  r = (phi(s') - phi(s))^T z,  z uniform on the unit sphere, drawn anew for every sample of every step
     policy  IQL on r (learners/iql.py), which never terminates
     goal    z = (phi(g) - phi(s)) / |...|, anew at every step
-    plan    t = phi(g), then `plan_recursions` times: t = mean of the `plan_neighbours` latents w of dataset states with
-            the smallest max(|w - phi(s)|, |w - t|), a point half way; z points to t
+    plan    t = phi(g), then `plan_recursions` times: t = mean of the latents w of dataset states with the smallest
+            max(|w - phi(s)|, |w - t|), a point half way; z points to t. It is the nearest 0.1 % of the states: more
+            of them spread over much of a short way, and their mean leads astray
 
 A reward is prompted through its least-squares fit on phi(s') - phi(s), a demonstration as the way that it went. HILP's
 zero-shot-RL variant is agents/sf.py.
 
-Differences from the released code: skills are drawn by keys that the update is given (for most of the code's life a
-jitted loss held one constant set of skills, and the paper's numbers were made so); goals may be an episode's last
-state; the four losses have an Adam each, which is the same as one; planning's states come from the prompt's `seen`.
+Differences from the released code (docs/fidelity.md#hilp): skills are drawn by keys that the update is given (for most
+of the code's life a jitted loss held one constant set of skills, and the paper's numbers were made so); goals may be an
+episode's last state; the four losses have an Adam each, which is the same as one; planning's states are drawn without
+replacement, of fewer than `plan_states` all are taken, with as large a share of them as neighbours, and `plan_near`
+ends the halving where the way is short.
 """
 
 from dataclasses import dataclass, replace
@@ -58,7 +61,9 @@ class HILPConfig:
     distance_expectile: float = 0.95  # of phi: towards 1 is the distance of the best that the data shows
     iql: IQLConfig = IQLConfig()  # the policy's learner; phi's target follows by its tau, too
     plan_recursions: int = 0  # of planning toward a goal; 0 is none, the paper's HILP-Plan is 3
-    plan_neighbours: int = 50  # latents that a subgoal averages
+    plan_states: int = 50_000  # states of the data that a way is planned over, or all if there are fewer
+    plan_neighbours: int = 50  # of plan_states latents, how many a subgoal averages; of fewer as large a share, or 1
+    plan_near: float = 8.0  # a target at most so many steps of latent distance away is not halved; 0 is the paper's
 
     def __post_init__(self):
         check_network(self)
@@ -66,7 +71,8 @@ class HILPConfig:
         check_all(self, "distance_gamma", "distance_expectile", low=0, high=1)
         if self.z.kind != "sphere":
             raise UserError(f"z.kind is '{self.z.kind}': expected 'sphere' for HILP, directions of latent space.")
-        check("plan_recursions", self.plan_recursions, 0)
+        check_all(self, "plan_recursions", "plan_near", low=0)
+        check("plan_states", self.plan_states, self.plan_neighbours)
         if self.batch.goals is None:
             raise UserError("batch.goals is None: expected some, as HILP learns from goals.")
 
@@ -141,6 +147,10 @@ class HILP(struct.PyTreeNode):
         """The same agent, going to goals over waypoints; 0 recursions: straight."""
         return self.replace(config=replace(self.config, plan_recursions=recursions))
 
+    @property
+    def num_waypoints(self) -> int:
+        return self.config.plan_states if self.config.plan_recursions else 0
+
     def read(self, prompt: Prompt, seen: Transition, key: jax.Array) -> Toward | Along:
         """A goal is a point of latent space, reached over waypoints that `seen` holds; a reward the direction that
         explains it best; a demonstration the direction in which it went."""
@@ -172,12 +182,15 @@ class HILP(struct.PyTreeNode):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))
 
     def _subgoal(self, latent: jax.Array, target: jax.Array, waypoints: jax.Array) -> jax.Array:
-        """A latent (d,) that lies 1 / 2^recursions of the way from `latent` to `target`."""
-        near = _distance(waypoints, latent)
-        for _ in range(self.config.plan_recursions):
+        """A latent (d,) that lies 1 / 2^recursions of the way from `latent` to `target`, or nearer to `target` where
+        what is left of the way is short already."""
+        config, near = self.config, _distance(waypoints, latent)
+        neighbours = max(1, round(config.plan_neighbours * waypoints.shape[0] / config.plan_states))
+        for _ in range(config.plan_recursions):
             farther = jnp.maximum(near, _distance(waypoints, target))
-            _, best = jax.lax.top_k(-farther, min(self.config.plan_neighbours, waypoints.shape[0]))
-            target = jnp.mean(waypoints[best], axis=0)
+            _, best = jax.lax.top_k(-farther, neighbours)
+            is_short = jnp.linalg.norm(target - latent) <= config.plan_near
+            target = jnp.where(is_short, target, jnp.mean(waypoints[best], axis=0))
         return target
 
     @property

@@ -14,7 +14,7 @@ Skills z move the agent along a learned latent phi, and phi is bounded by tempor
 Since r telescopes, the best z to reach a goal g from s is the direction of phi(g) - phi(s): that is how it is prompted.
 A reward is prompted through its least-squares fit dphi^T w + b; this is ours, the paper prompts with goals only.
 
-Differences between the paper and its released code; presets named `*-paper` follow the code:
+Differences between the paper and its released code; presets named `*-paper` follow the code (docs/fidelity.md#metra):
 - `constraint_reduction="mean"`: the code has q = mean_j dphi_j^2, so it enforces |dphi| <= sqrt(d). The paper: "sum".
 - `batch.timeout_as_terminal=True`: the code stores a time limit as a terminal and does not bootstrap there.
 """

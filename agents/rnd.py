@@ -11,7 +11,7 @@ cannot, a state is new:
 
 It has no skills, so there is nothing to prompt: it is here to make data that other agents learn from.
 
-Differences from URLB's code:
+Differences from URLB's code (docs/fidelity.md#rnd):
 - x is normalised by running statistics of all states so far; there by the batch's own, so that a reward depended on the
   batch it was computed in (and is kept raw for the policy, as there).
 - One-step returns instead of three-step ones, and no random actions before the first update.

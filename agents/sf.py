@@ -17,9 +17,9 @@ for the reward phi(s')^T z. A reward is regressed on phi, and its weights are th
 centred phi(s') - mean as psi's features, as the released code does for every reward; "difference" takes
 phi(s') - phi(s), which is the paper's Eq. 7 and what the code uses to reach goals.
 
-Differences from the released code: hilbert's targets begin as copies of phi (there a re-initialisation makes them
-differ); a goal may be an episode's last state; the covariance is inverted with a ridge of 1e-5 of its trace. The
-"concat" cumulant, pixels and the svd_sr, latent and autoencoder features are left out.
+Differences from the released code (docs/fidelity.md#sf): hilbert's targets begin as copies of phi (there a
+re-initialisation makes them differ); a goal may be an episode's last state; the covariance is inverted with a ridge of
+1e-5 of its trace. The "concat" cumulant, pixels and the svd_sr, latent and autoencoder features are left out.
 """
 
 from dataclasses import dataclass, replace

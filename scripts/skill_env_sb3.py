@@ -1,7 +1,7 @@
 """Stable-Baselines3 on the skills of a bundle, and on the raw actions of the same task (extra `bench`).
 
-python scripts/skill_env_sb3.py bundles/half_cheetah --out docs/results/skill-env-sb3
-python scripts/skill_env_sb3.py bundles/half_cheetah --learners off_policy --k 10 --out ...-off-policy
+python scripts/skill_env_sb3.py bundles/half_cheetah --out results/skill-env-sb3
+python scripts/skill_env_sb3.py bundles/half_cheetah --learners off_policy --k 10 --out results/skill-env-sb3-off-policy
 
 On-policy is PPO for both. Off-policy is DQN on skills, which must be indices, and SAC on raw actions.
 """
@@ -61,7 +61,7 @@ class Options:
     bundle: Positional[str]  # folder or hub id
     out: Path  # writes OUT.json and OUT.png
     learners: Literal["on_policy", "off_policy"] = "on_policy"
-    task: str = "half_cheetah_goal"
+    task: str = "half_cheetah_approach"
     k: int = 25  # control steps per skill
     steps: int = 200_000  # control steps of each run; evaluations are not counted
     eval_every: int = 10_000  # control steps

@@ -41,7 +41,9 @@ CONFIGS: dict[str, Any] = {
     "fb": FB_TINY,
     "fb, mc": replace(FB_TINY, penalty="mc", max_gradient=1.0),
     **{f"sf, {name}": replace(SF_TINY, features=name) for name in FEATURES},
-    "hilp": HILPConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2, plan_recursions=2, plan_neighbours=3),
+    "hilp": HILPConfig(
+        z=SkillSpace("sphere", DIM), width=16, lr=1e-2, plan_recursions=2, plan_neighbours=3, plan_near=0.0
+    ),
     "fre": FREConfig(
         z=SkillSpace("gaussian", DIM),
         batch=BatchSpec(size=BATCH, futures=2),

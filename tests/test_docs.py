@@ -1,16 +1,21 @@
 """Every block of docs/ runs, page by page, one after another, as a reader would run them. What would take minutes is
 shortened, bodies are exchanged for a point in a maze, and what needs a GPU is looked at without being started."""
 
+import re
 import shlex
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pages import ROOT, blocks_of, run_here, shortened
 
+from urlrl.agents import AGENTS, find_agent
 from urlrl.cli import main
 from urlrl.envs.maze import place_cells
 from urlrl.skills import BUNDLES
 
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = {page.stem: blocks_of(page) for page in sorted((ROOT / "docs").glob("*.md"))}
 # Page -> what stands there -> what is run.
 TINY = "--agent.width 16 --steps 60 --updates 20"
@@ -65,6 +70,28 @@ SHORTER = {
     },
 }  # fmt: skip
 SLOW = ("adversarial-surprise", "device", "zero-shot")  # a minute each
+
+
+def headings(page: Path) -> set[str]:
+    """As links name them: lower case, spaces as hyphens, no other signs."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        assert not heading or heading in headings(target), f"{file}#{heading}"
+
+
+def test_every_agent_that_learns_says_how_it_differs_from_its_papers_code():
+    sections = headings(ROOT / "docs" / "fidelity.md")
+    for name in AGENTS.keys() - {"uniform"}:
+        assert name in sections, name
+        page = sys.modules[find_agent(name)[0].__module__].__doc__
+        assert f"docs/fidelity.md#{name}" in page, name
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.learners.model import Model, minimise_jointly
 from urlrl.learners.nets import MLP, gelu_tanh
 from urlrl.learners.reward_encoder import RewardEncoder, kl, reward_bin
-from urlrl.learners.reward_priors import PRIORS, Reward, States, field, find_prior, goal, label, linear, mlp
+from urlrl.learners.reward_priors import PRIORS, Reward, States, field, find_prior, goal, label, linear, mlp, reached
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
+from urlrl.presets import preset
 from urlrl.training.learn import learn
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Transition
 
@@ -162,6 +163,23 @@ def test_random_networks_differ_and_stay_in_bounds():
     assert (drawn(mlp).std(axis=1) > 0.1).mean() < 0.8  # Of states of size 1 fewer networks make much.
     varied = rewards[rewards.std(axis=1) > 0.1][:50]
     assert np.abs(np.corrcoef(varied) - np.eye(50)).mean() < 0.4
+
+
+@pytest.mark.parametrize("body", ["walker", "cheetah"])
+def test_random_networks_of_the_papers_presets_see_states_as_they_are(body):
+    """A third of the functions would vary by less than 0.1 on states in standard deviations."""
+    config = preset("fre", f"exorl-{body}-paper")
+    scale, about = np.array(config.agent.goal_scale), config.agent.about()
+    units = np.random.default_rng(0).standard_normal((300, len(scale)))
+    seen = units if config.normalizer == "fit" else units * scale
+    keys = jax.random.split(jax.random.key(1), 300)
+    spread = np.asarray(jax.vmap(lambda key: mlp(key, jnp.float32(seen), about).of(jnp.float32(seen)))(keys)).std(
+        axis=1
+    )
+    assert spread.min() > 0.1 and np.median(spread) == pytest.approx(0.7, abs=0.1)
+    alike = np.zeros((3, len(scale)), np.float32)
+    alike[1:, :2] = np.float32([[0.99], [1.01]]) * about.goal_radius * scale[:2] / 2**0.5
+    assert reached(alike, alike[0], about).tolist() == [True, True, False]  # Goals are near in standard deviations.
 
 
 def test_fields_are_linear_in_the_rest_by_weights_of_the_place():
@@ -352,6 +370,7 @@ BAD = {
     "no rewards": (partial(FREConfig, rewards=()), "expected at least one prior"),
     "one bin": (partial(FREConfig, position_bins=1, position=(0,)), "position_bins is 1: expected 0, or at least 2"),
     "bins of nothing": (partial(FREConfig, position_bins=8), "and the indices of a position"),
+    "scale": (partial(FREConfig, goal_scale=(1.0, 0.0)), "goal_scale is .1.0, 0.0.: expected numbers above 0"),
     "radius": (partial(FREConfig, goal_radius=0.0), "goal_radius is 0.0: expected"),
 }
 
@@ -361,6 +380,11 @@ def test_bad_settings(case):
     make, message = BAD[case]
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_a_scale_of_another_observation():
+    with pytest.raises(UserError, match="goal_scale has 2 numbers: expected one for each of the 5 of an observation"):
+        make_agent(dataclasses.replace(CONFIG, goal_scale=(1.0, 2.0)))
 
 
 def test_a_position_outside_the_observation():

@@ -19,6 +19,7 @@ from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP, Pair, gelu_tanh
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
+from urlrl.presets import preset
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 6, 0.05
@@ -213,11 +214,11 @@ def test_goals_check_finds(wrong):
         check_goals(wrong)
 
 
-def planner(recursions: int, neighbours: int, dim: int) -> HILP:
+def planner(recursions: int, dim: int, **settings) -> HILP:
     """phi(s) = s."""
     eye = np.zeros((2, dim, DIM))
     eye[:, :, :dim] = np.eye(dim)
-    config = replace(CONFIG, plan_recursions=recursions, plan_neighbours=neighbours)
+    config = replace(CONFIG, plan_recursions=recursions, **settings)
     return make_agent(config, eye, mean=np.zeros(dim), std=np.ones(dim))
 
 
@@ -234,7 +235,7 @@ def check_plans(aim):
     obs, goals = np.float32([[-4.0], [0.3], [4.5], [2.0]]), np.float32([-2.0, 3.0])
     for recursions in (0, 3):
         for neighbours in (1, 11):
-            agent = planner(recursions, neighbours, 1)
+            agent = planner(recursions, 1, plan_neighbours=neighbours, plan_states=401, plan_near=0.0)
             for goal in goals:
                 z = np.asarray(aim(agent, goal[None], seen_states(line), obs))
                 np.testing.assert_allclose(z[:, 0], np.sign(goal - obs[:, 0]), atol=1e-6)
@@ -242,9 +243,8 @@ def check_plans(aim):
     circle = np.stack([1 - np.cos(angles), np.sin(angles)], axis=1)  # from (0, 0) over (1, 1) to (2, 0)
     for recursions in (0, 1, 2, 3):
         for neighbours, tolerance in ((1, 2e-3), (5, 1e-2)):
-            z = np.asarray(
-                aim(planner(recursions, neighbours, 2), circle[-1], seen_states(circle), np.float32([[0, 0]]))
-            )
+            agent = planner(recursions, 2, plan_neighbours=neighbours, plan_states=2049, plan_near=0.0)
+            z = np.asarray(aim(agent, circle[-1], seen_states(circle), np.float32([[0, 0]])))
             expected = np.pi / 2 - np.pi / 2 ** (recursions + 1)
             np.testing.assert_allclose(np.arctan2(z[0, 1], z[0, 0]), expected, atol=tolerance)
     np.testing.assert_allclose(np.degrees(expected), 78.75)
@@ -289,7 +289,8 @@ def _planned(self, latent, target, waypoints, combine, extra=0):
 
     near = distance(latent)
     for _ in range(self.config.plan_recursions + extra):
-        best = jnp.argsort(combine(near, distance(target)))[: self.config.plan_neighbours]
+        neighbours = round(self.config.plan_neighbours * len(waypoints) / self.config.plan_states)
+        best = jnp.argsort(combine(near, distance(target)))[:neighbours]
         target = jnp.mean(waypoints[best], axis=0)
     return target
 
@@ -318,6 +319,38 @@ def test_plans_check_finds(wrong):
         check_plans(wrong)
 
 
+def half_circle(num: int) -> np.ndarray:
+    """(num, 2) states on the way from (0, 0) over (1, 1) to (2, 0)."""
+    angles = np.linspace(0, np.pi, num)
+    return np.stack([1 - np.cos(angles), np.sin(angles)], axis=1)
+
+
+def first_direction(agent: HILP, way: np.ndarray) -> float:
+    """In degrees, from the way's start to its end."""
+    z = read_and_aim(agent, way[-1], seen_states(way), np.float32(way[:1]))
+    return float(np.degrees(np.arctan2(z[0, 1], z[0, 0])))
+
+
+def test_neighbours_are_a_share_of_the_states():
+    """The paper's 50 of 50,000 are the one nearest of 17 or of 1,001 states, and two of 2,001. Of 17 states 50 would be
+    all, whose mean lies at 31 degrees."""
+    for num in (17, 1001, 2001):
+        assert first_direction(planner(3, 2), 100 * half_circle(num)) == pytest.approx(78.75, abs=0.2), num
+
+
+def test_halving_stops_when_the_way_is_short():
+    """Halves of the half circle lie 2, 1.41, 0.77 and 0.39 from its start."""
+    way = half_circle(2049)
+    for near, recursions in ((0.0, 3), (0.7, 3), (1.0, 2), (1.5, 1), (2.5, 0)):
+        agent = planner(3, 2, plan_neighbours=1, plan_states=2049, plan_near=near)
+        assert first_direction(agent, way) == pytest.approx(90 - 90 / 2**recursions, abs=0.2), near
+
+
+def test_it_asks_for_as_many_states_as_it_plans_over():
+    assert make_agent().num_waypoints == 0
+    assert make_agent().planning(3).num_waypoints == HILPConfig().plan_states == 50_000
+
+
 def test_a_plan_keeps_latents_of_seen_states_and_else_none():
     batch = make_batch()
     planned = make_agent(replace(CONFIG, plan_recursions=3)).read(GoalPrompt(batch.goal[0]), batch, jax.random.key(0))
@@ -328,7 +361,7 @@ def test_a_plan_keeps_latents_of_seen_states_and_else_none():
 
 def test_several_goals_at_once():
     """Stacked tasks, one for each of as many observations, as `evaluation.rollout.pursue` has them."""
-    for config in (CONFIG, replace(CONFIG, plan_recursions=2, plan_neighbours=3)):
+    for config in (CONFIG, replace(CONFIG, plan_recursions=2, plan_neighbours=3, plan_states=BATCH, plan_near=0.0)):
         agent, batch = make_agent(config), make_batch()
         tasks = jax.vmap(lambda g, a=agent, seen=batch: a.read(GoalPrompt(g), seen, jax.random.key(0)))(batch.goal)
         z = jax.vmap(agent.aim)(tasks, batch.obs)
@@ -435,12 +468,21 @@ def test_published_constants():
     assert config.batch.goals == Goals(gamma=0.99, random=0.375, current=0.0)
 
 
+def test_the_papers_presets_plan_as_its_code_does():
+    for name in ("antmaze-paper", "antmaze-plan-paper", "kitchen-paper"):
+        config = preset("hilp", name).agent
+        assert (config.plan_states, config.plan_neighbours, config.plan_near) == (50_000, 50, 0.0)
+    assert preset("hilp", "antmaze-plan-paper").agent.plan_recursions == 3
+
+
 def test_settings_out_of_range_are_refused():
     for wrong, message in (
         ({"batch": BatchSpec()}, "batch.goals is None: expected some, as HILP learns from goals"),
         ({"distance_gamma": 1.2}, "distance_gamma is 1.2"),
         ({"plan_recursions": -1}, "plan_recursions is -1"),
         ({"plan_neighbours": 0}, "plan_neighbours is 0"),
+        ({"plan_states": 10}, "plan_states is 10"),
+        ({"plan_near": -1.0}, "plan_near is -1"),
         ({"depth": 0}, "depth is 0"),
     ):
         with pytest.raises(UserError, match=message):

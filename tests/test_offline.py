@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,14 +23,15 @@ from urlrl.runs.past import run_dataset
 from urlrl.training import learn
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
-from urlrl.types import BatchSpec, Goals
+from urlrl.types import BatchSpec, GoalPrompt, Goals
 from urlrl.verbs.evaluate_suite import evaluate_suite
 
 FB_TINY = FBConfig(
     z=SkillSpace("wide_sphere", 4), width=16, backward_width=16, batch=BatchSpec(size=32), lr=1e-3
 )  # fmt: skip
 HILP_TINY = HILPConfig(
-    z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(size=32, goals=Goals()), plan_recursions=2
+    z=SkillSpace("sphere", 4), width=16, depth=2, batch=BatchSpec(size=32, goals=Goals()), plan_recursions=2,
+    plan_states=700,
 )  # fmt: skip
 
 
@@ -63,6 +65,11 @@ def offline(data, agent=FB_TINY, name="fb", **changes) -> OfflineConfig:
 @pytest.fixture(scope="module")
 def fb_run(data, tmp_path_factory):
     return urlrl.pretrain(offline(data), tmp_path_factory.mktemp("fb") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def hilp_run(data, tmp_path_factory):
+    return urlrl.pretrain(offline(data, HILP_TINY, "hilp", steps=10), tmp_path_factory.mktemp("hilp") / "r", quiet=True)
 
 
 def state(run) -> dict[str, dict]:
@@ -177,10 +184,48 @@ def test_a_suite_scores_every_task_with_every_prompt(data, fb_run, capsys):
     assert "maze_8x8_goal_5" in shown and "best in data" in shown and "R²" in shown
 
 
-def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, tmp_path):
-    run = urlrl.pretrain(offline(data, HILP_TINY, "hilp", steps=10), tmp_path / "hilp", quiet=True)
-    rows = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)["rows"]
+@pytest.fixture
+def goals_read(monkeypatch):
+    """(agent, observations that it read a goal by), of every goal."""
+    read, found = urlrl.agents.hilp.HILP.read, []
+
+    def noting(agent, given, seen, key):
+        if isinstance(given, GoalPrompt):
+            found.append((agent, np.asarray(seen.obs)))
+        return read(agent, given, seen, key)
+
+    monkeypatch.setattr("urlrl.agents.hilp.HILP.read", noting)
+    return found
+
+
+def of_data(data, obs: np.ndarray) -> bool:
+    return {row.tobytes() for row in obs} <= {row.tobytes() for row in np.asarray(Dataset(data).columns["obs"])}
+
+
+def test_goals_are_read_by_the_data_that_the_agent_learned_from(data, hilp_run, goals_read, tmp_path):
+    urlrl.evaluate(hilp_run)
+    urlrl.prompt(hilp_run, goal={"x": 1.0, "y": -1.0}, out=tmp_path)
+    assert len(goals_read) == 2  # All goals of `evaluate` are read at once.
+    for _, obs in goals_read:
+        assert len(obs) > 100 and of_data(data, obs)
+
+
+def test_without_its_data_an_agent_is_asked_for_no_goals(hilp_run, tmp_path):
+    run = shutil.copytree(hilp_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["data_id"] = "0" * 16
+    (run / "config.json").write_text(json.dumps(config))
+    result = urlrl.evaluate(run)
+    assert result["coverage"] and result["goals"] is None
+    assert "Goals are left out, as they are read by the data." in result["notes"][0]
+
+
+def test_an_agent_that_plans_is_scored_and_one_without_skills_is_not(data, hilp_run, goals_read, tmp_path, monkeypatch):
+    monkeypatch.setattr("urlrl.evaluation.prompting.LABELLED", 600)
+    rows = evaluate_suite(hilp_run, "maze-v1/8x8", samples=200, quiet=True)["rows"]
     assert [row["prompt"] for row in rows] == ["reward", "goal", "plan"] * 5
+    # Planning draws states of its own.
+    assert {(agent.config.plan_recursions, len(obs)) for agent, obs in goals_read} == {(0, 600), (2, 700)}
     config = offline(data, urlrl.agents.find_agent("uniform")[1](), "uniform", steps=5)
     run = urlrl.pretrain(config, tmp_path / "uniform", quiet=True)
     result = evaluate_suite(run, "maze-v1/8x8", samples=200, quiet=True)

@@ -21,6 +21,7 @@ from urlrl.learners.model import Model
 from urlrl.learners.skill_actor import Linear, SkillActor
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
+from urlrl.presets import preset
 from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition
 
 OBS, ACT, DIM, BATCH, LR = 4, 2, 3, 5, 0.05
@@ -630,6 +631,15 @@ def test_settings_out_of_range_are_refused():
     ):
         with pytest.raises(UserError, match=message):
             SFConfig(**wrong)
+
+
+def test_baselines_of_the_fb_paper_have_its_codes_settings():
+    """100 numbers, drawn from the prior alone. HILP's code has 50, half of them of states in the batch."""
+    for name in ("laplacian", "contrastive", "svd", "inverse", "random"):
+        config = preset("sf", name).agent
+        assert (config.features, config.z.dim, config.mix, config.q_loss) == (name, 100, 0.0, True)
+    for name in ("forward", "hilp-zsrl"):
+        assert (preset("sf", name).agent.z.dim, preset("sf", name).agent.mix) == (50, 0.5)
 
 
 def test_a_goal_of_differences_is_a_point():

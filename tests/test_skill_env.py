@@ -14,8 +14,9 @@ from test_skills import make
 from urlrl.envs import make_env
 from urlrl.envs.base import LaneByLaneEnv
 from urlrl.errors import UserError
+from urlrl.skills import BUNDLES
 from urlrl.skills.env import Z_SCALE, SkillEnv, SkillVectorEnv
-from urlrl.skills.policy import SkillError
+from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.single import SingleEnv, make_single
 from urlrl.tasks.task import make_task_env
@@ -381,3 +382,34 @@ def test_one_lane_of_the_vector_is_the_single_one():
         assert reward == row_reward[0] and stopped == truncated[0]
         rewards.append(reward)
     assert stopped and sum(rewards) > 0
+
+
+def earned(task: str, choose, episodes: int = 8) -> np.ndarray:
+    """The rewards of all options, (episodes, 8), of the skills that are chosen by `choose(policy, rng, obs)`."""
+    policy, rng = SkillPolicy.from_pretrained(BUNDLES / "half_cheetah"), np.random.default_rng(0)
+    env, rows = SkillEnv(make_single(task), policy, k=25), []
+    for seed in range(episodes):
+        obs, ended, row = env.reset(seed=seed)[0], False, []
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(choose(policy, rng, obs))
+            row.append(reward)
+            ended = terminated or truncated
+        rows.append(row)
+    env.close()
+    return np.array(rows)
+
+
+def any_skill(policy, rng, obs):
+    return int(rng.integers(16))
+
+
+def toward_the_goal(policy, rng, obs):
+    return int(np.argmax(policy.aim(policy.goal(x=obs[18]), obs[:18])))
+
+
+def test_the_pages_task_pays_for_a_random_choice_of_skills():
+    """Learning over skills needs rewards of different sizes before anything is learned; far goals give none."""
+    rewards = earned("half_cheetah_approach", any_skill)
+    assert rewards.shape == (8, 8) and (np.abs(rewards) > 0.1).mean() > 0.5 and rewards.std() > 1
+    assert not earned("half_cheetah_goal", any_skill).any()
+    assert earned("half_cheetah_approach", toward_the_goal).sum(axis=1).mean() > 3 + rewards.sum(axis=1).mean()

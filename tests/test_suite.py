@@ -115,6 +115,8 @@ def test_urlbs_suites_are_its_tasks_with_their_experts_on_environments_that_fit(
         assert set(suite.methods) <= set(METHODS) and "scratch" in suite.methods
         assert suite.snapshots == (100_000, 500_000, 1_000_000, 2_000_000)
         assert (suite.config.steps, suite.config.eval_every, suite.config.eval_episodes) == (100_000, 10_000, 10)
+        learning = suite.config.off_policy
+        assert (suite.config.steps // learning.interval, learning.batch) == (50_000, 1024)  # URLB's updates
 
 
 def test_an_unknown_suite_gets_the_nearest_name():

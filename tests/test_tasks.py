@@ -43,6 +43,16 @@ def test_a_goal_is_reached_up_to_its_radius_and_never_in_the_first_decision():
     assert score(CHEETAH, [-46.9], [-50], 2) == score(CHEETAH, [-50.0], [-50], 1) == 0
 
 
+def test_coming_nearer_pays_in_metres():
+    task, goal = find_task("half_cheetah_approach"), np.array([[10.0]])
+
+    def paid(before, after):
+        moment = Moment(np.array([[before]]), np.zeros((1, 6)), np.array([[after]]), goal, np.array([5]))
+        return task.score(moment).item()
+
+    assert (paid(-2.0, 1.0), paid(4.0, 3.5), paid(9.0, 12.0)) == (3.0, -0.5, -1.0)
+
+
 CORNERS = [[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]]
 
 

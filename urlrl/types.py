@@ -374,6 +374,8 @@ class Plans(Agent, Protocol):
     """It can go to goals over waypoints."""
 
     def planning(self, recursions: int) -> "Plans": ...  # the same agent; 0 recursions go straight
+    @property
+    def num_waypoints(self) -> int: ...  # transitions that `read` wants to plan a way over; 0: it goes straight
 
 
 # What an agent can be asked -> the methods that this takes, and how it reads in a sentence.
@@ -383,7 +385,7 @@ ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),
-    "plans": (("planning",), "plan over waypoints"),
+    "plans": (("planning", "num_waypoints"), "plan over waypoints"),
     "selective": (("check_env",), "say which environments it can learn in"),
     "offline": ((), "learn from transitions that others collected"),
     "discrete": ((), "act by one-hot actions"),

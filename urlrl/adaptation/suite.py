@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urlrl.adaptation.config import AdaptConfig
+from urlrl.adaptation.config import AdaptConfig, OffPolicyConfig
 from urlrl.adaptation.ladder import Cell
 from urlrl.errors import unknown
 from urlrl.evaluation.stats import iqm_interval
@@ -22,16 +22,20 @@ class Suite:
     config: AdaptConfig
 
 
-# URLB's protocol (https://arxiv.org/abs/2110.15191): 100k steps of fine-tuning, 10 deterministic episodes every 10k
-# steps from step 0 on, the last one counts, divided by the expert's return. Ours differs where the released code errs:
-# the pretrained policy acts from the first step, critics and targets are carried over, its skill is searched for.
+# URLB's protocol (https://arxiv.org/abs/2110.15191): 100k steps of fine-tuning, an update of 1,024 transitions every 2
+# steps, 10 deterministic episodes every 10k steps from step 0 on, the last one counts, divided by the expert's return.
+# Ours differs where the released code errs: the pretrained policy acts from the first step, critics and targets are
+# carried over, its skill is searched for. It also differs in the learner, which is the agent's own with one-step
+# returns (there DDPG with three-step ones for all), and in 8 environments that are stepped together (there one).
 URLB = {
     f"urlb-v1/{domain}": Suite(
         name=f"urlb-v1/{domain}",
         tasks=tasks,
         snapshots=(100_000, 500_000, 1_000_000, 2_000_000),
         methods=("zero_shot", "finetune", "scratch"),
-        config=AdaptConfig(steps=100_000, eval_every=10_000, eval_episodes=10),
+        config=AdaptConfig(
+            steps=100_000, eval_every=10_000, eval_episodes=10, off_policy=OffPolicyConfig(interval=2, batch=1024)
+        ),
     )
     for domain, tasks in URLB_TASKS.items()
 }

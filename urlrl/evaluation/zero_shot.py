@@ -40,7 +40,7 @@ def goal_metrics(trajectory: Trajectory, goals: np.ndarray) -> dict[str, float]:
     return metrics
 
 
-def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, seed: int) -> dict[str, dict]:
+def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition | None, seed: int) -> dict[str, dict]:
     """Goal metrics of the agent and of the random policy; `env` has one lane per goal (n, p).
 
     `seen` is a batch of transitions, for agents whose reading of a prompt needs data.
@@ -64,7 +64,7 @@ def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition, s
     }
 
 
-def score(env: HostEnv, agent: Any, seen: Transition, seed: int) -> dict[str, Any]:
+def score(env: HostEnv, agent: Any, seen: Transition | None, seed: int) -> dict[str, Any]:
     """`reach_goals` on the protocol's goals, as JSON; `env` has NUM_GOALS lanes."""
     box = env.env_spec.goal_box
     scores = reach_goals(env, agent, draw_goals(box, NUM_GOALS, env_seed(seed, "goals, drawn")), seen, seed)

@@ -56,6 +56,7 @@ class States:
     position: tuple[int, ...] = ()  # indices of where the body is: goals are places, linear rewards are of the rest
     goal_radius: float = 1.0  # below this distance a goal is reached: of the position or, without one, of all
     mlp_scale: float = 1.0  # what random networks multiply states by
+    goal_scale: tuple[float, ...] = ()  # what distances to a goal are divided by, in each coordinate; () is 1
 
 
 Prior = Callable[[jax.Array, jax.Array], Reward]
@@ -85,9 +86,10 @@ def _place(key: jax.Array, states: jax.Array, about: States) -> tuple[jax.Array,
 def reached(states: jax.Array, target: jax.Array, about: States) -> jax.Array:
     """Which of states (*B, obs) are near a target (obs,): (*B,), bool."""
     seen = jnp.array(about.position) if about.position else slice(None)
-    place = states[..., seen]
-    away = jnp.sum(jnp.square(place - jnp.broadcast_to(target[seen], place.shape)), axis=-1)
-    return away < about.goal_radius**2
+    away = states - jnp.broadcast_to(target, states.shape)
+    if about.goal_scale:
+        away = away / jnp.broadcast_to(jnp.array(about.goal_scale), away.shape)
+    return jnp.sum(jnp.square(away[..., seen]), axis=-1) < about.goal_radius**2
 
 
 def linear(key: jax.Array, states: jax.Array, about: States) -> Reward:

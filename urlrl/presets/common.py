@@ -16,7 +16,7 @@ class Preset:
 HILP = "HILP's released code (github.com/seohongpark/HILP)"
 FRE = "FRE's released code (github.com/kvfrans/fre)"
 CONTROLLABLE = "the FB paper's released code (github.com/facebookresearch/controllable_agent)"
-ZERO_SHOT_RL = "VC-FB's released code (github.com/enjeeneer/zero-shot-rl)"
+ZERO_SHOT_RL = "VC-FB's released code (github.com/enjeeneer/zero-shot-rl), in the FB paper's networks"
 
 # What two cores can train on: narrow networks, small batches, several times the published learning rates.
 QUICK = "tuned for two CPU cores, docs/results"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from urlrl.agents.sf import SFConfig
 from urlrl.learners.ddpg import DDPGConfig
 from urlrl.learners.features import FeatureConfig
+from urlrl.learners.skills import SkillSpace
 from urlrl.presets.common import CONTROLLABLE, GOALS, HILP, HOURS, MINUTES, QUICK, Preset, offline
 from urlrl.types import BatchSpec, Goals
 
@@ -13,6 +14,7 @@ _HILP_ZSRL = SFConfig(features="hilbert")
 _HILP_ZSRL_QUICK = replace(_HILP_ZSRL, width=256, lr=5e-4, batch=GOALS, phi=FeatureConfig(width=256, tau=0.02))
 _HILP_WALKER_QUICK = replace(_HILP_ZSRL_QUICK, phi=FeatureConfig(width=256, gamma=0.96))
 _NO_GOALS, _AHEAD = BatchSpec(size=1024), BatchSpec(size=1024, goals=Goals(random=0.0))
+_FB_PAPER = SFConfig(z=SkillSpace("wide_sphere", 100), mix=0.0, q_loss=True, features="random", batch=_NO_GOALS)
 _LAPLACIAN_MAZE = SFConfig(
     features="laplacian", phi=FeatureConfig(width=128, lr=1e-3), width=128, lr=1e-3, ddpg=DDPGConfig(gamma=0.9),
     batch=BatchSpec(size=256),
@@ -31,16 +33,14 @@ PRESETS = {
         f"{HILP}, HILP-G on jaco",
         HOURS,
     ),
-    "laplacian": Preset(
-        offline(SFConfig(features="laplacian", q_loss=True, batch=_NO_GOALS), "sf"), CONTROLLABLE, HOURS
-    ),
+    "laplacian": Preset(offline(replace(_FB_PAPER, features="laplacian"), "sf"), CONTROLLABLE, HOURS),
     "contrastive": Preset(
-        offline(SFConfig(features="contrastive", q_loss=True, batch=_AHEAD), "sf"), CONTROLLABLE, HOURS
+        offline(replace(_FB_PAPER, features="contrastive", batch=_AHEAD), "sf"), CONTROLLABLE, HOURS
     ),
-    "svd": Preset(offline(SFConfig(features="svd", q_loss=True, batch=_NO_GOALS), "sf"), CONTROLLABLE, HOURS),
-    "inverse": Preset(offline(SFConfig(features="inverse", q_loss=True, batch=_NO_GOALS), "sf"), CONTROLLABLE, HOURS),
+    "svd": Preset(offline(replace(_FB_PAPER, features="svd"), "sf"), CONTROLLABLE, HOURS),
+    "inverse": Preset(offline(replace(_FB_PAPER, features="inverse"), "sf"), CONTROLLABLE, HOURS),
     "forward": Preset(offline(SFConfig(features="forward", q_loss=False, batch=_NO_GOALS), "sf"), HILP, HOURS),
-    "random": Preset(offline(SFConfig(features="random", q_loss=True, batch=_NO_GOALS), "sf"), CONTROLLABLE, HOURS),
+    "random": Preset(offline(_FB_PAPER, "sf"), CONTROLLABLE, HOURS),
     "hilp-zsrl-quick": Preset(
         offline(_HILP_ZSRL_QUICK, "sf", steps=40_000), QUICK, "15 minutes on two CPU cores"
     ),

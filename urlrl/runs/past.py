@@ -1,17 +1,19 @@
 """What a run has seen: the transitions that it stored, or the dataset that it learned from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from urlrl.config import OfflineConfig
 from urlrl.data.dataset import Dataset
-from urlrl.data.rows import Rows, agent_fields
+from urlrl.data.rows import Rows, agent_fields, relabelled
 from urlrl.data.shards import Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.runs.load import Loaded
 from urlrl.streams import env_seed
 from urlrl.training.run import RunFolder
+from urlrl.types import Transition
 
 
 def past(run: Path | str, loaded: Loaded, count: int, seed: int) -> Rows | None:
@@ -40,6 +42,14 @@ def past_to_label(run: Path | str, loaded: Loaded, count: int, seed: int) -> Row
     if (rows := past(run, loaded, count, seed)) is None:
         raise UserError(f"{run} has no transitions in its folder replay/: a reward needs some to be read from.")
     return rows
+
+
+def seen_of(run: Path | str, loaded: Loaded, agent: Any, count: int, seed: int) -> Transition | None:
+    """What `agent`, which is the run's, reads goals and demonstrations by: `count` transitions of `past`, or as many as
+    it plans a way over, if these are more; None if there are none."""
+    wanted = max(count, agent.num_waypoints) if "plans" in agent.abilities else count
+    rows = past(run, loaded, wanted, seed)
+    return None if rows is None else relabelled(rows, rows["reward"])
 
 
 def check_physics(rows: Rows, run: Path | str) -> None:

@@ -1,14 +1,17 @@
-"""METRA's tasks (https://arxiv.org/abs/2310.08887) as CSF's released code has them, and one for first steps.
+"""METRA's tasks (https://arxiv.org/abs/2310.08887) as CSF's released code has them, and two of ours: `point_goal` for
+first steps, `half_cheetah_approach` for learning over skills.
 
 Quadruped and humanoid: METRA steps these two frames per decision, so an episode of 200 decisions is 400 control steps
 here, an option of 25 is 50, and a control step pays one half: returns keep their scale, at most 199.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE
+from urlrl.envs.rewards import library
 from urlrl.tasks.task import GoalTask, Moment, Task
 
 HURDLES = np.array(HALF_CHEETAH_HURDLE.hurdles)  # x in m; those at x >= 0 count
@@ -27,6 +30,20 @@ class HurdleTask(Task):
 
     def score(self, moment: Moment) -> np.ndarray:
         return (_hurdles_left(moment.before) - _hurdles_left(moment.physics)).astype(float)
+
+
+@dataclass(frozen=True)
+class ApproachTask(GoalTask):
+    """The metres by which a control step brings it nearer to its goal: a return is at most what the goal is away at the
+    start. Every skill that moves earns or loses something, so there is a reward to learn from at once."""
+
+    def score(self, moment: Moment) -> Any:
+        goal = self.goal(moment.context, moment.clock - 1)
+        before, after = (
+            library(place).linalg.norm(place[:, : self.position] - goal, axis=1)
+            for place in (moment.before, moment.physics)
+        )
+        return before - after
 
 
 def _hurdles_left(physics: np.ndarray) -> np.ndarray:
@@ -60,6 +77,10 @@ LOCOMOTION: dict[str, Task] = {
     "half_cheetah_goal": GoalTask(
         "half_cheetah_goal", "half_cheetah", ("half_cheetah",), episode_steps=200, input_names=("goal_x",),
         position=1, half=100.0,
+    ),
+    "half_cheetah_approach": ApproachTask(
+        "half_cheetah_approach", "half_cheetah", ("half_cheetah",), episode_steps=200, input_names=("goal_x",),
+        position=1, half=30.0,
     ),
     "half_cheetah_hurdle": HurdleTask(
         "half_cheetah_hurdle", "half_cheetah_hurdle", ("half_cheetah", "half_cheetah_hurdle"), episode_steps=200,

@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from urlrl.config import MAX_SEED, RunConfig
+from urlrl.config import MAX_SEED, OfflineConfig, RunConfig
 from urlrl.errors import UnsupportedPrompt, UserError, check
-from urlrl.evaluation import coverage, whereabouts, zero_shot
+from urlrl.evaluation import coverage, prompting, whereabouts, zero_shot
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.begin import make_run_env
-from urlrl.runs.load import load_checkpoint
+from urlrl.runs.load import Loaded, load_checkpoint
+from urlrl.runs.past import seen_of
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import TUNED, RunFolder
-from urlrl.types import EnvSpec
+from urlrl.types import Transition
 
 
 def evaluate(
@@ -27,8 +28,9 @@ def evaluate(
     json_file: Path | str | None = None,
     video: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. What an
-    adaptation left is scored on its task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
+    """Zero-shot evaluation of a run: policy state coverage and goal reaching, each beside the random policy. An
+    agent that learned from data reads the goals by that data. What an adaptation left is scored on its
+    task instead, see `urlrl.verbs.adapt.evaluate_adapted`.
 
     Args:
         step: which checkpoint; None is the newest that is whole.
@@ -55,11 +57,12 @@ def evaluate(
         raise UserError(
             f"{run} is a run, whose videos are in its report: expected --video for what an adaptation left."
         )
-    agent, config, spec, step, note = load_checkpoint(run, step)
-    scores, notes = _measure(agent, config, spec, seed)
+    loaded = load_checkpoint(run, step)
+    agent, config, spec, step, note = loaded
+    scores, notes = _measure(run, loaded, seed)
     twin = None
     if spec.twin:
-        twin = {"env": spec.twin, **_measure(agent, replace(config, env=spec.twin), spec, seed)[0]}
+        twin = {"env": spec.twin, **_measure(run, loaded._replace(config=replace(config, env=spec.twin)), seed)[0]}
     if whereabouts.has_noise(spec):
         scores["whereabouts"] = whereabouts.score(play_whereabouts(agent, config, seed), spec)
     notes = [note, *notes] if note else notes
@@ -74,8 +77,9 @@ def play_whereabouts(agent: Any, config: RunConfig, seed: int) -> whereabouts.Ep
         return whereabouts.play(env, agent, seed)
 
 
-def _measure(agent: Any, config: RunConfig, spec: EnvSpec, seed: int) -> tuple[dict[str, Any], list[str]]:
+def _measure(run: Path | str, loaded: Loaded, seed: int) -> tuple[dict[str, Any], list[str]]:
     """{"coverage", "goals"} in the config's environment, and notes on what is missing."""
+    agent, config, spec = loaded.agent, loaded.config, loaded.spec
     result: dict[str, Any] = {"coverage": None, "goals": None}
     if not spec.position:
         return result, [f"Environment '{config.env}' does not say where it is: coverage and goals are left out."]
@@ -83,7 +87,12 @@ def _measure(agent: Any, config: RunConfig, spec: EnvSpec, seed: int) -> tuple[d
         result["coverage"], trajectory = coverage.score(env, agent, seed)
     if not spec.goal_box:
         return result, [f"Environment '{config.env}' has no goals that its observation can show: goals are left out."]
-    seen = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+    seen: Transition | None = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+    if isinstance(config, OfflineConfig):  # It reads goals by its data, as it learned from it.
+        try:
+            seen = seen_of(run, loaded, agent, prompting.LABELLED, seed)
+        except UserError as error:
+            return result, [f"{error} Goals are left out, as they are read by the data."]
     try:
         with closing(make_run_env(config, zero_shot.NUM_GOALS)) as env:
             result["goals"] = zero_shot.score(env, agent, seen, seed)

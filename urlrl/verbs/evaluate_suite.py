@@ -3,13 +3,13 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
-from urlrl.data.rows import Rows, relabelled
+from urlrl.data.rows import Rows
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
@@ -17,7 +17,7 @@ from urlrl.evaluation.rollout import play_one, starts
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import Loaded, load_checkpoint
-from urlrl.runs.past import past_to_label, run_dataset
+from urlrl.runs.past import past_to_label, run_dataset, seen_of
 from urlrl.runtime import enable_compilation_cache, versions
 from urlrl.streams import stream
 from urlrl.tasks.catalogue import FRE_TASKS, MAZE_TASKS, ZERO_SHOT_TASKS, find_task
@@ -33,6 +33,14 @@ SUITES = make_suites(
 )
 
 PLAN = 3  # recursions of planning where the agent's config has none, as in HILP's paper
+
+
+class Asked(NamedTuple):
+    """A kind of prompt that the agent answers."""
+
+    kind: PromptKind
+    agent: Any  # one that can plan is asked with and without
+    seen: Transition | None  # what it reads a goal by
 
 
 def suite_on(env: str) -> str | None:
@@ -76,11 +84,12 @@ def evaluate_suite(
     rows = past_to_label(run, loaded, wanted, seed)
     if round((held := len(rows["reward"])) * (1 - prompting.HELD_OUT)) < count:
         notes.append(f"The data holds {held:,} transitions: prompts show {1 - prompting.HELD_OUT:.0%} of them.")
+    asked = _asked(run, loaded, protocol, wanted, seed)
     found: list[dict[str, Any]] = []
     with closing(progress):
         for done, task in enumerate(tasks):
             progress.update(f"{task.name}: {done} of {len(tasks)} tasks done")
-            found += _score_task(loaded, task, protocol, rows, count, seed, notes, progress)
+            found += _score_task(loaded, task, protocol, asked, rows, count, seed, notes, progress)
     result = {
         "suite": suite,
         "protocol": to_json(protocol),
@@ -115,6 +124,7 @@ def _score_task(
     loaded: Loaded,
     task: Task,
     protocol: ZeroShotSuite,
+    asked: list[Asked],
     rows: Rows,
     samples: int,
     seed: int,
@@ -129,12 +139,11 @@ def _score_task(
             "ceiling": task.ceiling(starts(env, seed)),
             "best_in_data": _best_in_data(loaded, task),
         }
-        for kind in protocol.prompts:
-            agent = _variant(loaded.agent, kind)
-            if agent is None or (kind != "reward" and task.goal_obs(env) is None):
+        for kind, agent, seen in asked:
+            if kind != "reward" and task.goal_obs(env) is None:
                 continue
             try:
-                told = _read(kind, agent, task, env, rows, samples, seed)
+                told = _read(kind, agent, task, env, rows, seen, samples, seed)
             except UserError as error:  # The agent cannot be asked so, or the data says nothing of this reward.
                 note = str(error) if isinstance(error, UnsupportedPrompt) else f"{task.name}: {error}"
                 notes += [] if note in notes else [note]
@@ -147,6 +156,17 @@ def _score_task(
     return found
 
 
+def _asked(run: Path | str, loaded: Loaded, protocol: ZeroShotSuite, count: int, seed: int) -> list[Asked]:
+    """The protocol's prompts that the agent answers. It reads goals by `count` transitions, plans over as many as it
+    wants."""
+    variants = {kind: _variant(loaded.agent, kind) for kind in protocol.prompts}
+    return [
+        Asked(kind, agent, None if kind == "reward" else seen_of(run, loaded, agent, count, seed))
+        for kind, agent in variants.items()
+        if agent is not None
+    ]
+
+
 def _variant(agent: Any, kind: PromptKind) -> Any | None:
     """The agent that answers this kind of prompt: one that can plan is asked with and without. None if it cannot."""
     if "plans" in agent.abilities:
@@ -155,7 +175,7 @@ def _variant(agent: Any, kind: PromptKind) -> Any | None:
 
 
 def _read(
-    kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, samples: int, seed: int
+    kind: PromptKind, agent: Any, task: Task, env: TaskEnv, rows: Rows, seen: Transition | None, samples: int, seed: int
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the agent makes of the task, and how well that explains its reward."""
     need(agent, "told")
@@ -163,7 +183,6 @@ def _read(
         return prompting.read_reward(agent, labelled(rows, task), samples, seed)
     goal = task.goal_obs(env)
     assert goal is not None, task.name
-    seen: Transition = relabelled(rows, rows["reward"])
     return agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
 
 

@@ -22,7 +22,7 @@ from urlrl.evaluation.zero_shot import goal_metrics
 from urlrl.files import check_folder_of, write_atomically, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import Loaded, load_checkpoint
-from urlrl.runs.past import check_physics, past, past_to_label
+from urlrl.runs.past import check_physics, past_to_label, seen_of
 from urlrl.runtime import enable_compilation_cache
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.expressions import parse
@@ -177,11 +177,9 @@ def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
 
 def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
     agent, random = asked.loaded.agent, play_random(asked.env, asked.seed)
-    rows = past(asked.run, asked.loaded, asked.samples, asked.seed)
-    if rows is None:  # A run may go without its transitions.
+    seen = seen_of(asked.run, asked.loaded, agent, asked.samples, asked.seed)
+    if seen is None:  # A run may go without its transitions.
         seen = jax.tree.map(lambda column: column[random.mask].astype(np.float32), random.steps)
-    else:
-        seen = relabelled(rows, rows["reward"])
     need(agent, "told")
     return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")), random)
 
