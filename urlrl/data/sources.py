@@ -77,7 +77,9 @@ def detect(path: Path) -> str:
     if path.is_file() and (known := what_it_is(path)):
         raise UserError(f"{path} {known}.")
     if (path / "meta" / "info.json").is_file():
-        raise UserError(f"{path} is a dataset of LeRobot's, in parquet files: expected a format without parquet.")
+        raise UserError(
+            f"{path} is a dataset of LeRobot's, in parquet files, which are not read: expected .npz or HDF5."
+        )
     if not found:
         what = "is of no known format" if path.exists() else "is not there"
         raise UserError(

@@ -182,9 +182,11 @@ def find_jumps(obs: np.ndarray) -> list[int]:
     once, by half a standard deviation and by far more than usually and than in the steps before and after (a contact
     changes speeds alone); or the episode is back at its first observation from afar.
     """
-    varying = obs[:, obs.std(axis=0) > 0].astype(np.float64)
+    if len(obs) <= SHORTEST:
+        return []
+    varying = obs[:, (obs != obs[0]).any(axis=0)].astype(np.float64)
     moving = varying[:, (np.diff(varying, axis=0) != 0).mean(axis=0) > 0.5]
-    if len(obs) <= SHORTEST or 2 * moving.shape[1] <= varying.shape[1]:
+    if 2 * moving.shape[1] <= varying.shape[1]:
         return []
     moving /= moving.std(axis=0)
     change = np.abs(np.diff(moving, axis=0))
