@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tools import assert_same_episodes, make_dataset, make_episodes
+from data_tools import assert_same_episodes, d4rl_arrays, make_dataset, make_episodes, save_d4rl
 
 from urlrl.cli import main
 from urlrl.data import validate as checks
@@ -129,10 +129,26 @@ def test_observations_that_are_physics_come_back(tmp_path):
 def test_paths_stand_anywhere(noise, capsys, tmp_path):
     other = make_dataset(tmp_path / "other", seed=1)
     out = tmp_path / "both"
-    argv = [noise.folder, "--out", out, "--max-transitions=30", other.folder, "--quiet"]
+    flags = ["--skip-bad", noise.folder, "--clip-actions"]
+    argv = [*flags, "--out", out, "--max-transitions=30", other.folder, "--quiet"]
     code, said, err = command(capsys, "convert", *argv)
     assert code == 0 and err == "" and said.count("\n") == 1  # Quiet: only what was written.
     assert len(Dataset(out)) == 30
+
+
+def test_options_of_what_is_read(capsys, tmp_path):
+    arrays = d4rl_arrays(make_episodes(physics=False))
+    arrays["actions"][0] = 3, -3
+    arrays["rewards"][6] = np.nan  # of the third episode
+    path = save_d4rl(tmp_path / "a.hdf5", arrays)
+    options = ["--skip-bad", "--action-scale", "2", "--clip-actions"]
+    code, said, _ = command(capsys, "convert", *options, path, "--out", tmp_path / "set")
+    assert code == 0 and "9 transitions in 3 episodes" in said and "'rewards' has nan in row 6" in said
+    assert "2 of 18 numbers of actions were beyond [-1, 1], by at most 0.5: clipped." in said
+    assert Dataset(tmp_path / "set").columns["action"][0].tolist() == [1, -1]
+    for verb_name in ("info", "validate"):
+        code, out, err = command(capsys, verb_name, path, "--observation", "a,b")
+        assert code == 2 and "expected --observation with Minari's data alone" in out + err
 
 
 def test_notes_are_said(capsys, tmp_path):
@@ -160,7 +176,8 @@ def outcome(found) -> dict[str, bool | None]:
     return {one.name: one.ok for one in found if one.name != "note"}
 
 
-WHOLE = dict.fromkeys(("hashes", "finite", "actions", "last rows", "observations", "rewards"), True)
+WHOLE = dict.fromkeys(("hashes", "finite", "actions", "last rows", "time limit", "observations", "rewards"), True)
+WHOLE |= {"jumps": None}  # The episodes here are too short for that.
 
 
 def test_data_of_a_simulator_is_whole(cheetah, walker, capsys):
@@ -170,7 +187,7 @@ def test_data_of_a_simulator_is_whole(cheetah, walker, capsys):
 
 
 def test_data_without_an_environment_is_checked_as_far_as_it_goes(noise):
-    assert outcome(verb.validate(noise.folder)) == WHOLE | {"observations": None, "rewards": None}
+    assert outcome(verb.validate(noise.folder)) == WHOLE | dict.fromkeys(("time limit", "observations", "rewards"))
 
 
 @pytest.mark.parametrize("name", ["dmc:quadruped_run", "jaco:site_top_left"])
@@ -256,7 +273,8 @@ def test_wrong_files_are_noticed(cheetah, tmp_path, capsys, wrong):
 
 def test_a_source_that_cannot_be_read_fails(cheetah, tmp_path, capsys):
     out = verb.export_data(cheetah.folder, tmp_path / "cheetah", "exorl", quiet=True)
-    assert outcome(verb.validate(out)) == {"reading": True, "observations": True, "rewards": True}
+    expected = {"reading": True, "jumps": None, "time limit": True, "observations": True, "rewards": True}
+    assert outcome(verb.validate(out)) == expected
     last = out / "episode_00000002_12.npz"
     last.write_bytes(last.read_bytes()[:-40])
     assert outcome(verb.validate(out)) == {"reading": False}
@@ -271,9 +289,69 @@ def test_a_sample_of_a_stream_is_of_all_episodes():
         Episode(np.full((9, 1), i, np.float32), np.zeros((8, 1)), np.zeros(8), np.zeros(8, bool)) for i in range(1000)
     ]
     source = verb.Source(DatasetInfo("", "counted"), iter(episodes), None)
-    check, sample = checks.check_source(source, seed=0)
+    check, sample, _ = checks.check_source(source, seed=0)
     assert check.ok and len(sample["obs"]) == checks.SAMPLE
     assert 350 < sample["obs"].mean() < 650 and sample["obs"].min() < 150 and sample["obs"].max() > 850
+
+
+def unmarked(steps: int) -> Episode:
+    """A body that drifts and begins anew halfway, which no flag marks; another number never changes."""
+    phase = np.arange(steps + 1) % ((steps + 1) // 2)
+    obs = np.stack([phase, 3 - 0.1 * phase, np.ones(steps + 1)], axis=1)
+    return Episode(obs, np.zeros((steps, 2)), np.zeros(steps), np.zeros(steps, bool))
+
+
+def test_a_reset_that_no_flag_marks_is_found(tmp_path, capsys):
+    whole, wrong = unmarked(99), unmarked(99)
+    halves = [Episode(whole.obs[at : at + 50], *(values[at : at + 49] for values in whole[1:4])) for at in (0, 50)]
+    good = write_dataset(tmp_path / "good", DatasetInfo("", "drift"), halves)
+    bad = write_dataset(tmp_path / "bad", DatasetInfo("", "drift"), [halves[0], wrong])
+    assert outcome(verb.validate(good.folder))["jumps"] is True
+    said = "all begins anew in step 49 of episode 1: expected the end of an episode there"
+    code, out, _ = command(capsys, "validate", bad.folder)
+    assert code == 2 and f"FAILED  jumps         {said}" in out
+    stream = verb.export_data(bad.folder, tmp_path / "stream", "exorl", quiet=True)
+    assert outcome(verb.validate(stream))["jumps"] is False
+
+
+def test_a_body_that_begins_elsewhere_is_found():
+    drift = np.cumsum(np.full((120, 3), 0.1), axis=0)
+    assert not checks.find_jumps(drift)
+    drift[60:] += 40  # nowhere near the start
+    assert checks.find_jumps(drift) == [59]
+
+
+def test_a_simulators_resets_are_found():
+    """The state after the reset is not the first one, but like it."""
+    a, b = (episode.obs for episode in collect("dmc:cartpole_swingup", episodes=2, steps=100))
+    assert checks.find_jumps(a) == checks.find_jumps(b) == []
+    assert checks.find_jumps(np.concatenate([a, b])) == [100]
+
+
+def test_contacts_and_new_goals_are_no_jumps():
+    rng, steps = np.random.default_rng(0), 200
+    speed = rng.normal(0, 0.01, (steps + 1, 3)).cumsum(axis=0)
+    speed[100:] -= 20  # a blow
+    goal = np.repeat(rng.normal(0, 9, (5, 1)), 41, axis=0)[: steps + 1]
+    assert not checks.find_jumps(np.concatenate([(speed * 0.05).cumsum(axis=0), speed, goal], axis=1))
+    assert not checks.find_jumps(np.eye(9)[rng.integers(9, size=steps + 1)])
+    assert not checks.find_jumps(rng.normal(size=(steps + 1, 5)))
+
+
+def test_an_episode_beyond_the_time_limit_is_said(tmp_path):
+    obs = np.zeros((1202, 17), np.float32)
+    episode = Episode(obs, np.zeros((1201, 6)), np.zeros(1201), np.zeros(1201, bool))
+    data = write_dataset(tmp_path / "set", DatasetInfo("dmc:cheetah_run", "by hand"), [episode])
+    found = {one.name: one for one in verb.validate(data.folder)}["time limit"]
+    assert found.ok is None and "has 1,201 steps, and 'dmc:cheetah_run' ends after 1,000: resets may be" in found.detail
+
+
+def test_observations_that_are_the_physics_are_not_compared_with_themselves(tmp_path):
+    """Any numbers would be those of themselves."""
+    info = DatasetInfo("point_mass_maze", "noise", (("qpos", 2), ("qvel", 2)), obs_is_physics=True)
+    data = write_dataset(tmp_path / "set", info, make_episodes(obs_dim=4, physics=False))
+    found = {one.name: one for one in verb.validate(data.folder)}["observations"]
+    assert found.ok is None and found.detail == "they are the physics, so there is nothing to compare them with"
 
 
 # --- relabel ----------------------------------------------------------------------------------------------------------

@@ -25,12 +25,11 @@ from urlrl.agents.uniform import UniformConfig
 from urlrl.data import d4rl, exorl, minari, ogbench
 from urlrl.data.claims import Stream
 from urlrl.data.dataset import Dataset, Episode, write_dataset
-from urlrl.data.reading import checked
 from urlrl.data.sources import detect
 from urlrl.errors import UserError
 from urlrl.training.run import RunFolder
 from urlrl.types import EnvSpec
-from urlrl.verbs.data import convert, export_data, open_source
+from urlrl.verbs.data import convert, export_data, info, open_source, validate
 
 h5py = pytest.importorskip("h5py")
 
@@ -169,7 +168,7 @@ BAD_EXORL = {
     "too large for float32": ({"reward": np.full((5, 1), 1e300)}, "'reward' has 1e+300"),
     "physics not finite": ({"physics": np.full((5, 4), np.inf)}, "'physics' has inf in row 0"),
     "actions beyond the bounds": (
-        {"action": np.float32([[0, 0], [0, 1], [0, 0], [0, -1.001], [0, 0]])}, "'action' has -1.001"),
+        {"action": np.float32([[0, 0], [0, 1], [0, 0], [0, -1.001], [0, 0]])}, "has an action of -1.001 in step 2"),
     "an action in the reset's row": ({"action": np.full((5, 2), 0.5, np.float32)}, "'action' is not zero in row 0"),
     "frames": ({"observation": np.zeros((5, 3, 8, 8), np.uint8)}, "expected numbers in an array of 2 dimensions"),
     "a scalar": ({"discount": np.float32(1)}, "'discount' has shape ()"),
@@ -184,12 +183,48 @@ def test_bad_exorl_is_one_sentence(tmp_path, what):
     refused(tmp_path, said)
 
 
-def test_actions_may_be_off_by_rounding(tmp_path):
-    episode = make_episodes()[0]
-    action = np.full_like(episode.action, 1 + 5e-7)
-    assert checked(episode._replace(action=action), "here", exorl.NAMES).action is not None
-    with pytest.raises(UserError, match="here: 'action' has 1.00001 in row 7: expected actions"):
-        checked(episode._replace(action=action + 1e-5 * (action > 2) + np.float32(1e-5)), "here", exorl.NAMES, first=7)
+@pytest.fixture
+def beyond(tmp_path):
+    """Writes a file of one episode of 3 steps with these actions, and says where it is."""
+
+    def save(*action) -> Path:
+        arrays = d4rl_arrays(make_episodes((3,), physics=False))
+        return save_d4rl(tmp_path / "beyond.hdf5", arrays | {"actions": np.float32(action)})
+
+    return save
+
+
+def test_what_rounding_puts_beyond_the_bounds_is_clipped_and_said(tmp_path, beyond, capsys):
+    path = beyond([1 + 5e-7, 0.5], [-1 - 5e-7, 1], [0.25, 0])
+    data = convert(path, tmp_path / "set")
+    assert data.columns["action"][:3].tolist() == [[1, 0.5], [-1, 1], [0.25, 0]]
+    said = "2 of 6 numbers of actions were beyond [-1, 1] by rounding: clipped."
+    assert said in capsys.readouterr().out and said.rstrip(".") in [one.detail for one in validate(path)]
+    assert said in info(path)["notes"]
+
+
+def test_actions_beyond_the_bounds_are_clipped_or_scaled_where_that_is_asked_for(tmp_path, beyond, capsys):
+    path = beyond([1.5, 0.5], [-4, 1], [0.25, 0])
+    said = "episode 0 has an action of 1.5 in step 0: expected actions in [-1, 1]; `urlrl data convert` takes "
+    refused(path, said + "--action-scale and --clip-actions.")
+    clipped = convert(path, tmp_path / "clipped", clip_actions=True)
+    assert clipped.columns["action"][:3].tolist() == [[1, 0.5], [-1, 1], [0.25, 0]]
+    assert "2 of 6 numbers of actions were beyond [-1, 1], by at most 3: clipped." in capsys.readouterr().out
+    assert clipped.info.source == f"{path} (D4RL), actions clipped"
+    scaled = convert(path, tmp_path / "scaled", action_scale=4.0)
+    assert scaled.columns["action"][:3].tolist() == [[0.375, 0.125], [-1, 0.25], [0.0625, 0]]
+    assert "clipped" not in capsys.readouterr().out and scaled.info.source == f"{path} (D4RL), actions divided by 4"
+    refused(path, "episode 0 has an action of -2 in step 1", action_scale=2.0)
+    with pytest.raises(UserError, match="action_scale is 0: expected a number above 0"):
+        open_source(path, action_scale=0)
+
+
+def test_one_action_per_row_is_an_action_of_one_number(tmp_path):
+    arrays = d4rl_arrays(make_episodes(physics=False))
+    path = save_d4rl(tmp_path / "a.hdf5", arrays | {"actions": arrays["actions"][:, 1]})
+    action = np.concatenate([episode.action for episode in episodes_of(path)])
+    np.testing.assert_array_equal(action, arrays["actions"][:, 1:], strict=True)
+    refused(save_d4rl(path, arrays | {"actions": np.ones(21, np.int64)}), "'actions' is int64 of shape (5,)")
 
 
 def test_physics_that_is_not_the_environments_is_refused(tmp_path):
@@ -329,7 +364,7 @@ BAD_OGBENCH = {
         "ends a trajectory in row 5 that has no transition",
     ),
     "not a number": (lambda a: a["observations"].__setitem__((7, 1), np.nan), "'observations' has nan in row 7"),
-    "beyond the bounds": (lambda a: a["actions"].__setitem__((9, 0), 2), "'actions' has 2 in row 9"),
+    "beyond the bounds": (lambda a: a["actions"].__setitem__((9, 0), 2), "episode 2 has an action of 2 in step 1"),
     "columns": (lambda a: a.update(observations=np.asfortranarray(a["observations"])), "C-contiguous"),
     "nothing": (lambda a: a.update({key: values[:0] for key, values in a.items()}), "'terminals' is empty"),
 }
@@ -355,14 +390,17 @@ def test_a_next_observation_that_is_not_the_next_is_refused(tmp_path):
 
 
 def shortened(episodes) -> list[Episode]:
-    """Without each episode's last transition."""
-    return [
-        Episode(
-            e.obs[:-1], e.action[:-1], e.reward[:-1], e.terminated[:-1], None if e.physics is None else e.physics[:-1]
-        )
-        for e in episodes
-        if len(e.action) > 1
-    ]
+    """As they are read where the state after an episode's last row is not known: a true end repeats the state before
+    it, and of the others the last transition is left out."""
+    found = []
+    for e in episodes:
+        if e.terminated[-1]:
+            at = [*range(len(e.action)), len(e.action) - 1]
+            found.append(e._replace(obs=e.obs[at], physics=None if e.physics is None else e.physics[at]))
+        elif len(e.action) > 1:
+            cut = (values if values is None else values[:-1] for values in e)
+            found.append(Episode(*cut))
+    return found
 
 
 @pytest.mark.parametrize("block", [3, 65536])
@@ -378,8 +416,12 @@ def test_d4rl_with_next_observations(tmp_path, monkeypatch, block):
 def test_d4rl_without_next_observations_never_pairs_across_episodes(tmp_path):
     episodes = make_episodes(physics=False)
     source = open_source(save_d4rl(tmp_path / "hopper.hdf5", d4rl_arrays(episodes, nexts=False)))
-    assert source.transitions == 17 and "the last transition of each episode is left out" in " ".join(source.notes)
-    assert_same_episodes(source.episodes, shortened(episodes))
+    said = "the last transition of each episode is left out, but for the 2 true ends, whose last state is repeated."
+    assert source.transitions == 19 and said in " ".join(source.notes)
+    found = list(source.episodes)
+    assert_same_episodes(found, shortened(episodes))
+    assert [episode.terminated.tolist()[-1] for episode in found] == [False, True, False, True]
+    assert not any(episode.terminated[:-1].any() for episode in found) and found[1].reward == episodes[1].reward
 
 
 def test_antmazes_terminals_end_nothing_and_jumps_do(tmp_path):
@@ -422,7 +464,10 @@ BAD_D4RL = {
     "fewer rewards": (lambda a: a.update(rewards=a["rewards"][:-1]), "'rewards' has shape (20,): expected 21 rows"),
     "words": (lambda a: a.update(observations=np.array([[b"a"] * 3] * 21)), "'observations' is"),
     "not a number": (lambda a: a["actions"].__setitem__((9, 1), np.nan), "'actions' has nan in row 9"),
-    "beyond the bounds": (lambda a: a["actions"].__setitem__((0, 1), -1.5), "'actions' has -1.5 in row 0"),
+    "beyond the bounds": (
+        lambda a: a["actions"].__setitem__((0, 1), -1.5),
+        "episode 0 has an action of -1.5 in step 0",
+    ),
     "other sizes": (
         lambda a: a.update(next_observations=np.zeros((21, 5))),
         "'next_observations' has shape (21, 5): expected (21, 3)",
@@ -509,6 +554,31 @@ def test_what_the_minari_package_writes_is_read(package):
         assert not episode.terminated.any()
 
 
+RECORDED = {
+    "with another gravity": ({"g": 1.6}, "g=1.6"),
+    "with another time limit": ({"max_episode_steps": 50}, "max_episode_steps=50"),
+    "in a wrapper": ({}, "the wrapper FlattenObservation"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", RECORDED)
+def test_an_environment_that_its_id_does_not_make_is_not_guessed(package, how):
+    import gymnasium
+
+    options, said = RECORDED[how]
+    env = gymnasium.make("Pendulum-v1", render_mode="rgb_array", **options)
+    collector = package.DataCollector(env if options else gymnasium.wrappers.FlattenObservation(env))
+    collector.reset(seed=0)
+    collector.step(collector.action_space.sample())
+    collector.create_dataset("urlrl/pendulum-v0")
+    source = open_source("urlrl/pendulum-v0")
+    note = f"urlrl/pendulum-v0 was recorded in gym:Pendulum-v1 with {said}: "
+    assert source.info.env == "" and source.notes == (f"{note}no name says that, so its environment is not guessed.",)
+    source = open_source("urlrl/pendulum-v0", env="gym:Pendulum-v1")
+    assert source.notes == (f"{note}whether 'gym:Pendulum-v1' is that is not known.",)
+
+
 def edit_metadata(out: Path, **changes) -> None:
     path = out / "data" / "metadata.json"
     metadata = json.loads(path.read_text()) | changes
@@ -536,6 +606,35 @@ def test_minaris_dict_observations(exported):
     source = open_source(exported)
     assert "the part 'observation' is taken" in source.notes[0]
     assert_same_episodes(source.episodes, make_episodes())
+
+
+def test_parts_of_dict_observations_are_joined(exported):
+    as_dict(exported, "achieved_goal")
+    source = open_source(exported, observation=["goal", "achieved_goal"])
+    assert "of which the part 'goal' + 'achieved_goal' is taken" in source.notes[0]
+    expected = [e._replace(obs=np.concatenate([0 * e.obs, e.obs], axis=1)) for e in make_episodes()]
+    assert_same_episodes(source.episodes, expected)
+    refused(exported, "a Dict of achieved_goal, goal, without 'speed': expected --observation", observation=["speed"])
+
+
+def test_parts_are_not_asked_for_in_vain(exported, tmp_path):
+    refused(exported, "observations are Box of shape [3]: expected a Dict", observation=["goal"])
+    path = save_d4rl(tmp_path / "a.hdf5", d4rl_arrays(make_episodes(physics=False)))
+    refused(path, "has observations without parts: expected --observation with Minari's", observation=["goal"])
+
+
+def test_stacks_of_frames_are_laid_flat(exported):
+    stack = {"type": "Box", "dtype": "float32", "shape": [2, 3], "low": 0, "high": 1}
+    edit_metadata(exported, observation_space=json.dumps(stack))
+
+    def stacked(file) -> None:
+        for group in file.values():
+            obs = group["observations"][()]
+            replace_values(group, "observations", np.stack([obs, 2 * obs], axis=1))
+
+    change_group(exported, stacked)
+    expected = [e._replace(obs=np.concatenate([e.obs, 2 * e.obs], axis=1)) for e in make_episodes()]
+    assert_same_episodes(episodes_of(exported), expected)
 
 
 def change_group(out: Path, change) -> None:
@@ -570,7 +669,7 @@ BAD_MINARI = {
     ),
     "beyond the bounds": (
         lambda out: change_group(out, lambda f: replace_values(f["episode_0"], "actions", np.full((5, 2), 1.1))),
-        "episode_0: 'actions' has 1.1",
+        "episode 0 has an action of 1.1 in step 0",
     ),
     "half the file": (
         lambda out: (out / "data" / "main_data.hdf5").write_bytes((out / "data" / "main_data.hdf5").read_bytes()[:999]),
@@ -779,6 +878,138 @@ def test_sources_that_do_not_fit_each_other_are_refused(tmp_path):
         with pytest.raises(UserError, match=said):
             convert([a.folder, other.folder], tmp_path / "out", env=None, quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def spoilt(kind: str, folder: Path) -> tuple[Path, str]:
+    """A source of four episodes, in one of which something is wrong, and what."""
+    data = make_dataset(folder / "set", physics=False)
+    if kind == "d4rl":
+        arrays = d4rl_arrays(make_episodes(physics=False))
+        arrays["rewards"][6] = np.nan  # of the third episode
+        return save_d4rl(folder / "a.hdf5", arrays), "'rewards' has nan in row 6"
+    if kind == "ogbench":
+        arrays = compact(make_episodes(physics=False))
+        arrays["observations"][9] = np.inf
+        np.savez(folder / "a.npz", **arrays)
+        return folder / "a.npz", "'observations' has inf in row 9"
+    out = export_data(data.folder, folder / "out", kind, quiet=True)
+    if kind == "minari":
+        change_group(out, lambda file: file["episode_2"].__delitem__("rewards"))
+        return out, "episode_2 has no 'rewards'"
+    (out / "episode_00000002_12.npz").write_bytes(b"")
+    return out, "episode_00000002_12.npz is empty"
+
+
+@pytest.mark.parametrize("kind", ["exorl", "ogbench", "d4rl", "minari"])
+def test_a_bad_episode_is_left_out_where_that_is_asked_for(tmp_path, capsys, kind):
+    path, why = spoilt(kind, tmp_path)
+    refused(path, why)
+    data = convert(path, tmp_path / "rest", skip_bad=True)
+    assert [len(episode.action) for episode in data.episodes()] == [5, 1, 3]
+    out = capsys.readouterr().out
+    assert out.count("Left out") == 1 and why in out.partition("Left out: ")[2]
+
+
+def test_the_first_episode_may_be_bad(tmp_path, exported):
+    change_group(exported, lambda file: file["episode_0"].__delitem__("rewards"))
+    assert [len(e.action) for e in open_source(exported, skip_bad=True).episodes] == [1, 12, 3]
+
+
+def test_a_bad_episode_of_a_run_is_left_out(run, tmp_path):
+    run = copy_of(run, tmp_path)
+    whole = len(episodes_of(run))
+    third(run, lambda rows: rows["reward"].__setitem__(3, np.nan))
+    source = open_source(run, skip_bad=True)
+    assert len(list(source.episodes)) == whole - 1 and "'reward' has nan" in source.found.left_out[0]
+
+
+def test_a_bad_path_and_an_episode_of_other_sizes_are_left_out(tmp_path, capsys):
+    good, wide = make_dataset(tmp_path / "a"), make_dataset(tmp_path / "b", lengths=(4,), obs_dim=4)
+    data = convert([tmp_path / "none", good.folder, wide.folder], tmp_path / "out", skip_bad=True)
+    assert_same_episodes(data.episodes(), good.episodes())
+    out = capsys.readouterr().out
+    assert f"Left out: {tmp_path / 'none'} is not there" in out
+    assert (
+        "Left out: episode 4: its observations, actions and physics have (4, 2, 4) numbers: expected (3, 2, 4)" in out
+    )
+    with pytest.raises(UserError, match="none is not there"):
+        convert(tmp_path / "none", tmp_path / "again", skip_bad=True)
+
+
+def test_what_loses_the_place_in_a_file_is_refused_all_the_same(tmp_path):
+    """Nobody knows where the next episode begins: what follows must not be lost without a word."""
+    np.savez_compressed(tmp_path / "a.npz", **compact(make_episodes(physics=False)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[150:160] = bytes(10)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError):
+        list(open_source(tmp_path / "a.npz", skip_bad=True).episodes)
+
+
+def test_files_of_other_programs_are_left_out_and_named(tmp_path):
+    save_exorl(tmp_path / "episode_0_4.npz")
+    for name in ("._episode_0_4.npz", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7" * 20)
+    source = open_source(tmp_path)
+    assert len(list(source.episodes)) == 1 and source.notes == tuple(
+        f"{tmp_path / name} is of {who}: it is left out."
+        for name, who in ((".DS_Store", "macOS"), ("._episode_0_4.npz", "macOS, beside the file itself"),
+                          ("Thumbs.db", "Windows"))
+    )  # fmt: skip
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
+OTHER_CONTENTS = {
+    "a pointer": ("a.hdf5", POINTER, "a.hdf5 is a pointer of Git LFS: expected the file itself, which `git lfs pull`"),
+    "a pointer of numpy": ("a.npz", POINTER, "a.npz is a pointer of Git LFS"),
+    "a page": ("a.npz", b"<!DOCTYPE html><html>", "a.npz is a web page: expected the file itself."),
+    "nothing": ("a.hdf5", b"", "a.hdf5 is empty."),
+    "macos": ("._a.hdf5", b"\0\5\x16\7", "._a.hdf5 is a file of macOS, beside the file itself: expected one of data."),
+    "windows": ("Thumbs.db", b"\xd0\xcf", "Thumbs.db is a file of Windows"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_CONTENTS)
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, what):
+    name, content, said = OTHER_CONTENTS[what]
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, said)
+
+
+def test_pointers_in_folders_are_named(exported, tmp_path):
+    save_exorl(tmp_path / "episodes" / "episode_0_4.npz").write_bytes(POINTER)
+    refused(tmp_path / "episodes", "episode_0_4.npz is a pointer of Git LFS")
+    (exported / "data" / "main_data.hdf5").write_bytes(POINTER)
+    refused(exported, "main_data.hdf5 is a pointer of Git LFS")
+    (tmp_path / "set" / "obs.npy").write_bytes(POINTER)
+    refused(tmp_path / "set", "obs.npy is a pointer of Git LFS")
+
+
+def test_hdf5_of_another_layout_is_named(tmp_path, exported):
+    demos = save_d4rl(tmp_path / "demos.hdf5", {"data/demo_0/actions": np.zeros((3, 2))})
+    refused(demos, "demonstrations in groups, as robomimic stores them")
+    refused(exported / "data" / "main_data.hdf5", "as Minari stores them (give the dataset's folder): expected D4RL's")
+    arrays = d4rl_arrays(make_episodes(physics=False))
+    ends = arrays.pop("terminals") | arrays.pop("timeouts")
+    path = save_d4rl(tmp_path / "dones.hdf5", arrays | {"dones": ends})
+    refused(path, "has no 'terminals': found actions, dones, next_observations, observations")
+
+
+def test_a_folder_of_lerobots_is_named(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text("{}")
+    refused(tmp_path, "is a dataset of LeRobot's, in parquet files")
+
+
+def test_no_sentence_says_how_to_load_what_is_unsafe(tmp_path):
+    """NumPy does, of headers that are long."""
+    long = np.zeros(3, [(f"{i}" * 40, "f4") for i in range(200)])
+    np.savez(tmp_path / "a.npz", observations=long, actions=long, terminals=long)
+    np.savez(tmp_path / "b.npz", observations=np.array([{}], object), actions=long, terminals=long)
+    for name in ("a.npz", "b.npz"):
+        with pytest.raises(UserError) as raised:
+            episodes_of(tmp_path / name)
+        assert "pickle" not in str(raised.value) and "trust" not in str(raised.value)
 
 
 def test_sizes_are_compared_with_the_environment(tmp_path):

@@ -76,6 +76,14 @@ BAD_EPISODES = {
         "4 observations",
     ),
     "a reward too few": ([Episode(np.zeros((5, 3)), np.zeros((4, 2)), np.zeros(3), np.zeros(4, bool))], "of 'reward'"),
+    "an action beyond the bounds": (
+        [Episode(np.zeros((3, 3)), np.array([[0, 1], [0, -1.5]]), np.zeros(2), np.zeros(2, bool))],
+        r"Episode 0 has an action of -1.5 in step 1: expected actions in \[-1, 1\]; `urlrl data convert` takes",
+    ),
+    "an action that is no number": (
+        [Episode(np.zeros((2, 3)), np.full((1, 2), np.nan), np.zeros(1), np.zeros(1, bool))],
+        "an action of nan",
+    ),
     "another size": (make_episodes(physics=False) + make_episodes(obs_dim=4, physics=False), "obs of shape"),
 }
 

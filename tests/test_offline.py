@@ -132,6 +132,17 @@ def test_what_does_not_fit_is_refused(data, tmp_path):
     refused(offline(tmp_path / "nowhere"), "is not a dataset: it has no dataset.json")
 
 
+def test_actions_beyond_the_bounds_are_not_learned_from(tmp_path, monkeypatch):
+    """Earlier versions wrote them."""
+    monkeypatch.setattr("urlrl.data.dataset.within_bounds", lambda action, what: action)
+    wrong = [episode._replace(action=1.5 * episode.action) for episode in maze_episodes(num=3)]
+    write_dataset(tmp_path / "data", INFO, wrong)
+    said = r"data: action.npy leaves \[-1, 1\] in row \d+ \(episode 0, step \d+\): expected actions in"
+    with pytest.raises(UserError, match=said):
+        urlrl.pretrain(offline(tmp_path / "data", steps=5), tmp_path / "run", quiet=True)
+    assert not RunFolder(tmp_path / "run").config_file.exists()
+
+
 def test_a_dataset_without_an_environment_trains_and_says_what_is_missing(tmp_path):
     write_dataset(tmp_path / "data", DatasetInfo("", "a test"), maze_episodes(num=3))
     run = urlrl.pretrain(offline(tmp_path / "data", steps=5), tmp_path / "run", quiet=True)

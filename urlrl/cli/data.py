@@ -16,6 +16,8 @@ from urlrl.errors import UserError, check, unknown
 
 Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari"]
 
+FLAGS = ("quiet", "clip-actions", "skip-bad", "trust")  # options of `convert` without a value, also with no- before
+
 USAGE = """\
 usage: urlrl data VERB ...
 
@@ -55,6 +57,7 @@ class InfoOptions:
     path: Positional[Path]  # a file, a folder, or the id of a Minari dataset
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
+    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class ValidateOptions:
     path: Positional[Path]  # a file, a folder, or the id of a Minari dataset
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
+    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
     seed: int = 0  # of the sample that is compared with the simulator
 
     def __post_init__(self):
@@ -77,6 +81,10 @@ class ConvertOptions:
     out: Path | None = None  # folder to write; required
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
+    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
+    action_scale: float = 1.0  # actions are divided by this: 2 for those that were recorded in [-2, 2]
+    clip_actions: bool = False  # clip actions beyond [-1, 1], and say how many and how far
+    skip_bad: bool = False  # leave out episodes and files that cannot be read or do not fit, and say which and why
     max_transitions: int | None = None  # take only the first so many
     quiet: bool = False
 
@@ -119,7 +127,8 @@ def _info(argv: list[str]) -> None:
     options = parse(InfoOptions, argv, "data info", TRUST)
     from urlrl.verbs.data import info
 
-    show_info(info(options.path, env=options.env, format=options.format))
+    parts = _names(options.observation)
+    show_info(info(options.path, env=options.env, format=options.format, observation=parts))
 
 
 def _validate(argv: list[str]) -> None:
@@ -127,7 +136,10 @@ def _validate(argv: list[str]) -> None:
     from urlrl.verbs.data import running_checks
 
     console, failed, count = make_console(), 0, 0
-    for one in running_checks(options.path, env=options.env, format=options.format, seed=options.seed):
+    parts = _names(options.observation)
+    for one in running_checks(
+        options.path, env=options.env, format=options.format, observation=parts, seed=options.seed
+    ):
         word = {True: "ok", False: "FAILED", None: "-"}[one.ok]
         console.print(f"{word:<8}{one.name:<14}{one.detail}", soft_wrap=True)
         failed, count = failed + (one.ok is False), count + (one.ok is not None)
@@ -149,6 +161,10 @@ def _convert(argv: list[str]) -> None:
         out,
         env=options.env,
         format=options.format,
+        observation=_names(options.observation),
+        action_scale=options.action_scale,
+        clip_actions=options.clip_actions,
+        skip_bad=options.skip_bad,
         max_transitions=options.max_transitions,
         quiet=options.quiet,
     )
@@ -221,6 +237,10 @@ def show_info(found: dict[str, Any]) -> None:
         console.print(note, soft_wrap=True)
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """(paths, options), wherever the paths stand."""
     paths, options, rest = [], [], list(argv)
@@ -232,6 +252,6 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
             paths.append(token)
             continue
         options.append(token)
-        if "=" not in token and token not in ("--quiet", "--no-quiet") and rest and not rest[0].startswith("--"):
+        if "=" not in token and not token.endswith(FLAGS) and rest and not rest[0].startswith("--"):
             options.append(rest.pop(0))
     return paths, options

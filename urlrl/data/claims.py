@@ -9,6 +9,7 @@ Why 100 times: float32 observations of simulators compress to about 9/10 of thei
 rewards that are all zero, do compress 1,000 times. All of these are read, as an episode of them is small beside FREE.
 """
 
+import fnmatch
 import io
 import math
 import struct
@@ -37,14 +38,46 @@ UNREADABLE = (
     OverflowError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+# Names of files that other programs leave in folders -> which.
+STRAY = {
+    "._*": "macOS, beside the file itself",
+    ".DS_Store": "macOS",
+    "Thumbs.db": "Windows",
+    "desktop.ini": "Windows",
+}
+# How files begin that are not what their name says -> what they are.
+BEGINNINGS = {
+    b"version https://git-lfs": "is a pointer of Git LFS: expected the file itself, which `git lfs pull` gets",
+    b"<!doctype html": "is a web page: expected the file itself",
+    b"<html": "is a web page: expected the file itself",
+}
+
 
 @contextmanager
 def reading(file: Path | str) -> Iterator[None]:
-    """Whatever goes wrong inside is a UserError that names the file."""
+    """Whatever goes wrong inside is a UserError that names the file, and what it is if that is known."""
     try:
         yield
     except UNREADABLE as error:
-        raise UserError(f"{file} cannot be read: {reason(error)}.") from error
+        known = what_it_is(file) if isinstance(file, Path) and file.is_file() else ""
+        raise UserError(f"{file} {known or f'cannot be read: {reason(error)}'}.") from error
+
+
+def stray(file: Path) -> str:
+    """Which program leaves files of this name in folders of data; "" if none is known to."""
+    return next((who for name, who in STRAY.items() if fnmatch.fnmatchcase(file.name, name)), "")
+
+
+def what_it_is(file: Path) -> str:
+    """The end of a sentence about a file that is not what its name says; "" if that is not known."""
+    if who := stray(file):
+        return f"is a file of {who}: expected one of data"
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(32).lower()
+    except OSError:
+        return ""
+    return "is empty" if not start else next((what for mark, what in BEGINNINGS.items() if start.startswith(mark)), "")
 
 
 def check_size(what: Path | str, claimed: int, size: int) -> None:

@@ -2,11 +2,13 @@
 
 An episode ends at a terminal, at a timeout, or where `next_observations`, if the file has them, is not the observation
 of the row after. In antmaze terminals mean that the goal is touched, which ends nothing. The state after an episode's
-last row is known from `next_observations` alone; without them an episode's last transition is left out, as a row's
-successor belongs to the next episode.
+last row is known from `next_observations` alone, as the row that follows belongs to the next episode. Without them an
+episode's last transition is left out, unless it is a true end: that is kept, and its last state is repeated, as no
+future counts there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from urlrl.data.claims import BLOCK, PER_ROW, check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import array, file_size, open_hdf5, row_bytes
-from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, stops
+from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -22,6 +24,13 @@ NAMES = Names("observations", "actions", "rewards", "infos/qpos")
 KEYS = (
     "observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "infos/qpos", "infos/qvel",
 )  # fmt: skip
+# A key of another layout -> what has it.
+OTHERS = {
+    "data": "demonstrations in groups, as robomimic stores them",
+    "episode_0": "episodes in groups, as Minari stores them (give the dataset's folder)",
+    "traj_0": "trajectories in groups, as ManiSkill stores them",
+}
+Piece = tuple[int, dict[str, np.ndarray]]  # the first row of an episode, and its rows of each array
 BLOCK_BYTES = 2**24  # that are read at once, of rows that are large
 SAME_STATE = 1e-5  # the next observation is that of the row after, up to this
 PROBE = 1000  # rows in which physics is compared with the observation
@@ -35,11 +44,10 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     """Episodes in the order of the file.
 
     Raises:
-        UserError: a key is missing, arrays are of unequal lengths; or later, at rows that are wrong.
+        UserError: another layout, a key is missing, arrays are of unequal lengths; or later, at rows that are wrong.
     """
     del spec
     table = _Table(path)
-    check_keys(path, ("observations", "actions", "terminals"), table.found)
     nexts, notes = "next_observations" in table.arrays, []
     if not nexts and "timeouts" not in table.arrays:
         raise UserError(
@@ -55,14 +63,16 @@ def read_d4rl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
     if nexts:
         _add_jumps(table, ends)
     else:
-        notes.append(f"{path} has no 'next_observations': the last transition of each episode is left out.")
+        kept = int((ends & terminated).sum())
+        true_ends = f", but for the {kept:,} true ends, whose last state is repeated" if kept else ""
+        notes.append(f"{path} has no 'next_observations': the last transition of each episode is left out{true_ends}.")
     layout, note = _physics(table, nexts)
     notes += [note] if note else []
-    transitions = table.rows - (0 if nexts else int(ends.sum()))
+    transitions = table.rows - (0 if nexts else int((ends & ~terminated).sum()))
     info = DatasetInfo(env, f"{path} (D4RL)", layout)
-    return Source(
-        info, _episodes(table, ends, terminated, [f"infos/{name}" for name, _ in layout]), transitions, tuple(notes)
-    )
+    physics = [f"infos/{name}" for name, _ in layout]
+    episodes = Each(partial(_episode, table, terminated, physics), _pieces(table, ends, terminated, physics))
+    return Source(info, episodes, transitions, tuple(notes))
 
 
 def _add_jumps(table: "_Table", ends: np.ndarray) -> None:
@@ -90,29 +100,44 @@ def _physics(table: "_Table", nexts: bool) -> tuple[tuple[tuple[str, int], ...],
     return (("qpos", qpos.shape[1]), ("qvel", qvel.shape[1])), ""
 
 
-def _episodes(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics: list[str]) -> Iterator[Episode]:
-    nexts = "next_observations" in table.arrays
+def _pieces(table: "_Table", ends: np.ndarray, terminated: np.ndarray, physics: list[str]) -> Iterator[Piece]:
+    """The episodes that have a transition whose two states are known, or that is a true end."""
     optional = [key for key in ("rewards", "next_observations") if key in table.arrays]
     columns = {key: _Column(table, key) for key in ("observations", "actions", *optional, *physics)}
     size, row, begin = file_size(table.file), sum(row_bytes(table.arrays[key]) for key in columns), 0
     for end in stops(ends):
         check_size(f"{table.path}: an episode of {end - begin:,} rows", (end - begin) * row, size)
         rows = {key: values.take(end - begin) for key, values in columns.items()}
-        obs = numeric(table.path, "observations", rows["observations"], 2)
-        after = numeric(table.path, "next_observations", rows["next_observations"], 2) if nexts else obs[:0]
-        steps = len(obs) if nexts else len(obs) - 1
-        if steps:
-            reward = column(table.path, "rewards", rows["rewards"])[:steps] if "rewards" in rows else np.zeros(steps)
-            states = np.concatenate([rows[key] for key in physics], axis=1) if physics else None
-            episode = Episode(
-                np.concatenate([obs, after[-1:]]),
-                rows["actions"][:steps],
-                reward,
-                terminated[begin : begin + steps],
-                states,
-            )
-            yield checked(episode, table.path, NAMES, begin)
+        if end - begin > 1 or "next_observations" in rows or terminated[begin]:
+            yield begin, rows
         begin = end
+
+
+def _episode(table: "_Table", terminated: np.ndarray, physics: list[str], piece: Piece) -> Episode:
+    begin, rows = piece
+    obs = numeric(table.path, "observations", rows["observations"], 2)
+    states = np.concatenate([rows[key] for key in physics], axis=1) if physics else None
+    steps = len(obs)
+    if "next_observations" in rows:
+        obs = np.concatenate([obs, numeric(table.path, "next_observations", rows["next_observations"], 2)[-1:]])
+    elif terminated[begin + steps - 1]:
+        obs = np.concatenate([obs, obs[-1:]])
+        states = None if states is None else np.concatenate([states, states[-1:]])
+    else:
+        steps -= 1
+    reward = column(table.path, "rewards", rows["rewards"])[:steps] if "rewards" in rows else np.zeros(steps)
+    episode = Episode(obs, rows["actions"][:steps], reward, terminated[begin : begin + steps], states)
+    return checked(episode, table.path, NAMES, begin)
+
+
+def _refuse_others(path: Path, found: Collection[str]) -> None:
+    """Refuse a file of another layout, by its name."""
+    for key, what in OTHERS.items():
+        if key in found and "observations" not in found:
+            raise UserError(
+                f"{path} holds {what}: expected D4RL's layout, arrays 'observations', 'actions' and 'terminals'."
+            )
+    check_keys(path, ("observations", "actions", "terminals"), found)
 
 
 class _Table:
@@ -122,7 +147,8 @@ class _Table:
         self.path = path
         self.file = open_hdf5(path)
         with reading(path):
-            self.found: set[str] = set(self.file)
+            found = set(self.file)
+        _refuse_others(path, found)
         # name -> h5py.Dataset
         self.arrays = {key: found for key in KEYS if (found := array(self.file, key, path)) is not None}
         shapes = {key: found.shape for key, found in self.arrays.items()}

@@ -28,6 +28,9 @@ from urlrl.types import Array, BatchSpec, Transition
 
 FORMAT = "urlrl-dataset-1"
 MAX_ROWS = 2**31 - 1  # rows are drawn as int32
+ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
+# How a sentence ends that refuses actions.
+IN_BOUNDS = "expected actions in [-1, 1]; `urlrl data convert` takes --action-scale and --clip-actions"
 COLUMNS = {"obs": np.float32, "action": np.float32, "reward": np.float32, "terminated": np.bool_, "physics": np.float64}
 
 
@@ -223,7 +226,8 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[Epis
         info: `env`, `source`, `physics` and `obs_is_physics`; the rest is counted.
 
     Raises:
-        UserError: the folder is there already, there are no episodes, or one does not fit the others.
+        UserError: the folder is there already, there are no episodes, one does not fit the others, or an action is
+            beyond [-1, 1]. What is beyond by rounding is clipped.
     """
     folder = Path(folder)
     if folder.exists():
@@ -281,7 +285,20 @@ def _table(episode: Episode, physics: bool, number: int) -> dict[str, np.ndarray
                 f"Episode {number} has {len(values)} rows of '{name}': expected {steps + 1}, as it has {steps} actions."
             )
         table[name] = values
+    table["action"] = within_bounds(table["action"], f"Episode {number}")
     return table
+
+
+def within_bounds(action: np.ndarray, what: str) -> np.ndarray:
+    """Actions (T, act), those beyond [-1, 1] by rounding clipped.
+
+    Raises:
+        UserError: one is further beyond, or not a number; the message begins with `what`.
+    """
+    beyond = np.argwhere(~(np.abs(action) <= 1 + ACTION_TOLERANCE))
+    if len(beyond):
+        raise UserError(f"{what} has an action of {action[tuple(beyond[0])]:.6g} in step {beyond[0][0]}: {IN_BOUNDS}.")
+    return np.clip(action, -1, 1)
 
 
 class _Column:

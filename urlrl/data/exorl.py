@@ -6,14 +6,15 @@ reward[t], discount[t], observation[t]).
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from urlrl.data.claims import Archive
+from urlrl.data.claims import Archive, stray
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, physics_layout
+from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, first_readable, numeric, physics_layout
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -32,9 +33,11 @@ ENVS = {
 
 
 def find_files(path: Path) -> list[Path]:
-    """The episodes of a folder, or of the folder `buffer` in it, by their index; [] if there are none."""
+    """The episodes of a folder, or of the folder `buffer` in it, by their index; [] if there are none. Files that other
+    programs leave there are none, whatever their name ends with."""
     for folder in (path, path / "buffer"):
-        found = [file for file in folder.glob("*.npz") if NAME.fullmatch(file.name)] if folder.is_dir() else []
+        files = folder.glob("*.npz") if folder.is_dir() else ()
+        found = [file for file in files if NAME.fullmatch(file.name) and not stray(file)]
         if found:
             return sorted(found, key=lambda file: (_numbers(file)[0], file.name))
     return []
@@ -49,31 +52,32 @@ def read_exorl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source
     """Episodes in order of their index.
 
     Raises:
-        UserError: there are none; or later, at an episode that cannot be read or does not fit.
+        UserError: there are none, or none can be read; or later, at an episode that cannot be read or does not fit.
     """
     files = find_files(path)
     if not files:
         raise UserError(f"{path} holds no episodes: expected files episode_<index>_<length>.npz, there or in buffer/.")
-    first, rewards = _load(files[0], spec)
+    first, rewards = first_readable(partial(_load, spec), files)
     layout = () if first.physics is None else physics_layout(first.physics.shape[1], spec, files[0])
-    notes = []
+    others = sorted(set(files[0].parent.iterdir()) - set(files))
+    notes = [f"{file} is of {who}: it is left out." for file in others if (who := stray(file))]
     if rewards > 1:
         notes.append(f"{path} has {rewards} rewards per transition: the first is taken.")
     if files != sorted(files, key=lambda file: file.name):
         notes.append(f"{path}: by name its files are in another order than by index, which is the one taken.")
     info = DatasetInfo(env, f"{path} (ExORL)", layout)
-    return Source(info, _episodes(files, spec, bool(layout)), sum(_numbers(file)[1] for file in files), tuple(notes))
+    episodes = Each(partial(_episode, spec, bool(layout)), files)
+    return Source(info, episodes, sum(_numbers(file)[1] for file in files), tuple(notes))
 
 
-def _episodes(files: list[Path], spec: EnvSpec | None, physics: bool) -> Iterator[Episode]:
-    for file in files:
-        episode, _ = _load(file, spec)
-        if physics and episode.physics is None:
-            raise UserError(f"{file} has no 'physics': expected it, as in the episodes before it.")
-        yield episode
+def _episode(spec: EnvSpec | None, physics: bool, file: Path) -> Episode:
+    episode, _ = _load(spec, file)
+    if physics and episode.physics is None:
+        raise UserError(f"{file} has no 'physics': expected it, as in the episodes before it.")
+    return episode
 
 
-def _load(file: Path, spec: EnvSpec | None) -> tuple[Episode, int]:
+def _load(spec: EnvSpec | None, file: Path) -> tuple[Episode, int]:
     """An episode, and how many rewards it has per transition."""
     archive = Archive(file)
     check_keys(file, KEYS, archive.keys)

@@ -2,23 +2,26 @@
 `episode_<k>` hold T + 1 observations and T actions. Read and written with h5py alone.
 
 Actions are mapped from the bounds of the dataset's action space onto [-1, 1], as `gym:` environments map them back.
-What this library writes also has the name of its environment in the metadata, and `infos/physics`.
+What this library writes also has the name of its environment in the metadata, and `infos/physics`. Other metadata name
+the environment that recorded the data with its keyword arguments, wrappers and time limit. Where these are not what
+`gym:<id>` makes, no name is guessed: an agent would be tested in another environment than it learned from.
 """
 
 import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from urlrl.data.claims import check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
-from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, physics_layout
+from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, first_readable, numeric, physics_layout
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
@@ -40,18 +43,38 @@ def find_data(path: Path) -> Path | None:
 
 
 def guess_env(path: Path) -> str:
-    """The environment that the metadata names, `gym:<id>`; "" if there is none."""
+    """The environment that the metadata names, `gym:<id>`; "" if there is none, or if it is not what the id makes."""
     data = find_data(path)
     metadata = _metadata(data) if data else {}
-    if isinstance(name := metadata.get("urlrl_env"), str):
-        return name
+    if data is None or isinstance(metadata.get("urlrl_env"), str):
+        return metadata.get("urlrl_env", "")
+    gym_id, own = _recorded(data, metadata)
+    return f"gym:{gym_id}" if gym_id and not own else ""
+
+
+def _recorded(data: Path, metadata: dict[str, Any]) -> tuple[str, list[str]]:
+    """The id of the environment that recorded the data, and in what it was not the one that Gymnasium makes of the id;
+    ("", []) where that is not known."""
     with reading(f"{data}/metadata.json: 'env_spec'"):
-        gym_id = json.loads(metadata["env_spec"])["id"] if metadata.get("env_spec") else ""
-    return f"gym:{gym_id}" if isinstance(gym_id, str) and GYM_ID.fullmatch(gym_id) else ""
+        spec = json.loads(metadata["env_spec"]) if metadata.get("env_spec") else {}
+        gym_id, given, wrappers = spec.get("id", ""), spec.get("kwargs") or {}, spec.get("additional_wrappers") or ()
+        if not isinstance(gym_id, str) or not GYM_ID.fullmatch(gym_id):
+            return "", []
+        usual = gymnasium.registry.get(gym_id)
+        kwargs, limit = ({}, None) if usual is None else (usual.kwargs, usual.max_episode_steps)
+        own = [f"{key}={value!r}" for key, value in given.items() if key != "render_mode" and value != kwargs.get(key)]
+        own += [f"the wrapper {wrapper['name']}" for wrapper in wrappers]
+        if usual is not None and (found := spec.get("max_episode_steps", limit)) != limit:
+            own.append(f"max_episode_steps={found}")
+        return gym_id, own
 
 
-def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source:
-    """Episodes in order of their number. Of observations that are a Dict, the part "observation" is taken.
+def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None, *, observation: Sequence[str] = ()) -> Source:
+    """Episodes in order of their number.
+
+    Args:
+        observation: the parts of observations that are a Dict, which are joined in this order; without it the part
+            "observation" is taken.
 
     Raises:
         UserError: not HDF5, observations or actions that are no flat boxes, or a missing key; or later, at an episode
@@ -71,35 +94,45 @@ def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sourc
     expected = metadata.get("total_episodes")
     if not names or len(names) != expected:
         raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {shown(expected)}.")
-    store = _Store(data, file, *_affine(data, metadata), _part(data, metadata), spec)
-    first = store.episode(names[0])
+    widths, notes = _parts(data, metadata, observation), []
+    store = _Store(data, file, *_affine(data, metadata), widths, spec)
+    first = first_readable(store.episode, names)
     layout = _layout(metadata, 0 if first.physics is None else first.physics.shape[1], spec, data)
     total = metadata.get("total_steps")
-    notes = (f"{path}: observations are a Dict, of which the part 'observation' is taken.",) if store.part else ()
+    if "" not in widths:
+        notes.append(f"{path}: observations are a Dict, of which the part {' + '.join(map(repr, widths))} is taken.")
+    gym_id, own = ("", []) if isinstance(metadata.get("urlrl_env"), str) else _recorded(data, metadata)
+    if own:
+        what = (
+            f"whether '{env}' is that is not known" if env else "no name says that, so its environment is not guessed"
+        )
+        notes.append(f"{path} was recorded in gym:{gym_id} with {shown(', '.join(own), 300)}: {what}.")
     info = DatasetInfo(env, f"{path} (Minari)", layout)
-    return Source(info, map(store.episode, names), total if isinstance(total, int) else None, notes)
+    return Source(info, Each(store.episode, names), total if isinstance(total, int) else None, tuple(notes))
 
 
 class _Store:
     """An open file of episodes."""
 
-    def __init__(self, data: Path, file: Any, middle: np.ndarray, half: np.ndarray, part: str, spec: EnvSpec | None):
+    def __init__(
+        self, data: Path, file: Any, middle: np.ndarray, half: np.ndarray, parts: dict[str, int], spec: EnvSpec | None
+    ):
         self.where, self.file, self.spec = data / "main_data.hdf5", file, spec
-        self.middle, self.half, self.part = middle, half, part
+        self.middle, self.half, self.parts = middle, half, parts
 
     def episode(self, name: str) -> Episode:
         where = f"{self.where}: {name}"
         group = find(self.file, name, self.where)
-        keys = {key: key for key in ("observations", "actions", "rewards", "terminations", "infos/physics")}
-        keys["observations"] += f"/{self.part}" if self.part else ""
-        found = {what: values for what, key in keys.items() if (values := array(group, key, where)) is not None}
+        shown = {part: f"observations/{part}" if part else "observations" for part in self.parts}
+        keys = (*shown.values(), "actions", "rewards", "terminations", "infos/physics")
+        found = {key: values for key in keys if (values := array(group, key, where)) is not None}
         with reading(where):
             held = () if hasattr(group, "dtype") else set(group)
-        absent = [key for what, key in keys.items() if what not in found and what != "infos/physics"]
-        check_keys(where, absent, held)
+        check_keys(where, [key for key in keys if key not in found and key != "infos/physics"], held)
         check_size(where, sum(map(all_bytes, found.values())), file_size(self.file))
         with reading(where):
-            arrays = {what: np.asarray(values[()]) for what, values in found.items()}
+            arrays = {key: np.asarray(values[()]) for key, values in found.items()}
+        obs = [_flat(where, key, arrays[key], self.parts[part]) for part, key in shown.items()]
         action = numeric(where, "actions", arrays["actions"], 2)
         if action.shape[1] != len(self.middle):
             raise UserError(
@@ -109,7 +142,7 @@ class _Store:
         action = ((action - self.middle) / self.half).astype(np.float32)
         reward = column(where, "rewards", arrays["rewards"])
         terminated = column(where, "terminations", arrays["terminations"]) != 0
-        episode = Episode(arrays["observations"], action, reward, terminated, arrays.get("infos/physics"))
+        episode = Episode(np.concatenate(obs, axis=1), action, reward, terminated, arrays.get("infos/physics"))
         return checked(episode, where, NAMES)
 
 
@@ -132,9 +165,10 @@ def _space(data: Path, metadata: dict[str, Any], key: str) -> dict[str, Any]:
     return space
 
 
-def _is_flat(space: dict[str, Any]) -> bool:
-    shape = space.get("shape")
-    return space.get("type") == "Box" and isinstance(shape, list) and len(shape) == 1
+def _is_flat(space: Any, most: int = 1) -> bool:
+    """Whether it is a Box of one dimension, or of at most so many."""
+    shape = space.get("shape") if isinstance(space, dict) and space.get("type") == "Box" else None
+    return isinstance(shape, list) and 1 <= len(shape) <= most and all(type(size) is int and size > 0 for size in shape)
 
 
 def _kind(space: Any) -> str:
@@ -156,21 +190,35 @@ def _affine(data: Path, metadata: dict[str, Any]) -> tuple[np.ndarray, np.ndarra
         return np.where(bounded, high / 2 + low / 2, 0.0), np.where(bounded, high / 2 - low / 2, 1.0)
 
 
-def _part(data: Path, metadata: dict[str, Any]) -> str:
-    """Which part of the observations is taken; "" for all."""
-    space = _space(data, metadata, "observation_space")
-    kind = space.get("type")
-    parts = space.get("subspaces")
-    if kind == "Dict" and isinstance(parts, dict):
-        if "observation" not in parts:
+def _parts(data: Path, metadata: dict[str, Any], wanted: Sequence[str]) -> dict[str, int]:
+    """The parts of the observations that are joined, and how many numbers each has; {"": n} where there are no parts.
+    A stack of frames is laid flat."""
+    space, where = _space(data, metadata, "observation_space"), data / "metadata.json"
+    parts = space.get("subspaces") if space.get("type") == "Dict" else None
+    if isinstance(parts, dict):
+        names = wanted or ("observation",)
+        absent = [name for name in names if name not in parts]
+        if absent:
             raise UserError(
-                f"{data / 'metadata.json'}: observations are a Dict of {shown(', '.join(sorted(parts)))}: expected "
-                f"a flat Box, or a Dict with the key 'observation'."
+                f"{where}: observations are a Dict of {shown(', '.join(sorted(parts)))}, without "
+                f"{shown(repr(absent[0]))}: expected --observation with some of these, as in --observation a,b."
             )
-        space = parts["observation"]
-    if not isinstance(space, dict) or not _is_flat(space):
-        raise UserError(f"{data / 'metadata.json'}: observations are {_kind(space)}: expected a flat Box.")
-    return "observation" if kind == "Dict" else ""
+    elif wanted:
+        raise UserError(f"{where}: observations are {_kind(space)}: expected a Dict, as --observation names parts.")
+    else:
+        names, parts = ("",), {"": space}
+    for name in names:
+        if not _is_flat(parts[name], most=2):
+            part = f" of part {shown(repr(name))}" if name else ""
+            raise UserError(f"{where}: observations{part} are {_kind(parts[name])}: expected a flat Box, or a stack.")
+    return {name: math.prod(parts[name]["shape"]) for name in names}
+
+
+def _flat(where: str, key: str, values: np.ndarray, width: int) -> np.ndarray:
+    """(n, width)."""
+    if values.ndim == 3 and math.prod(values.shape[1:]) == width:
+        values = values.reshape(len(values), width)
+    return numeric(where, key, values, 2)
 
 
 def _layout(metadata: dict[str, Any], width: int, spec: EnvSpec | None, data: Path) -> tuple[tuple[str, int], ...]:

@@ -9,18 +9,20 @@ ends, for whatever reason; only `masks` = 0, where there are masks, says that th
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from urlrl.data.claims import BLOCK, PER_ROW, Archive, Stream, check_size
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, check_keys, checked, column, numeric, stops
+from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, numeric, stops
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
 NAMES = Names("observations", "actions", "rewards", "qpos")
 PHYSICS = ("qpos", "qvel", "button_states")
+Piece = tuple[int, dict[str, np.ndarray]]  # the first row of a trajectory, and its rows of each array
 
 
 def guess_env(path: Path) -> str:
@@ -48,7 +50,9 @@ def read_ogbench(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
         parts = []
     layout = tuple((key, math.prod(Stream(archive, key).shape[1:])) for key in parts)
     info = DatasetInfo(env, f"{path} (OGBench)", layout)
-    episodes = _regular(archive, ends) if regular else _compact(archive, ends, parts)
+    keys = ["observations", "actions", *(key for key in ("rewards", "masks") if key in archive.keys)]
+    rows = _trajectories(archive, ends, [*keys, *(["next_observations"] if regular else parts)])
+    episodes = Each(partial(_regular, path) if regular else partial(_compact, path, parts), rows)
     return Source(info, episodes, len(ends) - (0 if regular else int(np.count_nonzero(ends))), tuple(notes))
 
 
@@ -78,10 +82,8 @@ def _close(path: Path, ends: np.ndarray, least: int) -> None:
         )
 
 
-def _trajectories(
-    archive: Archive, ends: np.ndarray, keys: Sequence[str]
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The first row of each, and its rows of these arrays, which are read to their end."""
+def _trajectories(archive: Archive, ends: np.ndarray, keys: Sequence[str]) -> Iterator[Piece]:
+    """Each with its rows of these arrays, which are read to their end."""
     streams = {key: Stream(archive, key) for key in keys}
     for key, stream in streams.items():
         if not stream.shape or stream.shape[0] != len(ends):
@@ -97,35 +99,31 @@ def _trajectories(
         stream.finish()
 
 
-def _compact(archive: Archive, ends: np.ndarray, parts: list[str]) -> Iterator[Episode]:
-    keys = ["observations", "actions", *parts, *(key for key in ("rewards", "masks") if key in archive.keys)]
-    for begin, rows in _trajectories(archive, ends, keys):
-        action = numeric(archive.path, "actions", rows["actions"], 2)[:-1]
-        physics = np.concatenate([_flat(archive.path, key, rows[key]) for key in parts], axis=1) if parts else None
-        reward, terminated = _labels(archive.path, rows, len(action))
-        episode = Episode(rows["observations"], action, reward, terminated, physics)
-        yield checked(episode, archive.path, NAMES, begin)
+def _compact(path: Path, parts: list[str], piece: Piece) -> Episode:
+    begin, rows = piece
+    action = numeric(path, "actions", rows["actions"], 2)[:-1]
+    physics = np.concatenate([_flat(path, key, rows[key]) for key in parts], axis=1) if parts else None
+    reward, terminated = _labels(path, rows, len(action))
+    return checked(Episode(rows["observations"], action, reward, terminated, physics), path, NAMES, begin)
 
 
-def _regular(archive: Archive, ends: np.ndarray) -> Iterator[Episode]:
-    keys = ["observations", "actions", "next_observations", *(k for k in ("rewards", "masks") if k in archive.keys)]
-    for begin, rows in _trajectories(archive, ends, keys):
-        obs, after = (numeric(archive.path, key, rows[key], 2) for key in ("observations", "next_observations"))
-        if obs.shape != after.shape:
-            raise UserError(
-                f"{archive.path}: 'next_observations' has {after.shape[1]} numbers per row: expected {obs.shape[1]}, "
-                f"as 'observations' has."
-            )
-        differ = (obs[1:] != after[:-1]).any(axis=1)
-        if differ.any():
-            row = begin + int(np.argmax(differ))
-            raise UserError(
-                f"{archive.path}: 'next_observations' in row {row:,} is not the observation of row {row + 1:,}: "
-                f"expected the same, as 'terminals' does not end a trajectory there."
-            )
-        reward, terminated = _labels(archive.path, rows, len(obs))
-        episode = Episode(np.concatenate([obs, after[-1:]]), rows["actions"], reward, terminated)
-        yield checked(episode, archive.path, NAMES, begin)
+def _regular(path: Path, piece: Piece) -> Episode:
+    begin, rows = piece
+    obs, after = (numeric(path, key, rows[key], 2) for key in ("observations", "next_observations"))
+    if obs.shape != after.shape:
+        raise UserError(
+            f"{path}: 'next_observations' has {after.shape[1]} numbers per row: expected {obs.shape[1]}, as "
+            f"'observations' has."
+        )
+    differ = (obs[1:] != after[:-1]).any(axis=1)
+    if differ.any():
+        row = begin + int(np.argmax(differ))
+        raise UserError(
+            f"{path}: 'next_observations' in row {row:,} is not the observation of row {row + 1:,}: expected the same, "
+            f"as 'terminals' does not end a trajectory there."
+        )
+    reward, terminated = _labels(path, rows, len(obs))
+    return checked(Episode(np.concatenate([obs, after[-1:]]), rows["actions"], reward, terminated), path, NAMES, begin)
 
 
 def _labels(path: Path, rows: dict[str, np.ndarray], steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,9 @@
 """What the readers of foreign formats share: nothing that is read runs code, and whatever is wrong with a file is one
 sentence that names the file, the key and the row. How much memory a file may ask for is said in `urlrl.data.claims`."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +14,53 @@ from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
-ACTION_TOLERANCE = 1e-6  # beyond [-1, 1], from rounding
+
+class BadEpisode(UserError):
+    """One episode is wrong; those after it can still be read."""
 
 
-class Source(NamedTuple):
+class Each(Iterator[Episode]):
+    """What `make` makes of each piece. Where it refuses one, a BadEpisode is raised, and the next can be asked for;
+    what the pieces themselves raise ends them."""
+
+    def __init__(self, make: Callable[[Any], Episode], pieces: Iterable[Any]):
+        self.make, self.pieces = make, iter(pieces)
+
+    def __next__(self) -> Episode:
+        piece = next(self.pieces)
+        try:
+            return self.make(piece)
+        except UserError as error:
+            raise BadEpisode(str(error)) from error
+
+
+@dataclass
+class Found:
+    """What was changed and left out while episodes were read."""
+
+    rounded: int = 0  # actions beyond [-1, 1] by rounding, which were clipped
+    clipped: int = 0  # actions further beyond, which were clipped
+    actions: int = 0  # that were looked at
+    excess: float = 0.0  # the largest of a clipped action
+    left_out: list[str] = field(default_factory=list)  # a sentence for each episode or source
+
+    def sentences(self) -> list[str]:
+        said = [f"Left out: {why}" for why in self.left_out]
+        for count, how in ((self.rounded, " by rounding"), (self.clipped, f", by at most {self.excess:.3g}")):
+            if count:
+                said.append(f"{count:,} of {self.actions:,} numbers of actions were beyond [-1, 1]{how}: clipped.")
+        return said
+
+
+@dataclass(frozen=True)
+class Source:
     """Data that can be read once, episode by episode."""
 
     info: DatasetInfo  # `env`, `source`, `physics` and `obs_is_physics`; what is counted is not known yet
     episodes: Iterator[Episode]
     transitions: int | None  # how many there will be, at most
     notes: tuple[str, ...] = ()  # sentences: what was decided about this source
+    found: Found = field(default_factory=Found)  # filled as episodes are read
 
 
 class Names(NamedTuple):
@@ -57,20 +96,21 @@ def stops(ends: np.ndarray) -> Iterator[int]:
 
 
 def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) -> Episode:
-    """The episode in the dtypes of a dataset.
+    """The episode in the dtypes of a dataset. Actions (T,) that are no whole numbers are actions of one number each.
 
     Args:
         first: row of the file in which the episode begins.
 
     Raises:
-        UserError: arrays that are no numbers or of unequal lengths, rows without numbers, numbers that are not finite,
-            actions beyond [-1, 1].
+        UserError: arrays that are no numbers or of unequal lengths, rows without numbers, numbers that are not finite.
     """
     steps = len(episode.action)
     cast: dict[str, Any] = {}
     for name, values in episode._asdict().items():
         if values is None:
             continue
+        if name == "action" and values.ndim == 1 and values.dtype.kind == "f":
+            values = values[:, None]
         key = getattr(names, name, name)
         values = numeric(file, key, values, 1 if name in ("reward", "terminated") else 2)
         expected = steps + (name in ("obs", "physics"))
@@ -81,18 +121,23 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
         with np.errstate(over="ignore", invalid="ignore"):  # What is too large for a column's dtype is infinite there.
             cast[name] = values.astype(COLUMNS[name], copy=False)
         if name != "terminated":
-            _refuse_rows(file, key, ~np.isfinite(cast[name]), values, "finite numbers", first)
-    beyond = np.abs(cast["action"]) > 1 + ACTION_TOLERANCE
-    _refuse_rows(file, names.action, beyond, episode.action, "actions in [-1, 1]", first)
+            bad = np.argwhere(~np.isfinite(cast[name]))
+            if len(bad):
+                row, value = first + bad[0][0], float(values[tuple(bad[0])])
+                raise UserError(f"{file}: '{key}' has {value:.6g} in row {row:,}: expected finite numbers.")
     return Episode(**cast)
 
 
-def _refuse_rows(file: Path | str, key: str, bad: np.ndarray, values: np.ndarray, expected: str, first: int) -> None:
-    if bad.any():
-        place = np.argwhere(bad)[0]
-        raise UserError(
-            f"{file}: '{key}' has {float(values[tuple(place)]):.6g} in row {first + place[0]:,}: expected {expected}."
-        )
+def first_readable(load: Callable[[Any], Any], pieces: Sequence[Any]) -> Any:
+    """What `load` makes of the first of these that it can read.
+
+    Raises:
+        UserError: it can read none; what is wrong with the first is said.
+    """
+    for piece in pieces:
+        with suppress(UserError):
+            return load(piece)
+    return load(pieces[0])
 
 
 def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[tuple[str, int], ...]:

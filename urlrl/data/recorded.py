@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 
 from urlrl.data.claims import reading
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked
+from urlrl.data.reading import Each, Names, Source, checked
 from urlrl.data.rows import F32, OWN, STORABLE, Fields, Rows, transition_fields
 from urlrl.data.shards import FORMAT, Shard, ShardFolder
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
 NAMES = Names("obs", "action", "reward")
+Piece = tuple[Path, list[Rows]]  # the file in which an episode ends, and the parts of it
 DTYPES = dict(zip(("F32", "BOOL", "I32"), STORABLE))  # of what an agent leaves, as safetensors calls them
 
 
@@ -55,7 +57,7 @@ def read_run(
     folder = ShardFolder(run / "replay", transition_fields(spec, stored), lanes)
     info = DatasetInfo(env, f"{run} (a run)", spec.physics, spec.obs_is_physics and not root)
     total = sum(end - begin for begin, end in map(_range, files))
-    return Source(info, _episodes(folder, files, lanes, root, hashes), total)
+    return Source(info, Each(partial(_episode, root), _pieces(folder, files, lanes, hashes)), total)
 
 
 def _header(file: Path) -> tuple[int, Fields]:
@@ -85,9 +87,7 @@ def _range(file: Path) -> tuple[int, int]:
     return int(begin), int(end)
 
 
-def _episodes(
-    folder: ShardFolder, files: list[Path], lanes: int, root: int, hashes: Mapping[str, str]
-) -> Iterator[Episode]:
+def _pieces(folder: ShardFolder, files: list[Path], lanes: int, hashes: Mapping[str, str]) -> Iterator[Piece]:
     held: dict[int, list[Rows]] = defaultdict(list)  # of each lane's episode, the rows so far
     reached = _range(files[0])[0]
     for file in files:
@@ -95,14 +95,14 @@ def _episodes(
         if begin < reached or begin % lanes or end % lanes:
             raise UserError(f"{file} begins at row {begin:,}: expected {reached:,}, and whole rounds of {lanes} lanes.")
         if begin > reached:
-            yield from _ended(held, root, file)
+            yield from _ended(held, file)
         rows = folder.read(Shard(file.name, begin, end, hashes.get(file.name, "")))
-        yield from _complete(rows, held, lanes, root, file)
+        yield from _complete(rows, held, lanes, file)
         reached = end
-    yield from _ended(held, root, files[-1])
+    yield from _ended(held, files[-1])
 
 
-def _complete(rows: Rows, held: dict[int, list[Rows]], lanes: int, root: int, file: Path) -> Iterator[Episode]:
+def _complete(rows: Rows, held: dict[int, list[Rows]], lanes: int, file: Path) -> Iterator[Piece]:
     """The episodes that end in these rows; what follows them is held."""
     found: list[tuple[int, list[Rows]]] = []
     for lane in range(lanes):
@@ -115,22 +115,23 @@ def _complete(rows: Rows, held: dict[int, list[Rows]], lanes: int, root: int, fi
         if begin < len(mine["obs"]):
             held[lane].append(_cut(mine, begin, len(mine["obs"])))
     for _, parts in sorted(found, key=lambda one: one[0]):
-        yield _episode(parts, root, file)
+        yield file, parts
 
 
 def _cut(rows: Rows, begin: int, end: int) -> Rows:
     return {name: values[begin:end] for name, values in rows.items()}
 
 
-def _ended(held: dict[int, list[Rows]], root: int, file: Path) -> Iterator[Episode]:
+def _ended(held: dict[int, list[Rows]], file: Path) -> Iterator[Piece]:
     """The episodes that the data does not see the end of."""
     for _, parts in sorted(held.items()):
         if parts:
-            yield _episode(parts, root, file)
+            yield file, parts
     held.clear()
 
 
-def _episode(parts: list[Rows], root: int, file: Path) -> Episode:
+def _episode(root: int, piece: Piece) -> Episode:
+    file, parts = piece
     names = [name for name in parts[0] if name in OWN and name != "truncated"]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
     if (rows["obs"][1:] != rows["next_obs"][:-1]).any():

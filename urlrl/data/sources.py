@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
 from urlrl.data import d4rl, exorl, minari, ogbench
-from urlrl.data.dataset import Dataset, DatasetInfo, Episode
-from urlrl.data.reading import Names, Source, checked, physics_layout
+from urlrl.data.claims import what_it_is
+from urlrl.data.dataset import ACTION_TOLERANCE, Dataset, DatasetInfo, Episode, within_bounds
+from urlrl.data.reading import BadEpisode, Each, Found, Names, Source, checked, physics_layout
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -23,7 +26,9 @@ def read_dataset(path: Path, env: str = "", spec: EnvSpec | None = None) -> Sour
     if spec is not None and spec.physics and layout:
         layout = physics_layout(sum(size for _, size in layout), spec, path)
     info = replace(dataset.info, env=env, physics=layout, source=f"{path} ({dataset.info.source})")
-    episodes = (checked(one, path, NAMES, int(first)) for one, first in zip(_verified(dataset), dataset.starts))
+    episodes = Each(
+        lambda piece: checked(piece[0], path, NAMES, int(piece[1])), zip(_verified(dataset), dataset.starts)
+    )
     return Source(info, episodes, len(dataset))
 
 
@@ -69,6 +74,12 @@ def detect(path: Path) -> str:
         found = "minari"
     else:
         found = ""
+    if path.is_file() and (known := what_it_is(path)):
+        raise UserError(f"{path} {known}.")
+    if (path / "meta" / "info.json").is_file():
+        raise UserError(
+            f"{path} is a dataset of LeRobot's, in parquet files, which are not read: expected .npz or HDF5."
+        )
     if not found:
         what = "is of no known format" if path.exists() else "is not there"
         raise UserError(
@@ -90,30 +101,75 @@ def fitted(source: Source, spec: EnvSpec | None) -> Source:
         )
     if spec.obs_is_physics:
         info = replace(info, physics=spec.physics, obs_is_physics=True)
-    return source._replace(info=info, episodes=_fitted(source, spec))
+    episodes = Each(partial(_fitted, info.source, spec), zip(count(), source.episodes))
+    return replace(source, info=info, episodes=episodes)
 
 
 def _parts(physics: tuple[tuple[str, int], ...]) -> str:
     return ", ".join(f"{name} {size}" for name, size in physics)
 
 
-def _fitted(source: Source, spec: EnvSpec) -> Iterator[Episode]:
-    for number, episode in enumerate(source.episodes):
-        widths = {"observations": (episode.obs, spec.obs_dim), "actions": (episode.action, spec.action_dim)}
-        for what, (values, expected) in widths.items():
-            if values.shape[1] != expected:
-                raise UserError(
-                    f"{source.info.source} has {what} of {values.shape[1]} numbers: expected {expected}, as "
-                    f"environment '{spec.id}' has."
-                )
-        if spec.obs_is_physics:
-            if episode.physics is not None and not np.allclose(episode.physics, episode.obs, SAME_STATE, SAME_STATE):
-                raise UserError(
-                    f"{source.info.source} has physics in episode {number} that is not the observation: expected the "
-                    f"same, as in environment '{spec.id}'."
-                )
-            episode = episode._replace(physics=None)
-        yield episode
+def _fitted(name: str, spec: EnvSpec, piece: tuple[int, Episode]) -> Episode:
+    number, episode = piece
+    widths = {"observations": (episode.obs, spec.obs_dim), "actions": (episode.action, spec.action_dim)}
+    for what, (values, expected) in widths.items():
+        if values.shape[1] != expected:
+            raise UserError(
+                f"{name} has {what} of {values.shape[1]} numbers: expected {expected}, as environment '{spec.id}' has."
+            )
+    if not spec.obs_is_physics:
+        return episode
+    if episode.physics is not None and not np.allclose(episode.physics, episode.obs, SAME_STATE, SAME_STATE):
+        raise UserError(
+            f"{name} has physics in episode {number} that is not the observation: expected the same, as in environment "
+            f"'{spec.id}'."
+        )
+    return episode._replace(physics=None)
+
+
+def bounded(source: Source, scale: float, clip: bool, found: Found) -> Source:
+    """The source with its actions divided by `scale`. Those that then leave [-1, 1] are refused, or clipped if that is
+    asked for; what is beyond by rounding is clipped. How many is counted."""
+
+    def bound(piece: tuple[int, Episode]) -> Episode:
+        number, episode = piece
+        action = episode.action / np.float32(scale)
+        if not clip:
+            within_bounds(action, f"{source.info.source}: episode {number}")
+        excess = np.abs(action) - 1
+        far = excess > ACTION_TOLERANCE
+        found.actions += action.size
+        found.clipped += int(far.sum())
+        found.rounded += int((excess > 0).sum() - far.sum())
+        found.excess = max(found.excess, float(excess[far].max(initial=0.0)))
+        return episode._replace(action=np.clip(action, -1, 1))
+
+    how = ("" if scale == 1 else f", actions divided by {scale:g}") + (", actions clipped" if clip else "")
+    info = replace(source.info, source=source.info.source + how)
+    return replace(source, info=info, episodes=Each(bound, zip(count(), source.episodes)))
+
+
+def sound(episodes: Iterator[Episode], found: Found) -> Iterator[Episode]:
+    """Those that can be read and have the sizes of the first; why others are left out is kept in `found`."""
+    first: tuple[int, ...] | None = None
+    for number in count():
+        try:
+            episode = next(episodes)
+        except StopIteration:
+            return
+        except BadEpisode as error:
+            found.left_out.append(str(error))
+            continue
+        sizes = tuple(
+            0 if values is None else values.shape[-1] for values in (episode.obs, episode.action, episode.physics)
+        )
+        first = first or sizes
+        if sizes == first:
+            yield episode
+        else:
+            found.left_out.append(
+                f"episode {number}: its observations, actions and physics have {sizes} numbers: expected {first}."
+            )
 
 
 def joined(sources: Sequence[Source]) -> Source:
@@ -135,14 +191,14 @@ def joined(sources: Sequence[Source]) -> Source:
     total = sum(count for count in counts if count is not None) if None not in counts else None
     name = " + ".join(source.info.source for source in sources)
     info = DatasetInfo(first.env, name, first.physics, first.obs_is_physics)
-    episodes = (episode for source in sources for episode in source.episodes)
+    episodes = chain.from_iterable(source.episodes for source in sources)  # It goes on after a BadEpisode.
     return Source(info, episodes, total, tuple(note for source in sources for note in source.notes))
 
 
 def limited(source: Source, transitions: int) -> Source:
     """The first `transitions`; the last episode may be cut short."""
     total = transitions if source.transitions is None else min(transitions, source.transitions)
-    return source._replace(episodes=_limited(source.episodes, transitions), transitions=total)
+    return replace(source, episodes=_limited(source.episodes, transitions), transitions=total)
 
 
 def _limited(episodes: Iterator[Episode], left: int) -> Iterator[Episode]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urlrl.data.dataset import Dataset, Episode
-from urlrl.data.reading import ACTION_TOLERANCE, Source
+from urlrl.data.dataset import ACTION_TOLERANCE, Dataset, Episode
+from urlrl.data.reading import Source
 from urlrl.data.rows import Rows
 from urlrl.errors import UserError
 from urlrl.files import sha256
@@ -18,6 +18,8 @@ from urlrl.files import sha256
 CHUNK = 65536  # rows that are looked at together
 SAMPLE = 256  # transitions that are compared with a simulator
 TOLERANCE = 1e-4  # relative and absolute: what is stored as float32, by another version of a simulator
+SHORTEST = 20  # steps of an episode in which jumps are looked for
+JUMP = 10
 PER_EPISODE = 4  # transitions of one episode in a sample of a stream
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, physics), action (n, act) -> (n,)
@@ -106,23 +108,25 @@ def _place(dataset: Dataset, row: int) -> str:
 # Any source.
 
 
-def check_source(source: Source, seed: int) -> tuple[Check, Rows | None]:
-    """Read all of a source, whose reader refuses what is wrong; returns also a sample of transitions."""
-    rng, reservoir = np.random.default_rng(seed), list[Rows]()
+def check_source(source: Source, seed: int) -> tuple[Check, Rows | None, "Course"]:
+    """Read all of a source, whose reader refuses what is wrong; returns also a sample of transitions, and the course of
+    the episodes."""
+    rng, reservoir, course = np.random.default_rng(seed), list[Rows](), Course()
     steps = number = 0
     try:
         for number, episode in enumerate(source.episodes, 1):
             steps += len(episode.action)
+            course.see(episode.obs)
             slot = number - 1 if number <= SAMPLE // PER_EPISODE else int(rng.integers(number))
             if slot < SAMPLE // PER_EPISODE:
                 reservoir[slot : slot + 1] = [_some(episode, rng)]
     except UserError as error:
-        return Check("reading", False, str(error).rstrip(".")), None
+        return Check("reading", False, str(error).rstrip(".")), None, course
     if not reservoir:
-        return Check("reading", False, f"{source.info.source} holds no episodes"), None
+        return Check("reading", False, f"{source.info.source} holds no episodes"), None, course
     sample = {name: np.concatenate([part[name] for part in reservoir]) for name in reservoir[0]}
     detail = f"{steps:,} transitions in {number:,} episodes: finite, actions in [-1, 1], lengths that fit"
-    return Check("reading", True, detail), sample
+    return Check("reading", True, detail), sample, course
 
 
 def _some(episode: Episode, rng: np.random.Generator) -> Rows:
@@ -132,6 +136,67 @@ def _some(episode: Episode, rng: np.random.Generator) -> Rows:
     if episode.physics is not None:
         rows |= {"physics": episode.physics[at], "next_physics": episode.physics[at + 1]}
     return rows
+
+
+class Course:
+    """How episodes go on, watched as they pass: whether one jumps, and how long the longest is."""
+
+    def __init__(self) -> None:
+        self.jumps: list[str] = []
+        self.episodes = self.watched = self.longest = 0
+
+    def see(self, obs: np.ndarray) -> None:
+        """The observations (T + 1, obs) of the next episode."""
+        self.longest = max(self.longest, len(obs) - 1)
+        self.watched += len(obs) > SHORTEST
+        self.jumps += [f"step {step:,} of episode {self.episodes:,}" for step in find_jumps(obs)]
+        self.episodes += 1
+
+    def check_jumps(self) -> Check:
+        """Whether no episode begins anew: a reset that no flag marks makes a transition that there never was."""
+        if self.jumps:
+            more = f", and in {len(self.jumps) - 1:,} other steps" if len(self.jumps) > 1 else ""
+            what = f"all begins anew in {self.jumps[0]}{more}: expected the end of an episode there"
+            return Check("jumps", False, what)
+        if not self.watched:
+            return Check(
+                "jumps", None, f"no episode has {SHORTEST} steps, so it is not known how far they usually move"
+            )
+        return Check("jumps", True, f"none in {self.watched:,} episodes of {SHORTEST} steps or more")
+
+    def check_limit(self, limit: int | None, env: str) -> Check:
+        """Whether no episode is longer than the environment's own, which may have been recorded with another limit."""
+        if limit is None:
+            return Check("time limit", None, "its environment's is not known")
+        if self.longest > limit:
+            why = "resets may be unmarked, or it was recorded with another limit"
+            what = f"an episode has {self.longest:,} steps, and '{env}' ends after {limit:,}: {why}"
+            return Check("time limit", None, what)
+        return Check("time limit", True, f"{self.longest:,} steps at most, and '{env}' ends after {limit:,}")
+
+
+def find_jumps(obs: np.ndarray) -> list[int]:
+    """The steps of an episode, of observations (T + 1, obs), in which it seems to begin anew.
+
+    Of the numbers in an observation, those are looked at that change in most steps. Either two thirds of them change at
+    once, by half a standard deviation and by far more than usually and than in the steps before and after (a contact
+    changes speeds alone); or the episode is back at its first observation from afar.
+    """
+    if len(obs) <= SHORTEST:
+        return []
+    varying = obs[:, (obs != obs[0]).any(axis=0)].astype(np.float64)
+    moving = varying[:, (np.diff(varying, axis=0) != 0).mean(axis=0) > 0.5]
+    if 2 * moving.shape[1] <= varying.shape[1]:
+        return []
+    moving /= moving.std(axis=0)
+    change = np.abs(np.diff(moving, axis=0))
+    beside = np.maximum(np.pad(change, ((1, 0), (0, 0)))[:-1], np.pad(change, ((0, 1), (0, 0)))[1:])
+    leaps = (change > np.maximum(JUMP * np.quantile(change, 0.9, axis=0), 3 * beside)) & (change > 0.5)
+    away = np.sqrt(np.mean(np.square(moving - moving[0]), axis=1))
+    usual = np.quantile(np.abs(np.diff(away)), 0.97)
+    afar = np.minimum(away[:-1], np.append(0, away[:-2]))  # for two states
+    returns = (afar > max(0.5, 3 * usual)) & (away[1:] < afar / 8)
+    return np.flatnonzero((leaps.mean(axis=1) > 2 / 3) | returns).tolist()
 
 
 # A sample of transitions, beside a simulator.

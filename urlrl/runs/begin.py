@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from urlrl.agents import find_agent
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
-from urlrl.data.dataset import Dataset
+from urlrl.data.dataset import IN_BOUNDS, Dataset
 from urlrl.data.rows import example_transition
+from urlrl.data.validate import check_actions
 from urlrl.envs import make_device_env, make_env
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
@@ -44,6 +45,8 @@ def begin(config: RunConfig, on_device: bool) -> Iterator[Begun]:
     """
     if isinstance(config, OfflineConfig):
         dataset = Dataset(config.data).verify()
+        if not (bounds := check_actions(dataset)).ok:
+            raise UserError(f"{dataset.folder}: {bounds.detail}: {IN_BOUNDS}.")
         yield Begun(*with_data(config, dataset), dataset)
     elif on_device:
         env = _device_env(config)

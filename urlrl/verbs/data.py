@@ -4,7 +4,9 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from urlrl.data import sources
 from urlrl.data import validate as checks
 from urlrl.data.dataset import Dataset, Episode, write_dataset
 from urlrl.data.exorl import write_exorl
-from urlrl.data.minari import write_minari
-from urlrl.data.reading import Source
+from urlrl.data.minari import read_minari, write_minari
+from urlrl.data.reading import Found, Source
 from urlrl.data.recorded import read_run
 from urlrl.data.shards import Shard
 from urlrl.data.summary import summarise
@@ -35,62 +37,99 @@ EXPORTS = ("exorl", "minari")
 CHUNK = 65536  # rows that are labelled together
 
 
-def open_source(path: Path | str, *, env: str | None = None, format: str = AUTO) -> Source:
-    """Data of any known format, to be read once.
+def open_source(
+    paths: Sequence[Path | str] | Path | str,
+    *,
+    env: str | None = None,
+    format: str = AUTO,
+    observation: Sequence[str] = (),
+    action_scale: float = 1.0,
+    clip_actions: bool = False,
+    skip_bad: bool = False,
+) -> Source:
+    """Data of any known format, to be read once; of several paths, one after the other.
 
     Args:
         env: what `make_env` calls the environment that the observations are of; None takes what the source says.
         format: one of `urlrl.data.sources.FORMATS`, or "auto".
+        observation: the parts that are joined, of Minari's observations that are a Dict.
+        action_scale: what actions are divided by.
+        clip_actions: clip those that are beyond [-1, 1] then, instead of refusing them.
+        skip_bad: leave out episodes, and paths, that cannot be read or do not fit. What of a file is damaged so that it
+            cannot be told where the next episode begins is refused all the same.
 
     Raises:
-        UserError: no such data, or it does not fit the environment.
+        UserError: no such data, or it does not fit the environment, or the other sources.
     """
-    path = Path(path)
+    check("action_scale", action_scale, 0, open_low=True)
+    opened, found = [], Found()
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        try:
+            source = _open(Path(path), env, format, observation)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            found.left_out.append(str(error))
+        else:
+            opened.append(sources.bounded(source, action_scale, clip_actions, found))
+    if not opened:
+        raise UserError(found.left_out[0])
+    joined = sources.joined(opened)
+    return replace(joined, episodes=sources.sound(joined.episodes, found) if skip_bad else joined.episodes, found=found)
+
+
+def _open(path: Path, env: str | None, format: str, observation: Sequence[str]) -> Source:
     check_choice("format", format, (AUTO, *sources.FORMATS))
     format = sources.detect(path) if format == AUTO else format
+    if observation and format != "minari":
+        raise UserError(f"{path} has observations without parts: expected --observation with Minari's data alone.")
     if format == "run":
         return _open_run(path, env)
     name = sources.GUESSES[format](path) if env is None else env
     spec, note = _spec(name, given=env is not None)
-    source = sources.fitted(sources.READERS[format](path, name, spec), spec)
-    return source._replace(notes=(*source.notes, note)) if note else source
+    read = partial(read_minari, observation=observation) if format == "minari" else sources.READERS[format]
+    source = sources.fitted(read(path, name, spec), spec)
+    return replace(source, notes=(*source.notes, note)) if note else source
 
 
 def convert(
     paths: Sequence[Path | str] | Path | str,
     out: Path | str,
     *,
-    env: str | None = None,
-    format: str = AUTO,
     max_transitions: int | None = None,
     quiet: bool = False,
+    **reading: Any,
 ) -> Dataset:
     """Make a dataset of one or more sources, one after the other; it is whole or not there.
 
     Args:
-        env, format: see `open_source`; the same for all.
         max_transitions: take only the first so many.
+        reading: the options of `open_source`, the same for all.
 
     Raises:
         UserError: `out` is there already, a source cannot be read, or they do not fit each other.
     """
-    paths = [paths] if isinstance(paths, (str, Path)) else paths
     if max_transitions is not None:
         check("max_transitions", max_transitions, 1)
     _refuse_existing(Path(out))
-    source = sources.joined([open_source(path, env=env, format=format) for path in paths])
+    source = open_source(paths, **reading)
     if max_transitions is not None:
         source = sources.limited(source, max_transitions)
     with metered("Converting", source.transitions, quiet) as meter:
         for note in source.notes:
             meter.note(note)
-        return write_dataset(out, source.info, meter.passing(source.episodes))
+        dataset = write_dataset(out, source.info, meter.passing(source.episodes))
+        for note in source.found.sentences():
+            meter.note(note)
+    return dataset
 
 
-def info(path: Path | str, *, env: str | None = None, format: str = AUTO) -> dict[str, Any]:
+def info(
+    path: Path | str, *, env: str | None = None, format: str = AUTO, observation: Sequence[str] = ()
+) -> dict[str, Any]:
     """What is in a dataset, or in anything that can be made one: `urlrl.data.summary.summarise`, and {"env", "source",
     "physics", "notes", "id": None where it is no dataset yet}."""
-    source = open_source(path, env=env, format=format)
+    source = open_source(path, env=env, format=format, observation=observation)
     found = summarise(source.episodes)
     dataset = _dataset(path, format)
     return {
@@ -98,15 +137,22 @@ def info(path: Path | str, *, env: str | None = None, format: str = AUTO) -> dic
         "source": dataset.info.source if dataset is not None else source.info.source,
         **found,
         "physics": [list(part) for part in source.info.physics],
-        "notes": list(source.notes),
+        "notes": [*source.notes, *source.found.sentences()],
         "id": dataset.id if dataset is not None else None,
     }
 
 
-def running_checks(path: Path | str, *, env: str | None = None, format: str = AUTO, seed: int = 0) -> Iterator[Check]:
+def running_checks(
+    path: Path | str,
+    *,
+    env: str | None = None,
+    format: str = AUTO,
+    observation: Sequence[str] = (),
+    seed: int = 0,
+) -> Iterator[Check]:
     """`validate`, as the checks are made."""
     try:
-        source = open_source(path, env=env, format=format)
+        source = open_source(path, env=env, format=format, observation=observation)
         dataset = _dataset(path, format)
     except UserError as error:
         yield Check("opening", False, str(error).rstrip("."))
@@ -118,13 +164,20 @@ def running_checks(path: Path | str, *, env: str | None = None, format: str = AU
         yield from found
         if not all(one.ok for one in found):
             return
-        sample = dataset.rows(dataset.pick(checks.SAMPLE, seed))
+        sample, course = dataset.rows(dataset.pick(checks.SAMPLE, seed)), checks.Course()
+        for begin, end in pairwise(dataset.starts):
+            course.see(dataset.columns["obs"][begin:end])
     else:
-        read, rows = checks.check_source(source, seed)
+        read, rows, course = checks.check_source(source, seed)
         yield read
         if rows is None:
             return
+        for note in source.found.sentences():
+            yield Check("note", None, note.rstrip("."))
         sample = rows
+    spec, _ = _spec(source.info.env, given=False)
+    yield course.check_jumps()
+    yield course.check_limit(spec.episode_steps if spec else None, source.info.env)
     if source.info.obs_is_physics:
         sample |= {"physics": sample["obs"].astype(np.float64), "next_physics": sample["next_obs"].astype(np.float64)}
     yield from _check_simulated(source, sample)
@@ -135,15 +188,16 @@ def _dataset(path: Path | str, format: str) -> Dataset | None:
     return Dataset(path) if (Path(path) / "dataset.json").is_file() and format in (AUTO, "urlrl") else None
 
 
-def validate(path: Path | str, *, env: str | None = None, format: str = AUTO, seed: int = 0) -> list[Check]:
-    """Hashes, numbers, and whether observations and rewards are those of the stored physics, on a sample. What fails is
-    said, not raised."""
-    return list(running_checks(path, env=env, format=format, seed=seed))
+def validate(path: Path | str, **options: Any) -> list[Check]:
+    """Hashes, numbers, jumps, and whether observations and rewards are those of the stored physics, on a sample. What
+    fails is said, not raised. Options are those of `running_checks`."""
+    return list(running_checks(path, **options))
 
 
 def _check_simulated(source: Source, sample: dict[str, np.ndarray]) -> Iterator[Check]:
     name = source.info.env
     spec, _ = _spec(name, given=False)
+    itself = source.info.obs_is_physics
     if "physics" not in sample or spec is None:
         what = "the data has no physics" if "physics" not in sample else "its environment cannot be made here"
         yield Check("observations", None, what)
@@ -153,9 +207,9 @@ def _check_simulated(source: Source, sample: dict[str, np.ndarray]) -> Iterator[
 
     with closing(make_env(name, 1)) as env:
         beside = simulated(env)
-        if beside is None:
-            why = "they are the physics" if spec.obs_is_physics else "its simulator cannot be set to a state"
-            yield Check("observations", None, why)
+        if beside is None or itself:
+            why = "they are the physics, so there is nothing to compare them with"
+            yield Check("observations", None, why if itself else "its simulator cannot be set to a state")
         else:
             yield checks.check_observations(sample, beside)
         rewards = {} if beside is None or beside.reward is None else {f"'{name}'": beside.reward}
