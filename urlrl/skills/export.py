@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import cos, pi, sin
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 
@@ -194,24 +194,26 @@ def make_probes(
     """
     steps = _steps_of(trajectory)
     obs, z = _pick(steps.obs, PROBE_ROWS), _pick(steps.z, PROBE_ROWS)
-    act_key, read_key = jax.random.split(key)
+    act_key, read_key, reward_key = jax.random.split(key, 3)
     known, rule = (seen.steps if seen else steps), rules["goal"]
     with jax.default_matmul_precision("highest"):
         act = {"obs": obs, "z": z, "action": np.asarray(_act(agent, obs, z, act_key))}
         aim = None
         if rule is not None:
             goal = np.roll(obs, 1, axis=0)  # Rows are in random order.
-            asked = (
-                partial(_label, agent, rule, known.obs)
-                if rule.rule == "labels"
-                else partial(_aim, agent, known, read_key)
-            )
-            aimed = np.asarray(asked(goal, obs))
-            rng = np.random.default_rng(0)
+
+            def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
+                if rule.rule == "labels":
+                    return np.asarray(_label(agent, rule, known.obs, goal, obs))
+                return np.asarray(
+                    _aim(agent, known, jax.random.clone(read_key), goal, obs)
+                )  # The same draws each time.
+
+            aimed, rng = asked(goal, obs), np.random.default_rng(0)
 
             def moved() -> np.ndarray:
                 nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in (goal, obs))
-                return np.abs(np.asarray(asked(*nudged)) - aimed).max(axis=1)
+                return np.abs(asked(*nudged) - aimed).max(axis=1)
 
             sensitive = np.max([moved() for _ in range(NUDGES)], axis=0)
             sure = sensitive <= np.median(sensitive)
@@ -219,8 +221,8 @@ def make_probes(
         reward = None
         if rules["reward"] is not None and seen is not None:
             entries = np.argsort(-np.std(np.asarray(seen.steps.next_obs), axis=0))[:GOLDEN_REWARDS]
-            found = [_read_reward(agent, seen.steps, read_key, seen.steps.next_obs[:, entry]) for entry in entries]
-            reward = {"entry": entries, "z": np.asarray(found)}
+            rewards = jnp.asarray(seen.steps.next_obs)[:, entries].T
+            reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, seen.steps, reward_key, rewards))}
     return Probes(act, aim, reward)
 
 
@@ -246,28 +248,31 @@ def _label(agent: Any, rule: Rule, others: np.ndarray, goals: np.ndarray, obs: n
 
 
 @jax.jit
-def _read_reward(agent: Any, steps: Transition, key: jax.Array, reward: jax.Array) -> jax.Array:
-    """The skill (d,) for a reward (n,) on these transitions."""
-    task = agent.read(RewardPrompt(steps._replace(reward=reward)), steps, key)
-    return agent.aim(task, steps.obs[0])
+def _read_rewards(agent: Any, steps: Transition, key: jax.Array, rewards: jax.Array) -> jax.Array:
+    """The skills (m, d) for rewards (m, n) on these transitions."""
+
+    def read(reward: jax.Array) -> jax.Array:
+        return agent.aim(agent.read(RewardPrompt(steps._replace(reward=reward)), steps, key), steps.obs[0])
+
+    return jax.vmap(read)(rewards)
 
 
 def check_parity(what: str, policy: SkillPolicy, act: Act, aim: Act, probes: Probes) -> None:
     """Refuse functions whose outputs are not the agent's, to 1e-5; `aim` takes (goal, obs). Of ways over neighbours one
     in fifty may differ, as those that are equally far may change places."""
     error = np.abs(act(probes.act["obs"], probes.act["z"]) - probes.act["action"]).max()
-    _refuse_above(1, error / TOLERANCE, f"{what} has an action", error)
+    _refuse_above(TOLERANCE, error, f"{what} has an action")
     if probes.aim:
         found = aim(probes.aim["goal"], probes.aim["obs"])
-        errors = np.sort(policy.apart(found, probes.aim["z"]))
-        allowed = len(errors) // 50 if policy.config["prompting"]["goal"]["rule"] == "plan" else 0
-        _refuse_above(1, errors[-1 - allowed], f"{what} has an aim", np.abs(found - probes.aim["z"]).max())
+        errors, allowed = policy.apart(found, probes.aim["z"])
+        others = len(errors) // 50 if policy.config["prompting"]["goal"]["rule"] == "plan" else 0
+        _refuse_above(allowed, np.sort(errors)[-1 - others], f"{what} has an aim")
 
 
-def _refuse_above(allowed: float, error: float, what: str, shown: float) -> None:
+def _refuse_above(allowed: float, error: float, what: str) -> None:
     if not error <= allowed:
         raise SkillError(
-            f"The {what} that differs from the agent's by {shown:.2g}: expected at most {TOLERANCE:g}, so nothing was "
+            f"The {what} that differs from the agent's by {error:.2g}: expected at most {allowed:g}, so nothing was "
             f"written."
         )
 
@@ -277,12 +282,8 @@ def check_rewards(policy: SkillPolicy, probes: Probes) -> None:
     if probes.reward is None or policy.transitions is None:
         return
     for entry, z in zip(probes.reward["entry"], probes.reward["z"]):
-        error = turned(np.asarray(policy.prompt(reward=policy.transitions.next_obs[:, entry])), z)
-        if not error <= ANGLE:
-            raise SkillError(
-                f"The NumPy policy is told another skill by a reward than the agent, by {error:.2g}: expected at most "
-                f"{ANGLE:g}, so nothing was written."
-            )
+        found = policy.prompt(reward=policy.transitions.next_obs[:, entry])
+        _refuse_above(ANGLE, turned(np.asarray(found), z), "NumPy policy has a skill for a reward")
 
 
 def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -> dict[str, dict[str, Any]]:

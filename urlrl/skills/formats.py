@@ -123,7 +123,7 @@ def _jax_norm(x: jax.Array, eps: float, scale: np.ndarray, bias: np.ndarray) -> 
 
 
 def _jax_bins(x: jax.Array, index: list[float], centres: list[float], width: float) -> jax.Array:
-    soft = jnp.tanh((x[:, np.array(index, int), None] - np.array(centres, np.float32)) / width)
+    soft = jnp.tanh((x[:, np.array(index, int), None] - np.array(centres, np.float32)[None, None]) / width)
     return jnp.concatenate([soft.reshape(x.shape[0], -1), jnp.delete(x, np.array(index, int), axis=1)], axis=1)
 
 

@@ -719,7 +719,7 @@ class SkillPolicy:
         if not self._z_dim and np.shape(z) == (0,):
             return np.zeros(0, np.float32)
         z = _vector("z", z, self._z_dim)
-        if self._length is not None:  # Another length acts plausibly, and wrongly.
+        if self._length is not None and z.size:  # Another length acts plausibly, and wrongly.
             length = np.sqrt(np.square(z).sum(axis=-1)).ravel()
             worst = float(length[np.abs(length - self._length).argmax()])
             if not abs(worst - self._length) <= 1e-3 * self._length:
@@ -735,25 +735,26 @@ class SkillPolicy:
     def _check_golden(self) -> None:
         golden = self.config["golden"]
         act, aim, told = golden["act"], golden["aim"], golden.get("reward")
-        errors = {"action": np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max() / TOLERANCE}
+        error = np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max()
+        _check_error("action", error, TOLERANCE)
         if aim:
-            errors["aim"] = self.apart(self.aim(aim["goal"], aim["obs"]), np.array(aim["z"])).max()
-        if told:
-            for entry, z in zip(told["entry"], told["z"]):
-                found = self._told(self.transitions.next_obs[:, entry], self._rule("reward"))
-                errors["skill of a reward"] = max(
-                    errors.get("skill of a reward", 0), turned(found, np.array(z)) / ANGLE
-                )
-        for name, error in errors.items():
-            if not error <= 1:
-                raise SkillError(f"The golden {name} differs by {error:.2g} times what is allowed: expected at most 1.")
+            error, allowed = self.apart(self.aim(aim["goal"], aim["obs"]), np.array(aim["z"]))
+            _check_error("aim", error.max(), allowed)
+        for entry, z in zip(*told.values()) if told else ():
+            found = self._told(self.transitions.next_obs[:, entry], self._rule("reward"))
+            _check_error("skill of a reward", turned(found, np.array(z)), ANGLE)
 
-    def apart(self, found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """How far skills toward goals are apart, (n,), as a share of what is allowed: by their direction where they are
-        the solution of equations, of which every library has another rounding."""
+    def apart(self, found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, float]:
+        """How far skills toward goals are apart, (n,), and what is allowed: it is their direction that counts where
+        they solve equations, which every library rounds in another way."""
         if self._rule("goal")["rule"] == "whitened":
-            return np.array([turned(a, b) for a, b in zip(found, expected)]) / ANGLE
-        return np.abs(found - expected).max(axis=1) / TOLERANCE / max(1.0, typical_norm(self.config["skill"]))
+            return np.array([turned(a, b) for a, b in zip(found, expected)]), ANGLE
+        return np.abs(found - expected).max(axis=1), TOLERANCE * max(1.0, typical_norm(self.config["skill"]))
+
+
+def _check_error(name: str, error: float, allowed: float) -> None:
+    if not error <= allowed:
+        raise SkillError(f"The golden {name} differs by {error:.2g}: expected at most {allowed:g}.")
 
 
 def turned(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,7 +27,6 @@ from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
 from urlrl.verbs.tuned import load_adapted
 
-
 ROWS = 2000  # transitions that a bundle brings along
 
 
@@ -74,9 +73,7 @@ def export(
         raise UserError(str(error)) from error
 
 
-def _of_run(
-    run: Path, step: int | None, seed: int, rows: int, prompts: Sequence[str]
-) -> tuple[SkillPolicy, Probes]:
+def _of_run(run: Path, step: int | None, seed: int, rows: int, prompts: Sequence[str]) -> tuple[SkillPolicy, Probes]:
     loaded = load_checkpoint(run, step)
     agent, config, spec, step, note = loaded
     manifest = RunFolder(run).manifest()
@@ -99,7 +96,7 @@ def _of_run(
 
 
 def _seen(run: Path, loaded: Loaded, rows: int, seed: int) -> Seen | None:
-    """Transitions of a run, and every feature of its environment where they have physics; None if it has stored none."""
+    """Transitions of a run, and all features of its environment if they have physics; None if it has stored none."""
     found = past(run, loaded, rows, seed)
     if found is None:
         return None
@@ -112,13 +109,13 @@ def _seen(run: Path, loaded: Loaded, rows: int, seed: int) -> Seen | None:
     return Seen(relabelled(found, np.zeros(len(found["obs"]), np.float32)), words)
 
 
-def _of_adaptation(
-    folder: Path, step: int | None, seed: int, prompts: Sequence[str]
-) -> tuple[SkillPolicy, Probes]:
+def _of_adaptation(folder: Path, step: int | None, seed: int, prompts: Sequence[str]) -> tuple[SkillPolicy, Probes]:
     if step is not None:
         raise UserError(f"{folder} holds one policy of one task: expected no step.")
     if prompts:
-        raise UserError(f"{folder} holds a policy of one task, and the prompt '{prompts[0]}' is for a run: expected none.")
+        raise UserError(
+            f"{folder} holds a policy of one task, and the prompt '{prompts[0]}' is for a run: expected none."
+        )
     adapted = load_adapted(folder)
     task, config, tuned = adapted.task, adapted.config, read_json(folder / TUNED)
     provenance = {
