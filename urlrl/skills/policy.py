@@ -238,7 +238,7 @@ class Network:
     """
 
     def __init__(self, role: str, ops: list[dict[str, Any]], inputs: dict[str, Shape]):
-        _expect(f"networks.{role}", 1 <= len(ops) <= MAX_OPS, f"{len(ops)} operations", f"1 to {MAX_OPS}")
+        _expect(f"How many operations networks.{role} has", 1 <= len(ops) <= MAX_OPS, len(ops), f"1 to {MAX_OPS}")
         self.role, self.ops, self.inputs, shapes = role, ops, list(inputs), dict(inputs)
         self.tensor_shapes: dict[str, Shape] = {}
         for op in ops:
@@ -254,7 +254,7 @@ class Network:
                     _listed(OPS[kind].numbers))  # fmt: skip
             for name, size in OPS[kind].numbers.items():
                 found = len(op["numbers"][name])
-                _expect(f"{place}, {name}", size in (None, found), f"{found} numbers", f"{size}")
+                _expect(f"{place}, how many {name}", size in (None, found), found, f"{size}")
             try:
                 shapes[output], tensors = OPS[kind].shapes([shapes[name] for name in op["inputs"]], op["numbers"])
             except SkillError as error:
@@ -425,8 +425,8 @@ class SkillPolicy:
 
     def _transitions(self, seen: dict[str, np.ndarray] | None) -> Transitions | None:
         about, observation = self.config.get("transitions"), self.config["observation"]
-        _expect("transitions", bool(about) == (seen is not None), "not there" if about else "there",
-                "some" if about else f"none, as {CONFIG} says")  # fmt: skip
+        if bool(about) != (seen is not None):
+            raise SkillError(f"There are {'no' if about else 'some'} transitions: expected what {CONFIG} says of them.")
         if not about or seen is None:
             return None
         n, obs = about["count"], observation["size"]
@@ -569,12 +569,8 @@ class SkillPolicy:
                 return Toward(lambda obs: self.aim(goal, obs))
             return self._fixed_goal(goal, rule)
         steps = self._normalised("demo", demo)
-        _expect(
-            "demo",
-            steps.ndim == 2 and len(steps) > 1,
-            f"of shape {steps.shape}",
-            "the observations of two steps or more",
-        )
+        good = steps.ndim == 2 and len(steps) > 1
+        _expect("The shape of demo", good, steps.shape, "that of the observations of two steps or more")
         if rule["rule"] == "difference":
             first, last = self._features(steps[[0, -1]])
             return self.project(last - first)
@@ -623,7 +619,7 @@ class SkillPolicy:
         elif callable(reward):
             reward = reward(seen)
         found = _vector("reward", reward, len(seen))
-        _expect("reward", found.ndim == 1, f"of shape {found.shape}", f"({len(seen)},), a number for each transition")
+        _expect("The shape of reward", found.ndim == 1, found.shape, f"({len(seen)},), a number for each transition")
         return found
 
     def _told(self, reward: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
@@ -828,7 +824,7 @@ def _distances(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _single(vector: np.ndarray) -> np.ndarray:
-    _expect("goal", vector.ndim == 1, f"of shape {vector.shape}", "one observation")
+    _expect("The shape of goal", vector.ndim == 1, vector.shape, "that of one observation")
     return vector
 
 
@@ -952,9 +948,7 @@ def _parse_config(path: Path, content: bytes, weights: bytes) -> dict[str, Any]:
     if config["format"] == FORMAT:
         for name, skill in config["skills"].items():
             if skill["weights"] != found[WEIGHTS]:
-                raise SkillError(
-                    f"The skill '{name}' was made for other weights than those in {path.with_name(WEIGHTS)}."
-                )
+                raise SkillError(f"The skill '{name}' of {path} was made for other weights than those in {WEIGHTS}.")
     return config
 
 
