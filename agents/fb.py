@@ -38,6 +38,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check, check_all, check_choice
+from urlrl.learners import graphs
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import FeatureMap, ForwardMap
 from urlrl.learners.model import Model, PositiveScalar, filled, minimise_jointly, one_row, soft_update
@@ -52,6 +53,8 @@ from urlrl.types import (
     Metrics,
     Prompt,
     RewardPrompt,
+    Rule,
+    SkillNetworks,
     Transition,
     check_prompt,
 )
@@ -96,7 +99,7 @@ class FB(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "offline"})
     prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
@@ -247,3 +250,13 @@ class FB(struct.PyTreeNode):
     def learner(self, z: Array, key: jax.Array) -> DDPG:
         """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of F."""
         return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)
+
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        del seen
+        return SkillNetworks(
+            policy=graphs.policy(self.actor.model, ("obs", "z")),
+            features=graphs.features(self.backward.module, self.backward.params),
+            goal=Rule("features"),
+            reward=Rule("mean"),
+            demo=Rule("mean"),
+        )

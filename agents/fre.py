@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UserError, check, check_all
+from urlrl.learners import graphs
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import Model, check_network, minimise_jointly, one_row
 from urlrl.learners.nets import MLP, SoftBins, gelu_tanh
@@ -43,7 +44,17 @@ from urlrl.learners.reward_encoder import RewardEncoder, kl
 from urlrl.learners.reward_priors import Labels, Prior, States, find_prior, label, reached
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
-from urlrl.types import Array, BatchSpec, GoalPrompt, Metrics, RewardPrompt, Transition, check_prompt
+from urlrl.types import (
+    Array,
+    BatchSpec,
+    GoalPrompt,
+    Metrics,
+    RewardPrompt,
+    Rule,
+    SkillNetworks,
+    Transition,
+    check_prompt,
+)
 
 POLICY = IQLConfig(tau=0.001, expectile=0.8, inverse_temperature=3.0, online_advantage=True)
 
@@ -126,7 +137,7 @@ class FRE(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "offline"})
     prompts = (RewardPrompt, GoalPrompt)
     shared = ("updates",)
 
@@ -277,6 +288,17 @@ class FRE(struct.PyTreeNode):
         know what the reward that z stands for is worth, and z was chosen because it resembles the task's."""
         del key
         return self.iql.hold_input(0, z).with_bins(self.config.bins())
+
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        del seen
+        about, group = self.config.about(), {"group": (self.config.encode,)}
+        near = {"position": tuple(about.position), "radius": (about.goal_radius,)}
+        return SkillNetworks(
+            policy=graphs.policy(self.iql.actor, ("z", "obs"), self.config.bins()),
+            encoder=graphs.reward_encoder(self.encoder),
+            goal=Rule("labels", (), {**near, **group}),
+            reward=Rule("encode", (), group),
+        )
 
     def _input(self, obs: Array, z: Array) -> jax.Array:
         """What the policy's networks see of raw observations."""

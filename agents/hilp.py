@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UserError, check, check_all
+from urlrl.learners import graphs
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQL, IQLConfig
 from urlrl.learners.model import check_network, one_row
@@ -45,6 +46,8 @@ from urlrl.types import (
     Metrics,
     Prompt,
     RewardPrompt,
+    Rule,
+    SkillNetworks,
     Transition,
     check_prompt,
 )
@@ -101,7 +104,7 @@ class HILP(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "latent", "plans", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "latent", "plans", "offline"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 
@@ -213,6 +216,18 @@ class HILP(struct.PyTreeNode):
         know what a way along z is worth, and z was chosen because that way is worth something in the task."""
         del key
         return self.iql.hold_input(self.normalizer.mean.shape[-1], z)
+
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        del seen
+        config = self.config
+        plan = Rule("plan", (), {"neighbours": (config.plan_neighbours,), "recursions": (config.plan_recursions,)})
+        return SkillNetworks(
+            policy=graphs.policy(self.iql.actor, ("obs", "z")),
+            features=self.hilbert.graph(),
+            goal=plan if config.plan_recursions else Rule("difference"),
+            reward=Rule("least_squares", ("difference", "intercept")),
+            demo=Rule("difference"),
+        )
 
     def _latent_step(self, batch: Transition) -> jax.Array:
         """dphi of raw observations, (B, d)."""

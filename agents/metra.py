@@ -27,12 +27,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UserError, check, check_choice
+from urlrl.learners import graphs
 from urlrl.learners.model import Model, PositiveScalar, check_network, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer, least_squares
-from urlrl.learners.surgery import dense_layers, insert_inputs
+from urlrl.learners.surgery import insert_inputs
 from urlrl.types import (
     Array,
     BatchSpec,
@@ -41,6 +42,7 @@ from urlrl.types import (
     Metrics,
     Prompt,
     RewardPrompt,
+    Rule,
     SkillNetworks,
     Transition,
     check_prompt,
@@ -225,9 +227,17 @@ class Metra(struct.PyTreeNode):
         learner = self.sac.hold_input(_seen(self.config, self.normalizer.mean), z)
         return learner.insert_inputs(0, self.config.phi_only) if self.config.phi_only else learner
 
-    def skill_networks(self) -> SkillNetworks:
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
         actor = self.sac.actor.replace(params=insert_inputs(self.sac.actor.params, 0, self.config.phi_only))
-        return SkillNetworks(policy=dense_layers(actor), latent=dense_layers(self.phi))
+        moves, _ = least_squares(self.config.z.direction(seen.z), self._latent_step(seen))
+        return SkillNetworks(
+            policy=graphs.policy(actor, ("obs", "z")),
+            features=graphs.features(self.phi.module, self.phi.params),
+            goal=Rule("difference"),
+            reward=Rule("least_squares", ("difference", "intercept", "moves")),
+            demo=Rule("difference"),
+            moves=moves,
+        )
 
 
 def _seen(config: MetraConfig, obs: Array) -> int:

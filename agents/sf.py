@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import UserError, check_choice
+from urlrl.learners import graphs
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.embed import ForwardMap
 from urlrl.learners.features import FEATURES, WITH_GOALS, FeatureConfig
@@ -46,6 +47,8 @@ from urlrl.types import (
     Metrics,
     Prompt,
     RewardPrompt,
+    Rule,
+    SkillNetworks,
     Transition,
     check_prompt,
 )
@@ -97,7 +100,7 @@ class SF(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "latent", "offline"})
+    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "latent", "offline"})
     prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
@@ -229,6 +232,18 @@ class SF(struct.PyTreeNode):
     def learner(self, z: Array, key: jax.Array) -> DDPG:
         """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of psi."""
         return self.actor.learner(filled(replace(self.config.ddpg, lr=None), self.config), z, key)
+
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        del seen
+        steps = ("difference",) if self.config.cumulant == "difference" else ()
+        told = Rule("difference" if steps else "whitened")
+        return SkillNetworks(
+            policy=graphs.policy(self.actor.model, ("obs", "z")),
+            features=self.phi.graph(),
+            goal=told,
+            reward=Rule("least_squares", steps),
+            demo=told,
+        )
 
 
 def whitened(x: Array, features: Array) -> jax.Array:

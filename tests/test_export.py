@@ -16,19 +16,24 @@ from run_tools import TINY, copy_of
 import urlrl
 from urlrl import cli
 from urlrl.agents import AGENTS, find_agent
+from urlrl.agents.fb import FBConfig
+from urlrl.agents.fre import FREConfig
+from urlrl.agents.hilp import HILPConfig
 from urlrl.agents.metra import MetraConfig
+from urlrl.agents.sf import SFConfig
 from urlrl.config import PretrainConfig
 from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import coverage
+from urlrl.learners.features import FeatureConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.begin import create_agent
 from urlrl.skills import export as exporting
 from urlrl.skills.card import make_card
-from urlrl.skills.formats import FORMATS
-from urlrl.skills.policy import CARD, CONFIG, SkillError, SkillPolicy
-from urlrl.types import GoalPrompt, Trajectory, Transition
+from urlrl.skills.formats import FORMATS, aims
+from urlrl.skills.policy import CARD, CONFIG, SkillError, SkillPolicy, turned
+from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt, Trajectory, Transition
 from urlrl.verbs.export import export
 
 ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "commands": [], "config": {}, "versions": {}}
@@ -45,78 +50,134 @@ def make_agent(name, config, env="point", steps=6):
     return agent, env, coverage.scored_episodes(env, agent, 0)
 
 
+WIDE, PHI = SkillSpace("wide_sphere", 6), FeatureConfig(width=16)
+SMALL = {"z": SkillSpace("sphere", 4), "width": 16}
 CASES = {
     "metra": ("metra", MetraConfig(width=16)),
     "metra, one-hot": ("metra", MetraConfig(z=SkillSpace("onehot", 5), width=16)),
     "metra, gaussian": ("metra", MetraConfig(z=SkillSpace("gaussian", 3), width=16)),
     "metra, x unseen": ("metra", MetraConfig(phi_only=1, width=16)),
-}
+    "fb": ("fb", FBConfig(z=WIDE, width=16, backward_width=24)),
+    "sf": ("sf", SFConfig(z=WIDE, width=16, phi=PHI)),
+    "sf, laplacian": ("sf", SFConfig(z=WIDE, width=16, phi=PHI, features="laplacian")),
+    "sf, difference": ("sf", SFConfig(z=WIDE, width=16, phi=PHI, cumulant="difference")),
+    "hilp": ("hilp", HILPConfig(**SMALL)),
+    "hilp, planning": ("hilp", HILPConfig(**SMALL, plan_recursions=2, plan_neighbours=5)),
+    "fre": ("fre", FREConfig(z=SkillSpace("gaussian", 8), width=16, encoder_width=16)),
+    "fre, bins": (
+        "fre",
+        FREConfig(
+            z=SkillSpace("gaussian", 8), width=16, encoder_width=16, position=(1,), position_bins=4,
+            position_range=(-2.0, 2.0),
+        ),
+    ),
+}  # fmt: skip
+
+
+def shaken(agent):
+    """With other parameters, so that none is at its start: no bias is 0, no scale is 1."""
+    leaves, shape = jax.tree.flatten(agent)
+    rng = np.random.default_rng(1)
+    return jax.tree.unflatten(
+        shape,
+        [
+            x + 0.1 * rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 and x.ndim else x
+            for x in leaves
+        ],
+    )
+
+
+def seen_in(trajectory):
+    """Its steps, and a word: twice the first number of the state that was reached."""
+    steps = exporting._steps_of(trajectory)
+    return exporting.Seen(steps, {"twice": 2 * np.asarray(steps.next_obs)[:, 0]})
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def exported(request):
     agent, env, trajectory = make_agent(*request.param)
+    agent, seen = shaken(agent), seen_in(trajectory)
     with closing(env):
-        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN)
+        policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN, seen=seen)
     policy.card = make_card(policy, None)
-    return agent, policy, probes
+    return agent, policy, probes, seen.steps
 
 
 def fresh(agent):
-    """Observations, goals and skills that no export has seen; the first goal is where one is already."""
+    """Observations, goals and skills that no export has seen."""
     rng = np.random.default_rng(5)
     obs, goal = rng.normal(size=(2, 9, agent.normalizer.mean.shape[0])).astype(np.float32)
-    goal[0] = obs[0]
     return obs, goal, np.array(agent.config.z.sample(jax.random.key(6), 9))
 
 
-def agents_own(agent):
+def agents_own(agent, seen):
     obs, goal, z = fresh(agent)
-    seen = Transition(obs, np.zeros((9, 2), np.float32), np.zeros(9, np.float32), np.ones(9, np.float32), obs, z)
-    action = agent.sample_actions(obs, z, jax.random.key(1), 0.0)
-    if agent.skill_networks().latent is None:
-        return np.array(action), None
+    action = np.array(agent.sample_actions(obs, z, jax.random.key(1), 0.0))
+    if isinstance(agent.config, FREConfig):
+        return action, None  # It reads a goal at other states each time.
     aimed = [agent.aim(agent.read(GoalPrompt(goal[i]), seen, jax.random.key(2)), obs[i]) for i in range(9)]
-    return np.array(action), np.array(aimed)
+    return action, np.array(aimed)
 
 
 def test_a_bundle_acts_as_its_agent_does(exported, tmp_path):
-    agent, policy, probes = exported
+    agent, policy, probes, seen = exported
     policy = SkillPolicy.from_pretrained(FORMATS["bundle"](policy, probes, tmp_path / "bundle"))
     obs, goal, z = fresh(agent)
-    action, aimed = agents_own(agent)
+    action, aimed = agents_own(agent, seen)
     np.testing.assert_allclose(policy.act(obs, z), action, atol=1e-5)
     if aimed is not None:
-        np.testing.assert_allclose(policy.aim(goal, obs), aimed, atol=1e-5)
+        errors, allowed = policy.apart(policy.aim(goal, obs), aimed)
+        assert errors.max() <= allowed
+        task = policy.prompt(goal=goal[3])
+        np.testing.assert_allclose(policy.act(obs[3], task), policy.act(obs[3], aimed[3]), atol=1e-2)
+
+
+def test_a_bundle_is_told_what_its_agent_is_told(exported):
+    """Rewards as numbers, functions and words, and demonstrations."""
+    agent, policy, _, seen = exported
+    reward = np.float32(0.3) + np.asarray(seen.next_obs)[:, 0] + np.square(np.asarray(seen.next_obs)[:, 1])
+    task = agent.read(RewardPrompt(seen._replace(reward=reward)), seen, jax.random.key(0))
+    told = policy.prompt(reward=reward)
+    assert turned(told, np.array(agent.aim(task, seen.obs[0]))) < 1e-5
+    of_columns = policy.prompt(reward=lambda seen: 0.3 + seen["obs_0"] + seen["obs_1"] ** 2)
+    in_words = policy.prompt(reward="0.3 + twice / 2 + obs_1 ** 2") if "obs_1" in policy.transitions.columns else told
+    assert turned(of_columns, told) < 1e-5 and turned(in_words, told) < 1e-5
+    if DemoPrompt in agent.prompts:
+        demo = np.asarray(seen.obs)[:5]
+        task = agent.read(DemoPrompt(demo), seen, jax.random.key(0))
+        assert turned(policy.prompt(demo=demo), np.array(agent.aim(task, demo[0]))) < 1e-5
+    else:
+        with pytest.raises(SkillError, match="cannot be told a demo: expected a goal or reward"):
+            policy.prompt(demo=np.asarray(seen.obs)[:5])
 
 
 def test_an_onnx_graph_acts_as_its_agent_does(exported, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    agent, policy, probes = exported
+    agent, policy, probes, seen = exported
     folder = FORMATS["onnx"](policy, probes, tmp_path / "onnx")
     obs, goal, z = fresh(agent)
-    action, aimed = agents_own(agent)
+    action, aimed = agents_own(agent, seen)
     session = onnxruntime.InferenceSession(folder / "skill.onnx")
     np.testing.assert_allclose(session.run(["action"], {"obs": obs, "z": z})[0], action, atol=1e-5)
     assert session.run(None, {"obs": obs[:1], "z": z[:1]})[0].shape == (1, 2)
     assert json.loads(session.get_modelmeta().custom_metadata_map["urlrl"]) == policy.config
-    assert (folder / "aim.onnx").exists() == (aimed is not None)
-    if aimed is not None:
+    assert (folder / "aim.onnx").exists() == aims(policy)
+    if aims(policy):
         session = onnxruntime.InferenceSession(folder / "aim.onnx")
         np.testing.assert_allclose(session.run(["z"], {"goal": goal, "obs": obs})[0], aimed, atol=1e-5)
 
 
 def test_a_stablehlo_program_acts_as_its_agent_does(exported, tmp_path):
     pytest.importorskip("flatbuffers")
-    agent, policy, probes = exported
+    agent, policy, probes, seen = exported
     folder = FORMATS["stablehlo"](policy, probes, tmp_path / "stablehlo")
     obs, goal, z = fresh(agent)
-    action, aimed = agents_own(agent)
+    action, aimed = agents_own(agent, seen)
     program = jax.export.deserialize(bytearray((folder / "skill.stablehlo").read_bytes()))
     np.testing.assert_allclose(program.call(obs, z), action, atol=1e-5)
     assert program.call(obs[:1], z[:1]).shape == (1, 2) and set(program.platforms) >= {"cpu", "cuda", "tpu"}
     assert json.loads((folder / "contract.json").read_text()) == policy.config
-    if aimed is not None:
+    if aims(policy):
         program = jax.export.deserialize(bytearray((folder / "aim.stablehlo").read_bytes()))
         np.testing.assert_allclose(program.call(goal, obs), aimed, atol=1e-5)
 
@@ -140,8 +201,12 @@ def metra(metra_on_point):
 @pytest.fixture(autouse=True)
 def no_compiled_calls():
     """A class that was collected leaves its address to the next one, and with it the calls that JAX has compiled."""
-    for call in (exporting._act, exporting._aim):
+    for call in (exporting._act, exporting._aim, exporting._read_rewards):
         call.clear_cache()
+
+
+def louder(dense, factor):
+    return dense._replace(tensors={**dense.tensors, "kernel": factor * np.asarray(dense.tensors["kernel"])})
 
 
 @pytest.mark.parametrize("wrong", ["activation", "scaled", "latent", "normalizer"])
@@ -150,15 +215,16 @@ def test_an_export_that_acts_otherwise_is_refused(metra_on_point, wrong):
     agent, env, trajectory = metra_on_point
 
     class Wrong(type(agent)):
-        def skill_networks(self):
-            policy, latent = super().skill_networks()
+        def skill_networks(self, seen):
+            networks = super().skill_networks(seen)
+            policy, features = list(networks.policy), list(networks.features)
             if wrong == "activation":
-                policy = (policy[0]._replace(activation="relu"), *policy[1:])
+                policy[2] = policy[2]._replace(kind="relu")
             elif wrong == "scaled":
-                policy = (*policy[:-1], policy[-1]._replace(kernel=1.01 * policy[-1].kernel))
+                policy[-2] = louder(policy[-2], 1.01)
             elif wrong == "latent":
-                latent = (*latent[:-1], latent[-1]._replace(kernel=-latent[-1].kernel))
-            return type(super().skill_networks())(policy, latent)
+                features[-1] = louder(features[-1], -1)
+            return networks._replace(policy=tuple(policy), features=tuple(features))
 
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     if wrong == "normalizer":  # What the agent uses is not what it says.
@@ -172,10 +238,12 @@ def test_a_policy_that_is_shown_what_it_should_not_see_is_refused():
     agent, env, trajectory = make_agent("metra", MetraConfig(phi_only=1, width=16))
 
     class Wrong(type(agent)):
-        def skill_networks(self):
-            policy, latent = super().skill_networks()
-            kernel = np.asarray(policy[0].kernel)[[1, 0, 2, 3]]
-            return type(super().skill_networks())((policy[0]._replace(kernel=kernel), *policy[1:]), latent)
+        def skill_networks(self, seen):
+            networks = super().skill_networks(seen)
+            dense = networks.policy[1]
+            tensors = {**dense.tensors, "kernel": np.asarray(dense.tensors["kernel"])[[1, 0, 2, 3]]}
+            changed = (networks.policy[0], dense._replace(tensors=tensors), *networks.policy[2:])
+            return networks._replace(policy=changed)
 
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)}
     with closing(env), pytest.raises(SkillError, match="golden action differs by 0.* expected at most 1e-05"):
@@ -183,7 +251,9 @@ def test_a_policy_that_is_shown_what_it_should_not_see_is_refused():
 
 
 def test_agents_that_say_what_their_policy_is_are_those_that_can_be_exported():
-    assert {name for name in AGENTS if hasattr(find_agent(name)[0], "skill_networks")} == {"metra"}
+    assert {name for name in AGENTS if hasattr(find_agent(name)[0], "skill_networks")} == {
+        "fb", "fre", "hilp", "metra", "sf",
+    }  # fmt: skip
 
 
 def test_an_agent_without_skill_networks_is_refused_by_name(metra_on_point):
@@ -202,11 +272,11 @@ def test_an_agent_without_skill_networks_is_refused_by_name(metra_on_point):
 @pytest.mark.parametrize("name", ["onnx", "stablehlo"])
 def test_a_format_that_acts_otherwise_is_not_written(metra, name, tmp_path):
     policy, probes = metra
-    act = {**probes["act"], "action": probes["act"]["action"] + np.float32(2e-5)}
+    act = {**probes.act, "action": probes.act["action"] + np.float32(2e-5)}
     with pytest.raises(
         SkillError, match="has an action that differs from the agent's by 2e-05: .* nothing was written"
     ):
-        FORMATS[name](policy, {**probes, "act": act}, tmp_path / "out")
+        FORMATS[name](policy, probes._replace(act=act), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

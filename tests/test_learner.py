@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import cache
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 
 from urlrl.agents.metra import Maximise, Metra, MetraConfig
 from urlrl.learners.model import Model
-from urlrl.learners.nets import MLP, TanhPolicy
+from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer, least_squares
-from urlrl.learners.surgery import dense_layers, fold_input, insert_inputs
+from urlrl.learners.surgery import fold_input, insert_inputs
 from urlrl.types import RewardPrompt, Transition
 
 OBS, ACT, D, N = 5, 2, 3, 40
@@ -68,31 +67,6 @@ def steps_taken(opt_state) -> int:
 
 
 # --- Layers -----------------------------------------------------------------------------------------------------------
-
-
-def run_layers(layers, x):
-    for layer in layers:
-        x = NUMPY[layer.activation](np.asarray(x) @ np.asarray(layer.kernel) + np.asarray(layer.bias))
-    return x
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_dense_layers_are_the_network(depth):
-    x = arrays(7, OBS)
-    mlp = Model.create(MLP(4, 8, depth=depth), 1e-3, jax.random.key(0), x)
-    mlp = mlp.restart(shaken(mlp.params))
-    layers = dense_layers(mlp)
-    assert [layer.activation for layer in layers] == ["relu"] * depth + ["linear"]
-    np.testing.assert_allclose(run_layers(layers, x), mlp(x), rtol=1e-5, atol=1e-6)
-
-    policy = Model.create(TanhPolicy(ACT, 8, depth=depth, activation=nn.relu), 1e-3, jax.random.key(1), x)
-    policy = policy.restart(shaken(policy.params))
-    layers = dense_layers(policy)
-    assert [layer.activation for layer in layers] == ["relu"] * depth + ["tanh"]
-    np.testing.assert_allclose(run_layers(layers, x), policy(x).mode(), rtol=1e-5, atol=1e-6)
-    # The wrong variant: the layer after the mean's, which is the standard deviation's.
-    wrong = (*layers[:-1], layers[-1]._replace(**policy.params[f"Dense_{depth + 1}"]))
-    assert not np.allclose(run_layers(wrong, x), policy(x).mode(), atol=1e-2)
 
 
 @pytest.mark.parametrize("start", [0, 2, OBS - 2])
@@ -241,14 +215,6 @@ def test_learner_is_the_skills_policy(kind):
     # Wrong variants: another skill's policy, and one that is shown raw observations.
     assert not np.allclose(agent.learner(other, jax.random.key(4)).actor(seen).mode(), mode, atol=1e-3)
     assert not np.allclose(learner.actor(obs).mode(), mode, atol=1e-3)
-
-
-def test_skill_networks_are_the_agent():
-    agent, obs, z = make_agent(), arrays(7, OBS), arrays(7, D)
-    networks, seen = agent.skill_networks(), np.asarray(agent.normalizer(obs))
-    mode = agent.sample_actions(obs, z, jax.random.key(0), 0.0)
-    np.testing.assert_allclose(run_layers(networks.policy, np.c_[seen, z]), mode, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(run_layers(networks.latent, seen), agent.latent(obs), rtol=1e-5, atol=1e-5)
 
 
 # --- METRA: rewards ---------------------------------------------------------------------------------------------------

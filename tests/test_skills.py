@@ -22,7 +22,15 @@ from safetensors.numpy import load, save
 
 from urlrl.learners.skills import SkillSpace
 from urlrl.skills import policy as runtime
-from urlrl.skills.policy import ACTIVATIONS, CARD, CONFIG, FILES, FORMAT, WEIGHTS, SkillError, SkillPolicy, forward
+from urlrl.skills.policy import (
+    CARD,
+    CONFIG,
+    FILES,
+    FORMAT_1,
+    WEIGHTS,
+    SkillError,
+    SkillPolicy,
+)
 
 RUNTIME = Path(runtime.__file__)
 GOLDEN = Path(__file__).parent / "data" / "skill-bundle-1"
@@ -45,7 +53,11 @@ def make_parts(kind="sphere", dim=2, obs=3, act=2, width=4, latent=True, seed=0)
 
     def network(name, x):
         layers = zip(*([tensors[f"{name}.{i}.{part}"] for i in range(len(ends[name]))] for part in ("kernel", "bias")))
-        return forward([(w, b, ACTIVATIONS[a]) for (w, b), a in zip(layers, ends[name])], x)
+        for (kernel, bias), activation in zip(layers, ends[name]):
+            x = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "linear": lambda x: x}[activation](
+                x @ kernel + bias
+            )
+        return x
 
     observations, goals = rng.normal(size=(2, 3, obs)).astype(np.float32)
     normal = [
@@ -61,7 +73,7 @@ def make_parts(kind="sphere", dim=2, obs=3, act=2, width=4, latent=True, seed=0)
         golden["aim"] = {"goal": goals, "obs": observations, "z": np.array(aimed)}
     names = [f"entry_{i}" for i in range(obs)]
     config = {
-        "format": FORMAT,
+        "format": FORMAT_1,
         "env": "test",
         "control_dt": 0.05,
         "observation": {"size": obs, "names": names},
@@ -248,7 +260,10 @@ def test_inputs_are_not_changed():
         (lambda p: p.act(np.zeros(3), 1), r"z has shape \(\): expected \(2,\)"),
         (lambda p: p.act(np.zeros(3), [1, 0, 0]), r"z has shape \(3,\): expected \(2,\)"),
         (lambda p: p.act(np.zeros(3), [math.nan, 0]), r"z is nan at entry 0: expected finite"),
-        (lambda p: p.act(np.zeros((2, 3)), np.ones((3, 2))), r"obs and z have 2 and 3 rows: expected as many of each"),
+        (
+            lambda p: p.act(np.zeros((2, 3)), np.eye(2)[[0, 1, 0]]),
+            r"obs and z have 2 and 3 rows: expected as many of each",
+        ),
         (lambda p: p.aim(np.zeros(2), np.zeros(3)), r"goal has shape \(2,\): expected \(3,\)"),
         (lambda p: p.aim(np.zeros(3), [0, 0, math.nan]), r"obs is nan at entry 2"),
         (lambda p: p.goal(x=1), r"The goal has 'x': expected 'x', 'y'\."),
@@ -286,7 +301,7 @@ def test_what_a_bundle_cannot_do_it_says():
     config, tensors = make_parts(latent=False)
     config["goal"] = None
     policy = SkillPolicy(config, tensors, "")
-    with pytest.raises(SkillError, match="no latent network, so it cannot aim"):
+    with pytest.raises(SkillError, match="This bundle cannot be told a goal: expected a skill by name"):
         policy.aim(np.zeros(3), np.zeros(3))
     with pytest.raises(SkillError, match="Observations of 'test' show no position"):
         policy.goal(x=1)
@@ -416,8 +431,8 @@ BAD_BUNDLES = {
     "a list": (_write(CONFIG, b"[1]"), r"config\.json holds \[1\]: expected an object"),
     "NaN": (_write(CONFIG, b'{"format": NaN}'), r"not JSON: it holds NaN"),
     "a key twice": (_write(CONFIG, b'{"a": 1, "a": 2}'), r"a key stands twice"),
-    "no format": (_write(CONFIG, b"{}"), r"has the format None: this reads 'urlrl-skill-1'"),
-    "later format": (_set("format", "urlrl-skill-2"), r"has the format 'urlrl-skill-2': this reads 'urlrl-skill-1'"),
+    "no format": (_write(CONFIG, b"{}"), r"has the format None: this reads 'urlrl-skill-2' and 'urlrl-skill-1'"),
+    "later format": (_set("format", "urlrl-skill-3"), r"has the format 'urlrl-skill-3': this reads 'urlrl-skill-2'"),
     "unknown key": (_set("actoin", 1), r"Unknown key in config 'actoin': did you mean 'action'\?"),
     "unknown nested key": (_set("skill", "dims", 1), r"Unknown key in config\.skill 'dims': did you mean 'dim'\?"),
     "missing key": (_drop("env"), r"config has no 'env': expected 'format', 'env'"),
@@ -465,8 +480,11 @@ BAD_BUNDLES = {
         _edit(lambda c: c["golden"]["act"]["z"].pop()),
         r"golden\.act\.z is .*: expected 3 x 2 numbers",
     ),
-    "no golden aims": (_set("golden", "aim", None), r"golden\.aim is None: expected goals, observations and skills"),
-    "golden aims without latent": (_set("latent", None), r"golden\.aim is .*: expected null, as there is no latent"),
+    "no golden aims": (_set("golden", "aim", None), r"golden\.aim\.goal is \[\]: expected 1 x 3 numbers"),
+    "golden aims without latent": (
+        _set("latent", None),
+        r"golden\.aim is .*: expected null, as it cannot be told goals",
+    ),
     "a golden action": (
         _edit(lambda c: c["golden"]["act"]["action"][1].__setitem__(0, 0.123)),
         r"The golden action differs by",
@@ -770,7 +788,7 @@ def test_the_runtime_imports_numpy_and_safetensors_only():
     tree = ast.parse(RUNTIME.read_text())
     modules = {a.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
     modules |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules - set(sys.stdlib_module_names) == {"numpy", "safetensors", "huggingface_hub"}
+    assert modules - set(sys.stdlib_module_names) == {"numpy", "safetensors", "huggingface_hub", "urlrl"}
     assert not {"pickle", "marshal", "importlib"} & modules
 
 

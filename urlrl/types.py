@@ -1,8 +1,9 @@
 """The records that loops, replays, environments and agents exchange. Everything else leans on this file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -239,23 +240,37 @@ class DeviceEnv:
     goal_obs: Callable[[jax.Array, Any], Any] | None = None  # key, position (p,) -> obs of a reset moved there, (obs,)
 
 
-class Layer(NamedTuple):
-    """One dense layer, `activation(x @ kernel + bias)`."""
+class Op(NamedTuple):
+    """An operation of a network that leaves JAX; `urlrl.skills.policy.OPS` lists the kinds."""
 
-    kernel: Any  # (in, out)
-    bias: Any  # (out,)
-    activation: Literal["linear", "relu", "tanh"]
+    kind: str
+    inputs: tuple[str, ...]  # names: of the network's inputs, or outputs of operations before it
+    output: str
+    numbers: dict[str, tuple[float, ...]]
+    tensors: dict[str, Any]  # by name, arrays
+
+
+Graph: TypeAlias = tuple[Op, ...]  # the last one's output is the network's
+
+
+class Rule(NamedTuple):
+    """How a kind of prompt becomes a skill; `urlrl.skills.policy.RULES` lists them."""
+
+    rule: str
+    options: tuple[str, ...] = ()
+    numbers: Mapping[str, tuple[float, ...]] = MappingProxyType({})
 
 
 class SkillNetworks(NamedTuple):
-    """What remains of an agent when nothing more is learned: what a skill bundle holds.
+    """What remains of an agent when nothing more is learned: what a skill bundle holds. Observations are normalised."""
 
-    `policy` maps [normalised obs, z] to the mode of the action. `latent`, where skills can be aimed at goals, maps
-    normalised obs to phi, and the skill toward a goal is `project(phi(goal) - phi(obs))`.
-    """
-
-    policy: tuple[Layer, ...]
-    latent: tuple[Layer, ...] | None
+    policy: Graph  # "obs", "z" -> the mode of the action
+    features: Graph | None = None  # "obs" -> (d,): what the rules speak of
+    encoder: Graph | None = None  # "states" (k, obs), "rewards" (k,) -> z
+    goal: Rule | None = None
+    reward: Rule | None = None
+    demo: Rule | None = None
+    moves: Any = None  # (d, d), of a reward's option "moves"
 
 
 class Learner(Protocol):
@@ -354,7 +369,7 @@ class Adaptable(Agent, Protocol):
 class Exportable(Agent, Protocol):
     """Its networks can leave JAX."""
 
-    def skill_networks(self) -> SkillNetworks: ...
+    def skill_networks(self, seen: Transition) -> SkillNetworks: ...  # `seen` as `read` is given it
 
 
 class HasLatent(Agent, Protocol):

@@ -15,12 +15,11 @@ from flax import struct
 
 from urlrl.acting import begun
 from urlrl.adaptation.config import METHODS, AdaptConfig
-from urlrl.learners.nets import TanhPolicy
+from urlrl.learners import graphs
 from urlrl.learners.ppo import PPO, Rollout
 from urlrl.learners.sac import SAC
 from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
-from urlrl.learners.surgery import dense_layers
 from urlrl.skills.env import Z_SCALE
 from urlrl.tasks.task import Task
 from urlrl.types import All, Array, BatchSpec, Carry, Each, Metrics, Skill, SkillNetworks, Transition
@@ -46,6 +45,7 @@ class Tuned(struct.PyTreeNode):
     updates: Array  # (), int32: how many there were
     config: TunedConfig = struct.field(pytree_node=False)
     begin, act = hold_skill()
+    abilities = frozenset({"exportable"})
     plan, shared = nothing, ("updates",)
 
     @classmethod
@@ -53,10 +53,6 @@ class Tuned(struct.PyTreeNode):
         # Copies: updates take over the memory, which may be the pretrained agent's.
         learner, normalizer = jax.tree.map(jnp.copy, (learner, normalizer))
         return cls(learner, normalizer, jnp.float32(1), jnp.zeros((), jnp.int32), config)
-
-    @property
-    def abilities(self) -> frozenset[str]:
-        return frozenset({"exportable"} if isinstance(self.learner.actor.module, TanhPolicy) else ())
 
     def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
         del z
@@ -82,8 +78,9 @@ class Tuned(struct.PyTreeNode):
                 learner = learner.replace(**{name: jax.tree.map(lambda a, b: jnp.where(warm, b, a), old, new)})
         return self.replace(learner=learner, updates=self.updates + 1), metrics
 
-    def skill_networks(self) -> SkillNetworks:
-        return SkillNetworks(policy=dense_layers(self.learner.actor), latent=None)
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        del seen
+        return SkillNetworks(policy=graphs.policy(self.learner.actor, ("obs",)))
 
 
 class Skilled(struct.PyTreeNode):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from urlrl.cli.arguments import TRUST_RUN, parse, required
 
@@ -18,6 +18,8 @@ class ExportOptions:
     step: int | None = None  # which checkpoint; the newest by default
     format: Literal["bundle", "onnx", "stablehlo"] = "bundle"  # what to write
     seed: int = 0  # of the episodes that name the skills and are checked against the agent
+    rows: int = 2000  # transitions that the bundle brings along, to be told rewards on; 0: none
+    prompt: UseAppendAction[tuple[str, ...]] = ()  # a reward in words, as "vx"; it becomes a named skill (repeat it)
 
 
 def main(argv: list[str]) -> None:
@@ -25,4 +27,9 @@ def main(argv: list[str]) -> None:
     out = required("--out", options.out, "the folder to write")
     from urlrl.verbs.export import export
 
-    print(export(options.run, out, step=options.step, format=options.format, seed=options.seed))
+    print(
+        export(
+            options.run, out, step=options.step, format=options.format, seed=options.seed, rows=options.rows,
+            prompts=options.prompt,
+        )
+    )  # fmt: skip

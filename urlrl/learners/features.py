@@ -22,11 +22,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check_all
+from urlrl.learners import graphs
 from urlrl.learners.embed import FeatureMap
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.model import Model, check_network, minimise_jointly
 from urlrl.learners.nets import MLP, orthogonal
-from urlrl.types import Array, Metrics, Transition
+from urlrl.types import Array, Graph, Metrics, Transition
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class FeatureLearner(Protocol):
     @classmethod
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "FeatureLearner": ...
     def __call__(self, obs: Array) -> jax.Array: ...  # (*B, d), without gradient
+    def graph(self) -> Graph: ...  # the same as operations
     def update(self, batch: Transition) -> tuple["FeatureLearner", Metrics]: ...
 
 
@@ -60,6 +62,10 @@ def _map(dim: int, config: FeatureConfig, obs: Array, key: jax.Array) -> Model:
 
 def _phi(learner: Any, obs: Array) -> jax.Array:
     return learner.phi(obs)
+
+
+def _graph(learner: Any) -> Graph:
+    return graphs.features(learner.phi.module, learner.phi.params)
 
 
 def _head(out: int, config: FeatureConfig, inputs: int, key: jax.Array) -> Model:
@@ -83,7 +89,7 @@ class RandomFeatures(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "RandomFeatures":
         return cls(phi=_map(dim, config, obs, key))
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["RandomFeatures", Metrics]:
         return self, {}
@@ -96,7 +102,7 @@ class Laplacian(struct.PyTreeNode):
     def create(cls, dim: int, config: FeatureConfig, obs: Array, action: Array, key: jax.Array) -> "Laplacian":
         return cls(phi=_map(dim, config, obs, key))
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["Laplacian", Metrics]:
         def loss(params):
@@ -118,7 +124,7 @@ class Contrastive(struct.PyTreeNode):
         phi_key, mu_key = jax.random.split(key)
         return cls(phi=_map(dim, config, obs, phi_key), mu=_map(dim, config, obs, mu_key))
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["Contrastive", Metrics]:
         def loss(params):
@@ -142,7 +148,7 @@ class SVD(struct.PyTreeNode):
         both = jnp.concatenate([obs, action], axis=-1)
         return cls(phi=_map(dim, config, obs, phi_key), mu=Model.create(mu, config.lr, mu_key, both))
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["SVD", Metrics]:
         n, before = batch.obs.shape[0], jnp.concatenate([batch.obs, batch.action], axis=-1)
@@ -168,7 +174,7 @@ class Inverse(struct.PyTreeNode):
         head = _head(action.shape[-1], config, 2 * dim, head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["Inverse", Metrics]:
         def loss(params):
@@ -190,7 +196,7 @@ class Forward(struct.PyTreeNode):
         head = _head(obs.shape[-1], config, dim + action.shape[-1], head_key)
         return cls(phi=_map(dim, config, obs, phi_key), head=head)
 
-    __call__ = _phi
+    __call__, graph = _phi, _graph
 
     def update(self, batch: Transition) -> tuple["Forward", Metrics]:
         def loss(params):
@@ -217,6 +223,9 @@ class HilbertFeatures(struct.PyTreeNode):
     def __call__(self, obs: Array) -> jax.Array:
         phi = self.hilbert(obs)
         return phi - jnp.broadcast_to(self.mean, phi.shape)
+
+    def graph(self) -> Graph:
+        return self.hilbert.graph(self.mean)
 
     def update(self, batch: Transition) -> tuple["HilbertFeatures", Metrics]:
         mean = (1 - self.rate) * self.mean + self.rate * jnp.mean(self.hilbert(batch.obs), axis=0)

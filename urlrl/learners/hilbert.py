@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from urlrl.learners import graphs
 from urlrl.learners.model import Model, soft_update
 from urlrl.learners.nets import Pair
-from urlrl.types import Array, Metrics
+from urlrl.types import Array, Graph, Metrics
 
 
 class Hilbert(struct.PyTreeNode):
@@ -40,6 +41,10 @@ class Hilbert(struct.PyTreeNode):
     def __call__(self, obs: Array) -> jax.Array:
         """The first encoder, (*B, d): what policies are built on."""
         return self.phi(obs)[0]
+
+    def graph(self, shift: Array | None = None) -> Graph:
+        """The same as operations; `shift` (d,) is taken from the result."""
+        return graphs.features(self.phi.module.module, self.phi.params["copy_0"], shift)
 
     def value(self, obs: Array, goal: Array, params) -> jax.Array:
         """V, (2, *B): minus the number of steps from obs to goal."""

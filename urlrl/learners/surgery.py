@@ -1,24 +1,10 @@
-"""Parameters of a network with other inputs, and networks as arrays that leave JAX."""
+"""Parameters of a network with other inputs."""
 
 from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from urlrl.learners.model import Model
-from urlrl.learners.nets import TanhPolicy
-from urlrl.types import Array, Layer
-
-
-def dense_layers(model: Model) -> tuple[Layer, ...]:
-    """The layers of an `MLP`, or those that lead to the mode of a `TanhPolicy`, as arrays."""
-    module, params = model.module, jax.tree.map(np.asarray, model.params)
-    dense = [Layer(**params[f"Dense_{i}"], activation="linear") for i in range(module.depth + 1)]
-    last: Any = "tanh" if isinstance(module, TanhPolicy) else "linear"
-    hidden: Any = {nn.relu: "relu", nn.tanh: "tanh"}[module.activation]
-    return tuple(layer._replace(activation=hidden) for layer in dense[:-1]) + (dense[-1]._replace(activation=last),)
+from urlrl.types import Array
 
 
 def fold_input(params: Any, start: int, values: Array, layers: tuple[str, ...] = ("Dense_0",)) -> Any:

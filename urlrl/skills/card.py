@@ -71,19 +71,22 @@ def _usage(policy: SkillPolicy) -> str:
         z = "()"
     place = policy.config["goal"]
     goal = f"policy.goal({', '.join(f'{name}=1.0' for name in place['names'])})" if place else "goal_obs"
-    aim = AIM.format(goal=goal) if policy.config["latent"] else ""
+    aim = AIM.format(goal=goal) if policy.config["prompting"]["goal"] else ""
     return LOAD.format(z=z, obs=policy.config["observation"]["size"], aim=aim)
 
 
 def _contract(config: dict[str, Any]) -> str:
     dt, skill, action = config["control_dt"], config["skill"], config["action"]
     priors = {
-        "sphere": "unit vectors", "gaussian": "standard normal vectors", "onehot": "one-hot vectors",
-    }  # fmt: skip
+        "sphere": "unit vectors",
+        "wide_sphere": "vectors of length sqrt(d)",
+        "gaussian": "standard normal vectors",
+        "onehot": "one-hot vectors",
+    }
     rows = [
         ("control step", "not stated by the environment" if dt is None else f"{dt:g} s"),
         ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers" if skill["dim"] else "none"),
-        ("aims at goals", "yes" if config["latent"] else "no"),
+        ("can be told", ", ".join(f"a {kind}" for kind, rule in config["prompting"].items() if rule) or "nothing"),
     ]
     entries = [(str(i), f"`{name}`") for i, name in enumerate(config["observation"]["names"])]
     actuators = [

@@ -1,18 +1,46 @@
 """An agent of the training library becomes a `SkillPolicy`, and proves that it acts as the agent does."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from math import cos, pi, sin
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from urlrl.skills.policy import ACTIVATIONS, FORMAT, TOLERANCE, SkillError, SkillPolicy, forward
-from urlrl.types import Each, EnvSpec, GoalPrompt, HostEnv, Layer, Skill, Trajectory, Transition, need
+from urlrl.skills.policy import (
+    ANGLE,
+    FORMAT,
+    ROLES,
+    RULES,
+    TOLERANCE,
+    SkillError,
+    SkillPolicy,
+    file_of,
+    turned,
+)  # fmt: skip
+from urlrl.types import (
+    Each,
+    EnvSpec,
+    GoalPrompt,
+    Graph,
+    HostEnv,
+    Op,
+    RewardPrompt,
+    Rule,
+    Skill,
+    SkillNetworks,
+    Trajectory,
+    Transition,
+    need,
+)  # fmt: skip
 
 GOLDEN_ROWS, PROBE_ROWS = 16, 1024  # pairs that a bundle keeps, and those that an export checks
+GOLDEN_REWARDS = 3
+NUDGE, NUDGES = 1e-6, 4  # what rounding may do to an input, and how often it is tried
 # Number of position coordinates -> name of a skill -> the direction in which it goes farthest of all.
 DIRECTIONS: dict[int, dict[str, tuple[float, ...]]] = {
     1: {"forward": (1.0,), "backward": (-1.0,)},
@@ -24,8 +52,22 @@ DIRECTIONS: dict[int, dict[str, tuple[float, ...]]] = {
     },
 }
 
-Probes = dict[str, dict[str, np.ndarray] | None]  # {"act": {obs, z, action}, "aim": {goal, obs, z} or None}, (n, ...)
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Probes(NamedTuple):
+    """What the agent itself does, (n, ...) each."""
+
+    act: dict[str, np.ndarray]  # obs, z, action
+    aim: dict[str, np.ndarray] | None  # goal, obs, z; None: it cannot be told goals
+    reward: dict[str, np.ndarray] | None  # entry, z: of rewards that are an entry of next_obs; None: nor rewards
+
+
+class Seen(NamedTuple):
+    """Transitions that rewards are told on."""
+
+    steps: Transition  # (n, ...)
+    words: dict[str, np.ndarray]  # what else is known of the states that they reached, (n,) by name
 
 
 def make_policy(
@@ -35,8 +77,10 @@ def make_policy(
     key: jax.Array,
     provenance: dict[str, Any],
     *,
+    seen: Seen | None = None,
     named: Mapping[str, np.ndarray] = MappingProxyType({}),
     features: tuple[str, ...] = (),
+    prompts: Sequence[str] = (),
 ) -> tuple[SkillPolicy, Probes]:
     """The policy of an agent, and the agent's own inputs and outputs that it was checked with; it has no card yet.
 
@@ -44,68 +88,142 @@ def make_policy(
         env: what the agent was trained in; it will be reset.
         trajectory: episodes of the agent, one skill each: its observations and its named skills come from them.
         provenance: what the bundle tells of its origin, as JSON.
+        seen: what the bundle brings along to be told rewards on; without it, it cannot be told what needs them.
         named: further skills, z (d,) by name.
         features: of the agent's observations, the names of those behind what `env` shows.
+        prompts: rewards in words, which become named skills.
 
     Raises:
         UnsupportedPrompt: the agent cannot be exported.
-        SkillError: the policy does not do what the agent does, to 1e-5.
+        SkillError: the policy does not do what the agent does, to 1e-5, or a prompt cannot be told.
     """
     spec, z = env.env_spec, agent.config.z
     need(agent, "exportable")
-    networks = agent.skill_networks()
-    probes = make_probes(agent, networks.latent, trajectory, key)
+    networks = agent.skill_networks(seen.steps if seen else _steps_of(trajectory))
+    graphs = {role: graph for role in ROLES if (graph := getattr(networks, role)) is not None}
+    rules = {kind: _possible(kind, getattr(networks, kind), seen) for kind in RULES}
+    probes = make_probes(agent, rules, trajectory, seen, key)
     model = getattr(env, "model", None)
     low, high = (list(bound) for bound in zip(*(spec.action_bounds or ((-1.0, 1.0),) * spec.action_dim)))
-    config = {
+    tensors = _tensors(agent, graphs, networks, rules)
+    about, transitions = _describe_seen(seen) if seen else (None, None)
+    weights = hashlib.sha256(file_of(tensors)).hexdigest()
+    skills = named_skills(trajectory, z.kind, spec.position)
+    skills |= {name: {"z": to_json(np.asarray(skill)), "displacement": None} for name, skill in named.items()}
+    config: dict[str, Any] = {
         "format": FORMAT,
         "env": spec.id,
         "control_dt": spec.control_dt,
         "observation": {"size": spec.obs_dim + len(features), "names": [*observation_names(spec, model), *features]},
         "action": {"size": spec.action_dim, "names": action_names(spec, model), "low": low, "high": high},
         "skill": {"kind": z.kind, "dim": z.dim},
-        "skills": named_skills(trajectory, z.kind, spec.position)
-        | {name: {"z": to_json(np.asarray(skill)), "displacement": None} for name, skill in named.items()},
+        "skills": {name: {**skill, "told_by": None, "weights": weights} for name, skill in skills.items()},
         "goal": None if features else goal_template(env),
-        "policy": _describe(networks.policy),
-        "latent": _describe(networks.latent) if networks.latent else None,
-        "golden": {name: part and {k: to_json(_pick(v, GOLDEN_ROWS)) for k, v in part.items()}
-                   for name, part in probes.items()},
+        "networks": {role: [_describe(op) for op in graph] for role, graph in graphs.items()},
+        "prompting": {kind: rule and _rule(rule) for kind, rule in rules.items()},
+        "transitions": about,
+        "golden": _golden(probes),
         "provenance": provenance,
     }  # fmt: skip
+    policy = SkillPolicy(config, tensors, "", transitions)
+    check_parity("NumPy policy", policy, policy.act, policy.aim, probes)
+    check_rewards(policy, probes)
+    for words in prompts:
+        told = {
+            "z": to_json(np.asarray(policy.prompt(reward=words))),
+            "displacement": None,
+            "told_by": f"reward {words}",
+        }
+        config["skills"] |= {words: {**told, "weights": weights}}
+    return (SkillPolicy(config, tensors, "", transitions) if prompts else policy), probes
+
+
+def _steps_of(trajectory: Trajectory) -> Transition:
+    """The steps that count, (n, ...)."""
+    return jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+
+
+def _possible(kind: str, rule: Rule | None, seen: Seen | None) -> Rule | None:
+    """The rule, or what is left of it without transitions."""
+    if rule is None or seen is not None or "transitions" not in RULES[kind][rule.rule][0]:
+        return rule
+    return Rule("difference") if rule.rule == "plan" else None
+
+
+def _tensors(
+    agent: Any, graphs: dict[str, Graph], networks: SkillNetworks, rules: dict[str, Rule | None]
+) -> dict[str, np.ndarray]:
     normalizer = agent.normalizer
     tensors = {"normalizer.mean": np.asarray(normalizer.mean), "normalizer.std": np.asarray(normalizer.std)}
-    for name, layers in {"policy": networks.policy, "latent": networks.latent or ()}.items():
-        for i, layer in enumerate(layers):
-            tensors |= {f"{name}.{i}.kernel": np.asarray(layer.kernel), f"{name}.{i}.bias": np.asarray(layer.bias)}
-    policy = SkillPolicy(config, tensors, card="")
-    check_parity("NumPy policy", policy.act, policy.aim, probes)
-    return policy, probes
+    for role, graph in graphs.items():
+        for op in graph:
+            tensors |= {
+                f"{role}.{op.output}.{name}": np.asarray(value, np.float32) for name, value in op.tensors.items()
+            }
+    if rules["reward"] and "moves" in rules["reward"].options:
+        tensors["prompting.moves"] = np.asarray(networks.moves, np.float32)
+    return tensors
 
 
-def make_probes(agent: Any, latent: tuple[Layer, ...] | None, trajectory: Trajectory, key: jax.Array) -> Probes:
+def _describe_seen(seen: Seen) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What config.json says of them, and the columns."""
+    steps = seen.steps
+    columns = {name: np.asarray(getattr(steps, name), np.float32) for name in ("obs", "action", "next_obs")}
+    if seen.words:
+        columns["words"] = np.stack([*seen.words.values()], axis=1).astype(np.float32)
+    digest = hashlib.sha256(file_of(columns)).hexdigest()
+    return {"count": len(columns["obs"]), "words": [*seen.words], "sha256": digest}, columns
+
+
+def _golden(probes: Probes) -> dict[str, Any]:
+    rows = {
+        name: part and {key: to_json(_pick(values, GOLDEN_ROWS)) for key, values in part.items()}
+        for name, part in (("act", probes.act), ("aim", probes.aim))
+    }
+    told = probes.reward and {"entry": probes.reward["entry"].tolist(), "z": to_json(probes.reward["z"])}
+    return {**rows, "reward": told}
+
+
+def make_probes(
+    agent: Any, rules: dict[str, Rule | None], trajectory: Trajectory, seen: Seen | None, key: jax.Array
+) -> Probes:
     """Observations of the episodes with what the agent makes of them, on any device in full float32 precision.
 
     Goals are other observations of the episodes. Of these pairs only the half whose skill is the least sensitive to
     rounding is kept: where phi(goal) and phi(obs) nearly meet, or two one-hot skills tie, any float32 may differ.
     """
-    seen = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
-    obs, z = _pick(seen.obs, PROBE_ROWS), _pick(seen.z, PROBE_ROWS)
-    act_key, read_key = jax.random.split(key)
+    steps = _steps_of(trajectory)
+    obs, z = _pick(steps.obs, PROBE_ROWS), _pick(steps.z, PROBE_ROWS)
+    act_key, read_key, reward_key = jax.random.split(key, 3)
+    known, rule = (seen.steps if seen else steps), rules["goal"]
     with jax.default_matmul_precision("highest"):
         act = {"obs": obs, "z": z, "action": np.asarray(_act(agent, obs, z, act_key))}
-        if latent is None:
-            return {"act": act, "aim": None}
-        goal = np.roll(obs, 1, axis=0)  # Rows are in random order.
-        aim = {"goal": goal, "obs": obs, "z": np.asarray(_aim(agent, goal, obs, seen, read_key))}
-        layers = [(np.asarray(w), np.asarray(b), ACTIVATIONS[activation]) for w, b, activation in latent]
-        dphi = forward(layers, np.array(agent.normalizer(goal))) - forward(layers, np.array(agent.normalizer(obs)))
-    if agent.config.z.kind == "onehot":
-        margin = np.diff(np.sort(dphi, axis=1)[:, -2:], axis=1)[:, 0]
-    else:
-        margin = np.linalg.norm(dphi, axis=1)
-    sure = margin >= np.median(margin)
-    return {"act": act, "aim": {name: rows[sure] for name, rows in aim.items()}}
+        aim = None
+        if rule is not None:
+            goal = np.roll(obs, 1, axis=0)  # Rows are in random order.
+
+            def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
+                if rule.rule == "labels":
+                    return np.asarray(_label(agent, rule, known.obs, goal, obs))
+                return np.asarray(
+                    _aim(agent, known, jax.random.clone(read_key), goal, obs)
+                )  # The same draws each time.
+
+            aimed, rng = asked(goal, obs), np.random.default_rng(0)
+
+            def moved() -> np.ndarray:
+                nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in (goal, obs))
+                return np.abs(asked(*nudged) - aimed).max(axis=1)
+
+            sensitive = np.max([moved() for _ in range(NUDGES)], axis=0)
+            sure = sensitive <= np.median(sensitive)
+            aim = {"goal": goal[sure], "obs": obs[sure], "z": aimed[sure]}
+        reward = None
+        if rules["reward"] is not None and seen is not None:
+            entries = np.argsort(-np.std(np.asarray(seen.steps.next_obs), axis=0))[:GOLDEN_REWARDS]
+            rewards = jnp.asarray(seen.steps.next_obs)[:, entries].T
+            reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, seen.steps, reward_key, rewards))}
+    return Probes(act, aim, reward)
 
 
 @jax.jit
@@ -115,22 +233,57 @@ def _act(agent: Any, obs: jax.Array, z: jax.Array, key: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _aim(agent: Any, goals: jax.Array, obs: jax.Array, seen: Transition, key: jax.Array) -> jax.Array:
+def _aim(agent: Any, seen: Transition, key: jax.Array, goals: jax.Array, obs: jax.Array) -> jax.Array:
     return jax.vmap(lambda goal, at: agent.aim(agent.read(GoalPrompt(goal), seen, key), at))(goals, obs)
 
 
-def check_parity(what: str, act: Act, aim: Act, probes: Probes) -> None:
-    """Refuse functions whose outputs are not the agent's, to 1e-5; `aim` takes (goal, obs)."""
-    parts = {"action": (act, "obs", "z", "action", probes["act"]), "aim": (aim, "goal", "obs", "z", probes["aim"])}
-    for name, (function, first, second, output, rows) in parts.items():
-        if rows is None:
-            continue
-        error = np.abs(function(rows[first], rows[second]) - rows[output]).max()
-        if not error <= TOLERANCE:
-            raise SkillError(
-                f"The {what} has an {name} that differs from the agent's by {error:.2g}: expected at most "
-                f"{TOLERANCE:g}, so nothing was written."
-            )
+def _label(agent: Any, rule: Rule, others: np.ndarray, goals: np.ndarray, obs: np.ndarray) -> np.ndarray:
+    """By the agent's encoder, at the states that the bundle takes; the agent itself draws others each time."""
+    others = np.asarray(others)[: int(rule.numbers["group"][0]) - 1]
+    states = np.concatenate([goals[:, None], np.broadcast_to(others, (len(goals), *others.shape))], axis=1)
+    scaled = np.asarray(agent.normalizer(states))
+    place = (scaled - scaled[:, :1])[..., [int(i) for i in rule.numbers["position"]] or slice(None)]
+    near = (place**2).sum(axis=-1) < rule.numbers["radius"][0] ** 2
+    return agent.encode(states, np.where(near, 0.0, -1.0).astype(np.float32))
+
+
+@jax.jit
+def _read_rewards(agent: Any, steps: Transition, key: jax.Array, rewards: jax.Array) -> jax.Array:
+    """The skills (m, d) for rewards (m, n) on these transitions."""
+
+    def read(reward: jax.Array) -> jax.Array:
+        return agent.aim(agent.read(RewardPrompt(steps._replace(reward=reward)), steps, key), steps.obs[0])
+
+    return jax.vmap(read)(rewards)
+
+
+def check_parity(what: str, policy: SkillPolicy, act: Act, aim: Act, probes: Probes) -> None:
+    """Refuse functions whose outputs are not the agent's, to 1e-5; `aim` takes (goal, obs). Of ways over neighbours one
+    in fifty may differ, as those that are equally far may change places."""
+    error = np.abs(act(probes.act["obs"], probes.act["z"]) - probes.act["action"]).max()
+    _refuse_above(TOLERANCE, error, f"{what} has an action")
+    if probes.aim:
+        found = aim(probes.aim["goal"], probes.aim["obs"])
+        errors, allowed = policy.apart(found, probes.aim["z"])
+        others = len(errors) // 50 if policy.config["prompting"]["goal"]["rule"] == "plan" else 0
+        _refuse_above(allowed, np.sort(errors)[-1 - others], f"{what} has an aim")
+
+
+def _refuse_above(allowed: float, error: float, what: str) -> None:
+    if not error <= allowed:
+        raise SkillError(
+            f"The {what} that differs from the agent's by {error:.2g}: expected at most {allowed:g}, so nothing was "
+            f"written."
+        )
+
+
+def check_rewards(policy: SkillPolicy, probes: Probes) -> None:
+    """Refuse a policy that is told another skill by a reward than the agent is."""
+    if probes.reward is None or policy.transitions is None:
+        return
+    for entry, z in zip(probes.reward["entry"], probes.reward["z"]):
+        found = policy.prompt(reward=policy.transitions.next_obs[:, entry])
+        _refuse_above(ANGLE, turned(np.asarray(found), z), "NumPy policy has a skill for a reward")
 
 
 def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -214,9 +367,14 @@ def to_json(array: np.ndarray) -> Any:
     return [to_json(row) for row in array] if array.ndim else float(str(np.float32(array)))
 
 
-def _describe(layers: tuple[Layer, ...]) -> dict[str, list]:
-    sizes = [layers[0].kernel.shape[0], *(layer.kernel.shape[1] for layer in layers)]
-    return {"sizes": sizes, "activations": [layer.activation for layer in layers]}
+def _describe(op: Op) -> dict[str, Any]:
+    numbers = {name: list(values) for name, values in op.numbers.items()}
+    return {"op": op.kind, "inputs": list(op.inputs), "output": op.output, "numbers": numbers}
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    numbers = {name: [float(x) for x in values] for name, values in rule.numbers.items()}
+    return {"rule": rule.rule, "options": list(rule.options), "numbers": numbers}
 
 
 def _pick(rows: np.ndarray, count: int) -> np.ndarray:

@@ -4,10 +4,14 @@
     ctrl = policy.scale(policy.act(obs, "north"))  # in actuator units
     z = policy.aim(policy.goal(x=10, y=-5), obs)  # the skill that leads there from here
 
-A bundle is a folder: `skill.safetensors` (float32 weights and normalisation), `config.json` (the contract) and
-`README.md` (a model card). Nothing in it is ever executed. Loading it checks hashes, shapes and the golden inputs and
-outputs of the agent that it was made from, and fails closed: whatever is wrong raises SkillError, one sentence that
-says what was found and what was expected. A loaded policy keeps nothing between calls, so threads can share it.
+    z = policy.prompt(reward=lambda seen: seen["vx"])  # the skill for a reward on the transitions that it brings along
+
+A bundle is a folder: `skill.safetensors` (float32 weights and normalisation), `config.json` (the contract), `README.md`
+(a model card) and, where rewards can be asked for, `prompt.safetensors` (transitions to tell them on). Networks are
+lists of the named operations below, so nothing in a bundle is ever executed. Loading it checks hashes, shapes and the
+golden inputs and outputs of the agent that it was made from, and fails closed: whatever is wrong raises SkillError, one
+sentence that says what was found and what was expected. A loaded policy keeps nothing of its calls but the features of
+its transitions, which are the same each time, so threads can share it.
 """
 
 import difflib
@@ -17,50 +21,327 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-FORMAT = "urlrl-skill-1"
+FORMAT, FORMAT_1 = "urlrl-skill-2", "urlrl-skill-1"  # what is written; and what is read, too: chains of dense layers
 WEIGHTS, CONFIG, CARD = FILES = ("skill.safetensors", "config.json", "README.md")
-LIMITS = {WEIGHTS: 2**28, CONFIG: 2**22, CARD: 2**22}  # bytes
+PROMPT = "prompt.safetensors"
+LIMITS = {WEIGHTS: 2**28, CONFIG: 2**22, CARD: 2**22, PROMPT: 2**30}  # bytes
 TOLERANCE = 1e-5  # of golden outputs
-KINDS = ("sphere", "gaussian", "onehot", "none")  # none: a policy of one task, whose z has no numbers
+ANGLE = 1e-5  # of golden skills from rewards: 1 - cos, or the share of the length
+# wide_sphere: of length sqrt(dim); none: a policy of one task, whose z has no numbers
+KINDS = ("sphere", "wide_sphere", "gaussian", "onehot", "none")
 LARGEST = float(np.finfo(np.float32).max)
 TINY = 1e-8  # below this norm a vector has no direction
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
-_ZERO = np.zeros((), np.float32)
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each in place
-    "linear": lambda x: x,
-    "relu": lambda x: np.maximum(x, _ZERO, out=x),
-    "tanh": lambda x: np.tanh(x, out=x),
+MAX_OPS = 256  # of a network
+TOKENS = -1  # the axis of pairs (state, reward), of any length
+
+_ZERO, _HALF, _ONE = (np.float32(number) for number in (0, 0.5, 1))
+Shape = tuple[int, ...]  # of one input: its last axes
+Numbers = dict[str, list[float]]
+Tensors = dict[str, np.ndarray]
+
+
+class Op(NamedTuple):
+    """What an operation of a network is. It has named numbers, and named tensors of the network's."""
+
+    inputs: int | None  # how many; None: at least one
+    numbers: dict[str, int | None]  # name -> how many; None: any
+    shapes: Callable[[list[Shape], Numbers], tuple[Shape, dict[str, Shape]]]  # of the output and of the tensors
+    make: Callable[[Numbers, Tensors], Callable[..., np.ndarray]]  # of arrays with these last axes
+
+
+def _same(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    _expect("its inputs", len(set(shapes)) == 1, shapes, "equal shapes")
+    return shapes[0], {}
+
+
+def _vectors(shapes: list[Shape]) -> int:
+    """Of one input that is a vector, or one for each token: its size."""
+    _expect("its input", len(shapes[0]) > 0 and shapes[0][-1] > 0, shapes[0], "vectors")
+    return shapes[0][-1]
+
+
+def _whole(name: str, numbers: Numbers, low: int) -> int:
+    number = numbers[name][0]
+    _expect(name, number == int(number) >= low, number, f"a whole number of at least {low}")
+    return int(number)
+
+
+def _dense_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    size, units = _vectors(shapes), _whole("units", numbers, 1)
+    return (*shapes[0][:-1], units), {"kernel": (size, units), "bias": (units,)}
+
+
+def _dense(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    kernel, bias = tensors["kernel"], tensors["bias"]
+    return lambda x: x @ kernel + bias
+
+
+def _norm_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    size = _vectors(shapes)
+    _expect("eps", numbers["eps"][0] > 0, numbers["eps"][0], "more than 0")
+    return shapes[0], {"scale": (size,), "bias": (size,)}
+
+
+def _norm(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    """The variance is E[x^2] - E[x]^2, as in training: another formula differs where the mean is large."""
+    scale, bias, eps = tensors["scale"], tensors["bias"], np.float32(numbers["eps"][0])
+    share = np.float32(1 / len(scale))
+
+    def run(x: np.ndarray) -> np.ndarray:
+        mean = np.add.reduce(x, axis=-1, keepdims=True) * share
+        square = np.add.reduce(x * x, axis=-1, keepdims=True) * share
+        return (x - mean) * (scale / np.sqrt(np.maximum(square - mean * mean, _ZERO) + eps)) + bias
+
+    return run
+
+
+def _concat_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    for shape in shapes:
+        _vectors([shape])
+    _expect("its inputs", len({shape[:-1] for shape in shapes}) == 1, shapes, "all vectors, or all one for each token")
+    return (*shapes[0][:-1], sum(shape[-1] for shape in shapes)), {}
+
+
+def _length_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    _vectors(shapes)
+    _expect("length", numbers["length"][0] > 0, numbers["length"][0], "more than 0")
+    return shapes[0], {}
+
+
+def _length(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    length, least = np.float32(numbers["length"][0]), np.float32(1e-12)
+    return lambda x: x * (length / np.sqrt(np.maximum(np.add.reduce(x * x, axis=-1, keepdims=True), least)))
+
+
+def _clip_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    (low,), (high,) = numbers["low"], numbers["high"]
+    _expect("high", low < high, high, f"more than low, which is {low}")
+    return shapes[0], {}
+
+
+def _clip(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    low, high = (np.float32(numbers[name][0]) for name in ("low", "high"))
+    return lambda x: np.minimum(np.maximum(x, low), high)
+
+
+def _bins_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    size, index, centres = _vectors(shapes), numbers["index"], numbers["centres"]
+    good = len(set(index)) == len(index) > 0 and set(index) <= set(range(size))
+    _expect("index", good, index, f"entries of an input of {size} numbers")
+    _expect("centres", len(centres) > 0, centres, "at least one")
+    _expect("width", numbers["width"][0] > 0, numbers["width"][0], "more than 0")
+    return (*shapes[0][:-1], size + len(index) * (len(centres) - 1)), {}
+
+
+def _bins(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    """Each entry x of the index is tanh((x - c) / width) of all centres c; the others come behind, as they are."""
+    index, centres, width = (
+        [int(i) for i in numbers["index"]],
+        np.array(numbers["centres"], np.float32),
+        numbers["width"][0],
+    )
+
+    def run(x: np.ndarray) -> np.ndarray:
+        rest = np.delete(x, index, axis=-1)
+        soft = np.tanh((x[..., index, None] - centres) / np.float32(width))
+        return np.concatenate((soft.reshape(*x.shape[:-1], -1), rest), axis=-1)
+
+    return run
+
+
+def _embed_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    units, bins = _whole("units", numbers, 1), _whole("bins", numbers, 1)
+    _expect("its input", shapes[0] == (TOKENS,), shapes[0], "a number for each token")
+    return (TOKENS, units), {"table": (bins, units)}
+
+
+def _embed(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    """A row of the table for each number in [-1, 1]."""
+    table = tensors["table"]
+    bins = np.float32(len(table))
+    return lambda x: table[np.clip(np.floor((x * _HALF + _HALF) * bins), 0, bins - 1).astype(int)]
+
+
+def _attention_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    size, heads = _vectors(shapes), _whole("heads", numbers, 1)
+    _expect("its input", len(shapes[0]) == 2, shapes[0], "a vector for each token")
+    _expect("heads", size % heads == 0, heads, f"a divisor of {size}")
+    names = ("query", "key", "value", "out")
+    return shapes[0], {
+        f"{name}_{part}": (size,) * axes for name in names for part, axes in (("kernel", 2), ("bias", 1))
+    }
+
+
+def _attention(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
+    heads = int(numbers["heads"][0])
+
+    def run(x: np.ndarray) -> np.ndarray:
+        def split(name: str) -> np.ndarray:  # (*B, heads, tokens, size)
+            y = x @ tensors[f"{name}_kernel"] + tensors[f"{name}_bias"]
+            return np.moveaxis(y.reshape(*y.shape[:-1], heads, -1), -2, -3)
+
+        query, key, value = (split(name) for name in ("query", "key", "value"))
+        scores = query @ key.swapaxes(-1, -2) * np.float32(query.shape[-1] ** -0.5)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = np.moveaxis(weights / weights.sum(axis=-1, keepdims=True) @ value, -3, -2)
+        return mixed.reshape(x.shape) @ tensors["out_kernel"] + tensors["out_bias"]
+
+    return run
+
+
+def _mean_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
+    _expect("its input", len(shapes[0]) == 2, shapes[0], "a vector for each token")
+    return shapes[0][1:], {}
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    return _HALF * x * (_ONE + np.tanh(inner))
+
+
+OPS: dict[str, Op] = {
+    "dense": Op(1, {"units": 1}, _dense_shapes, _dense),  # x kernel + bias
+    "layernorm": Op(1, {"eps": 1}, _norm_shapes, _norm),
+    "relu": Op(1, {}, _same, lambda numbers, tensors: lambda x: np.maximum(x, _ZERO)),
+    "tanh": Op(1, {}, _same, lambda numbers, tensors: np.tanh),
+    "gelu_tanh": Op(1, {}, _same, lambda numbers, tensors: _gelu),
+    "clip": Op(1, {"low": 1, "high": 1}, _clip_shapes, _clip),
+    "scale_to": Op(1, {"length": 1}, _length_shapes, _length),  # vectors of this length
+    "concat": Op(None, {}, _concat_shapes, lambda numbers, tensors: lambda *x: np.concatenate(x, axis=-1)),
+    "add": Op(2, {}, _same, lambda numbers, tensors: np.add),
+    "bins": Op(1, {"index": None, "centres": None, "width": 1}, _bins_shapes, _bins),
+    "embed": Op(1, {"units": 1, "bins": 1}, _embed_shapes, _embed),
+    "attention": Op(1, {"heads": 1}, _attention_shapes, _attention),
+    "mean": Op(1, {}, _mean_shapes, lambda numbers, tensors: lambda x: x.mean(axis=-2)),  # over tokens
 }
+
+
+class Network:
+    """Operations, each of inputs or of results that came before it; the last one's result is the network's.
+
+    `ops` are {"op", "inputs", "output", "numbers"}, `inputs` the shape of each input by name.
+
+    Raises:
+        SkillError: an unknown operation or input, or one that does not fit what it is given.
+    """
+
+    def __init__(self, role: str, ops: list[dict[str, Any]], inputs: dict[str, Shape]):
+        _expect(f"How many operations networks.{role} has", 1 <= len(ops) <= MAX_OPS, len(ops), f"1 to {MAX_OPS}")
+        self.role, self.ops, self.inputs, shapes = role, ops, list(inputs), dict(inputs)
+        self.tensor_shapes: dict[str, Shape] = {}
+        for op in ops:
+            kind, output, place = op["op"], op["output"], f"networks.{role}, operation {_short(op['output'])}"
+            if kind not in OPS:
+                raise _unknown("operation", kind, OPS)
+            for name in op["inputs"]:
+                _expect(f"{place}, its input", name in shapes, name, f"one of {_listed(shapes)}")
+            _expect(f"{place}, its output", output not in shapes, output, "a name that is not taken")
+            count, expected = len(op["inputs"]), OPS[kind].inputs
+            _expect(f"{place}, its number of inputs", count == (expected or max(count, 1)), count, str(expected or 1))
+            _expect(f"{place}, its numbers", op["numbers"].keys() == OPS[kind].numbers.keys(), list(op["numbers"]),
+                    _listed(OPS[kind].numbers))  # fmt: skip
+            for name, size in OPS[kind].numbers.items():
+                found = len(op["numbers"][name])
+                _expect(f"{place}, how many {name}", size in (None, found), found, f"{size}")
+            try:
+                shapes[output], tensors = OPS[kind].shapes([shapes[name] for name in op["inputs"]], op["numbers"])
+            except SkillError as error:
+                raise SkillError(f"{place}: {error}") from error
+            self.tensor_shapes |= {f"{role}.{output}.{part}": shape for part, shape in tensors.items()}
+        self.shape = shapes[ops[-1]["output"]]
+
+    def load(self, tensors: Tensors) -> Callable[..., np.ndarray]:
+        """The function of the inputs, in their order; each has its shape as its last axes, float32."""
+        places = {name: i for i, name in enumerate(self.inputs)}
+        steps = []
+        for op in self.ops:
+            function = OPS[op["op"]].make(op["numbers"], self.tensors_of(op, tensors))
+            steps.append((function, [places[name] for name in op["inputs"]]))
+            places[op["output"]] = len(places)
+
+        def run(*values: np.ndarray) -> np.ndarray:
+            found = list(values)
+            for function, inputs in steps:
+                found.append(function(*[found[i] for i in inputs]))
+            return found[-1]
+
+        return run
+
+    def tensors_of(self, op: dict[str, Any], tensors: Tensors) -> Tensors:
+        """An operation's own ones."""
+        prefix = f"{self.role}.{op['output']}."
+        return {name.removeprefix(prefix): tensors[name] for name in self.tensor_shapes if name.startswith(prefix)}
+
 
 # What config.json holds: a type, [type of each item], {key: type}, {str: type of every value}, (type, None) where null
 # is allowed. A float is any finite number.
-_NETWORK = {"sizes": [int], "activations": [str]}
-_SCHEMA = {
+_COMMON = {
     "format": str,
     "env": str,
     "control_dt": (float, None),  # seconds per control step
     "observation": {"size": int, "names": [str]},
     "action": {"size": int, "names": [str], "low": [float], "high": [float]},  # bounds in actuator units
     "skill": {"kind": str, "dim": int},  # the prior over z
-    "skills": {str: {"z": [float], "displacement": ({str: float}, None)}},  # named skills, and where an episode led
     "goal": ({"names": [str], "index": [int], "template": [float]}, None),  # position entries of an observation
-    "policy": _NETWORK,  # [normalised obs, z] -> action
-    "latent": (_NETWORK, None),  # normalised obs -> phi
-    "golden": {  # inputs and outputs of the agent, row by row
-        "act": {"obs": [[float]], "z": [[float]], "action": [[float]]},
-        "aim": ({"goal": [[float]], "obs": [[float]], "z": [[float]]}, None),  # null where there is no latent
-    },
     "provenance": dict,
 }  # fmt: skip
+_ACT = {"obs": [[float]], "z": [[float]], "action": [[float]]}
+_AIM = ({"goal": [[float]], "obs": [[float]], "z": [[float]]}, None)  # null where goals cannot be told
+_CHAIN = {"sizes": [int], "activations": [str]}
+_SCHEMA_1 = _COMMON | {
+    "skills": {str: {"z": [float], "displacement": ({str: float}, None)}},
+    "policy": _CHAIN,  # [normalised obs, z] -> action
+    "latent": (_CHAIN, None),  # normalised obs -> phi
+    "golden": {"act": _ACT, "aim": _AIM},
+}
+_CHAINED = ("linear", "relu", "tanh")  # activations of format 1
+_RULE = ({"rule": str, "options": [str], "numbers": {str: [float]}}, None)  # null: it cannot be told so
+_SCHEMA = _COMMON | {
+    # Named skills: where an episode led, what they were asked for, and the SHA-256 of the weights that they are for.
+    "skills": {str: {"z": [float], "displacement": ({str: float}, None), "told_by": (str, None), "weights": str}},
+    "networks": {str: [{"op": str, "inputs": [str], "output": str, "numbers": {str: [float]}}]},  # of ROLES
+    "prompting": {"goal": _RULE, "reward": _RULE, "demo": _RULE},  # of RULES: how z is made
+    "transitions": ({"count": int, "words": [str], "sha256": str}, None),  # of PROMPT; words name columns of numbers
+    "golden": {  # inputs and outputs of the agent, row by row
+        "act": _ACT,
+        "aim": _AIM,
+        "reward": ({"entry": [int], "z": [[float]]}, None),  # z for the reward that is this entry of next_obs
+    },
+}  # fmt: skip
+# role -> its inputs, which are normalised observations, states (tokens, obs) and their rewards (tokens,), and z
+ROLES = {"policy": ("obs", "z"), "features": ("obs",), "encoder": ("states", "rewards")}
+# kind of prompt -> rule -> what it takes: roles and transitions, its options, and its numbers
+RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]] = {
+    "goal": {
+        "features": (("features",), (), ()),  # z along f(g)
+        "whitened": (("features", "transitions"), (), ()),  # z along Cov(f)^-1 f(g)
+        "difference": (("features",), (), ()),  # z along f(g) - f(s), at every step
+        "plan": (("features", "transitions"), (), ("neighbours", "recursions")),  # the same over waypoints
+        "labels": (("encoder", "transitions"), (), ("position", "radius", "group")),  # 0 at the goal and -1 elsewhere
+    },
+    "reward": {
+        "mean": (("features", "transitions"), (), ()),  # z along the mean of r f(s')
+        "least_squares": (("features", "transitions"), ("difference", "intercept", "moves"), ()),
+        "encode": (("encoder", "transitions"), (), ("group",)),  # the mean encoding of groups of pairs (s', r)
+    },
+    "demo": {
+        "mean": (("features",), (), ()),  # as a goal by "features", on average
+        "whitened": (("features", "transitions"), (), ()),
+        "difference": (("features",), (), ()),  # z along f(last) - f(first)
+    },
+}
 _TYPES = {str: "a text", int: "a whole number", float: "a finite number", dict: "an object"}
 
 
@@ -68,26 +349,70 @@ class SkillError(ValueError):
     """What is wrong with a bundle or an input: the thing, what was found and what was expected."""
 
 
+class Transitions:
+    """What a policy brings along to be told rewards on: columns by name, (n, size) or (n,), none to be changed.
+
+    `obs`, `action` and `next_obs` are rows. Columns, as `seen["vx"]`, are of the state that was reached: each entry of
+    `next_obs` by its name, and the `words`.
+    """
+
+    def __init__(self, tensors: Tensors, names: list[str], words: list[str]):
+        for tensor in tensors.values():
+            tensor.setflags(write=False)
+        self.obs, self.action, self.next_obs = (tensors[name] for name in ("obs", "action", "next_obs"))
+        entries = {name: self.next_obs[:, i] for i, name in enumerate(names)}
+        self.columns = entries | {word: tensors["words"][:, i] for i, word in enumerate(words)}
+        self.tensors, self.words = tensors, words
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.columns:
+            raise _unknown("column", name, self.columns)
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Toward:
+    """A prompt whose skill depends on where one is: `SkillPolicy.act` takes it as z, and asks at every step."""
+
+    aim: Callable[[Any], np.ndarray]  # obs (obs,) or (n, obs) -> z
+
+
 class SkillPolicy:
     """A pretrained policy whose input, beside the observation, is the skill z to perform.
 
     `config` is the contract that config.json states, `tensors` are the weights by name, `skills` maps names to skills
-    z (d,), `card` is the model card: all as loaded, none to be changed.
+    z (d,), `transitions` are what rewards are told on (None: there are none), `card` is the model card: all as loaded,
+    none to be changed.
 
     Raises:
         SkillError: config and tensors do not fit each other, or do not give the golden outputs.
     """
 
-    def __init__(self, config: dict[str, Any], tensors: dict[str, np.ndarray], card: str):
-        _check_config(config)
+    def __init__(
+        self,
+        config: dict[str, Any],
+        tensors: dict[str, np.ndarray],
+        card: str,
+        seen: dict[str, np.ndarray] | None = None,
+    ):
+        networks = _check_config(config)
         _check_tensors(tensors, expected_shapes(config))
         # Contiguous: safetensors writes the memory of an array, in whatever order it is.
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         self.config, self.tensors, self.card = config, tensors, card
+        self.networks = networks
         self._mean = tensors["normalizer.mean"]
         self._std = tensors["normalizer.std"] + np.float32(1e-8)
-        self._policy = _layers("policy", config, tensors)
-        self._latent = _layers("latent", config, tensors) if config["latent"] else None
+        run = {role: network.load(tensors) for role, network in networks.items()}
+        # What a rule needs is there: `_check_config` has seen to it.
+        self._policy: Any
+        self._features: Any
+        self._encoder: Any
+        self._policy, self._features, self._encoder = (run.get(role) for role in ROLES)
+        self._rules = _prompting(config)
         self._obs_dim, self._z_dim = config["observation"]["size"], config["skill"]["dim"]
         self._onehot = config["skill"]["kind"] == "onehot"
         low, high = (np.array(config["action"][bound], np.float64) for bound in ("low", "high"))
@@ -95,7 +420,21 @@ class SkillPolicy:
         self.skills = {name: np.array(skill["z"], np.float32) for name, skill in config["skills"].items()}
         for z in self.skills.values():
             z.setflags(write=False)
+        self.transitions: Any = self._transitions(seen)
         self._check_golden()
+
+    def _transitions(self, seen: dict[str, np.ndarray] | None) -> Transitions | None:
+        about, observation = self.config.get("transitions"), self.config["observation"]
+        if bool(about) != (seen is not None):
+            raise SkillError(f"There are {'no' if about else 'some'} transitions: expected what {CONFIG} says of them.")
+        if not about or seen is None:
+            return None
+        n, obs = about["count"], observation["size"]
+        shapes: dict[str, Shape] = {"obs": (n, obs), "action": (n, self.config["action"]["size"]), "next_obs": (n, obs)}
+        if about["words"]:
+            shapes["words"] = (n, len(about["words"]))
+        _check_shapes(seen, shapes)
+        return Transitions(dict(seen), observation["names"], about["words"])
 
     @classmethod
     def from_pretrained(
@@ -104,7 +443,8 @@ class SkillPolicy:
         """Load a bundle from a folder, or from the Hugging Face hub if there is no such folder.
 
         Args:
-            source: a folder, or a hub id "owner/name" (needs the package huggingface_hub).
+            source: a folder, the name of a bundle that ships beside this file, or a hub id "owner/name" (needs the
+                package huggingface_hub).
             revision: of a hub id: a branch, tag or commit; None is the newest.
             local_files_only: of a hub id: never use the network.
 
@@ -118,8 +458,14 @@ class SkillPolicy:
             card = content[CARD].decode()
         except UnicodeDecodeError as error:
             raise SkillError(f"{folder / CARD} is no text: {error}; expected UTF-8.") from error
+        seen = None
+        if about := config.get("transitions"):
+            prompt = _read(folder, root, PROMPT)
+            if hashlib.sha256(prompt).hexdigest() != about["sha256"]:
+                raise SkillError(f"{folder / PROMPT} was changed or damaged: its SHA-256 is not what {CONFIG} states.")
+            seen = _parse_tensors(prompt, PROMPT)
         try:
-            return cls(config, _parse_tensors(content[WEIGHTS]), card)
+            return cls(config, _parse_tensors(content[WEIGHTS], WEIGHTS), card, seen)
         except SkillError as error:
             raise SkillError(f"Bundle '{source}': {error}") from error
 
@@ -129,11 +475,14 @@ class SkillPolicy:
         Raises:
             SkillError: the folder holds something else, or cannot be written.
         """
-        weights = save(self.tensors, {"format": FORMAT})
+        weights = file_of(self.tensors, self.config["format"])
         hashes = {WEIGHTS: hashlib.sha256(weights).hexdigest(), CONFIG: _digest(self.config)}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in {**self.config, "sha256": hashes}.items()]
         config = "{\n" + ",\n".join(lines) + "\n}\n"
-        return write_folder(folder, {WEIGHTS: weights, CONFIG: config.encode(), CARD: self.card.encode()}, FILES)
+        files = {WEIGHTS: weights, CONFIG: config.encode(), CARD: self.card.encode()}
+        if self.transitions:
+            files[PROMPT] = file_of(self.transitions.tensors, self.config["format"])
+        return write_folder(folder, files, (*FILES, PROMPT))
 
     def push_to_hub(self, repo: str) -> None:
         """Upload the bundle to the hub id "owner/name", which is made if it is not there.
@@ -155,14 +504,15 @@ class SkillPolicy:
 
         Args:
             obs: (obs,) or (n, obs), in the environment's own units.
-            z: (d,) or (n, d), taken as it is; or a named skill; or, of one-hot skills, an index. A policy of one task
-                takes none.
+            z: (d,) or (n, d), taken as it is; or a named skill; or what `prompt` returned; or, of one-hot skills, an
+                index. A policy of one task takes none.
 
         Raises:
-            SkillError: a wrong size or name, or what is not finite.
+            SkillError: a wrong size, length or name, or what is not finite.
         """
-        x, z = _side_by_side(self._normalised("obs", obs), self._skill(z), "obs and z")
-        action = forward(self._policy, np.concatenate((x, z), axis=-1))
+        x = self._normalised("obs", obs)
+        x, z = _side_by_side(x, z.aim(obs) if isinstance(z, Toward) else self._skill(z), "obs and z")
+        action = self._policy(x, z)
         if not math.isfinite(np.vdot(action, action)):
             raise SkillError("The action is not finite: expected obs and z of a size that the policy was trained on.")
         return action
@@ -179,16 +529,143 @@ class SkillPolicy:
         return self._middle + self._half * numbers
 
     def aim(self, goal: Any, obs: Any) -> np.ndarray:
-        """The skill that leads from obs toward goal, project(phi(goal) - phi(obs)): (d,), or (n, d) where either has n
-        rows. Both are whole observations; `goal()` makes one of a position.
+        """The skill that leads from obs toward goal: (d,), or (n, d) where either has n rows. Both are whole
+        observations; `goal()` makes one of a position.
 
         Raises:
-            SkillError: the bundle has no latent network, a wrong size, or what is not finite.
+            SkillError: the bundle cannot be told goals, a wrong size, or what is not finite.
         """
-        if self._latent is None:
-            raise SkillError("This bundle has no latent network, so it cannot aim at goals: expected a skill by name.")
-        goal, obs = _side_by_side(self._normalised("goal", goal), self._normalised("obs", obs), "goal and obs")
-        return self.project(forward(self._latent, goal) - forward(self._latent, obs))
+        rule = self._rule("goal")
+        goal, obs = _side_by_side(_vector("goal", goal, self._obs_dim), self._normalised("obs", obs), "goal and obs")
+        if rule["rule"] not in ("difference", "plan"):
+            rows = [self._fixed_goal(row, rule) for row in goal.reshape(-1, self._obs_dim)]
+            return np.stack(rows).reshape(*goal.shape[:-1], self._z_dim)
+        target, at = self._features(self._normalised("goal", goal)), self._features(obs)
+        if rule["rule"] == "plan":
+            target = self._subgoals(at, target, rule["numbers"])
+        return self.project(target - at)
+
+    def prompt(self, *, reward: Any = None, goal: Any = None, demo: Any = None) -> "np.ndarray | Toward":
+        """What to do, as `act` takes it for z: a skill (d,), or what finds one anew at every step.
+
+        Args:
+            reward: of the transitions that the bundle brings along: numbers (n,), a function of `transitions` that
+                returns them, or words, as "vx - 0.1 * energy": arithmetic on their columns, never run as code.
+            goal: a whole observation (obs,), or its position by name, as {"x": 10, "y": -5}.
+            demo: the observations (t, obs) of an episode to be followed.
+
+        Raises:
+            SkillError: not exactly one of them, one that this bundle cannot be told, or a wrong size.
+        """
+        given = {"reward": reward, "goal": goal, "demo": demo}
+        kinds = [kind for kind, value in given.items() if value is not None]
+        _expect("prompt", len(kinds) == 1, kinds, "one of reward, goal and demo")
+        rule = self._rule(kinds[0])
+        if reward is not None:
+            return self._told(self._rewards(reward), rule)
+        if goal is not None:
+            goal = self.goal(**goal) if isinstance(goal, Mapping) else _single(_vector("goal", goal, self._obs_dim))
+            if rule["rule"] in ("difference", "plan"):
+                return Toward(lambda obs: self.aim(goal, obs))
+            return self._fixed_goal(goal, rule)
+        steps = self._normalised("demo", demo)
+        good = steps.ndim == 2 and len(steps) > 1
+        _expect("The shape of demo", good, steps.shape, "that of the observations of two steps or more")
+        if rule["rule"] == "difference":
+            first, last = self._features(steps[[0, -1]])
+            return self.project(last - first)
+        rows = self._features(steps[1:])
+        return self.project((self._whitened(rows) if rule["rule"] == "whitened" else rows).mean(axis=0))
+
+    def _rule(self, kind: str) -> dict[str, Any]:
+        rule = self._rules[kind]
+        if rule is None:
+            known = [name for name, found in self._rules.items() if found]
+            expected = f"a {' or '.join(known)}" if known else "a skill by name"
+            raise SkillError(f"This bundle cannot be told a {kind}: expected {expected}.")
+        return rule
+
+    def _fixed_goal(self, goal: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
+        if rule["rule"] == "labels":
+            return self._goal_labels(goal, rule)
+        found = self._features(self._normalised("goal", goal))
+        return self.project(self._whitened(found[None])[0] if rule["rule"] == "whitened" else found)
+
+    def _goal_labels(self, goal: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
+        """Told at the goal and the first states of the transitions: 0 near the goal, by its position if it has one, and
+        -1 elsewhere."""
+        numbers = rule["numbers"]
+        states = np.concatenate((goal[None], self.transitions.obs[: int(numbers["group"][0]) - 1]))
+        states, position = self._normalised("states", states), [int(i) for i in numbers["position"]]
+        away = (states - states[0])[:, position or slice(None)]
+        near = np.sqrt(np.square(away).sum(axis=1)) < np.float32(numbers["radius"][0])
+        return self._encoder(states, np.where(near, _ZERO, -_ONE))
+
+    def _subgoals(self, at: np.ndarray, target: np.ndarray, numbers: Numbers) -> np.ndarray:
+        """Half of the way to the target, `recursions` times: the mean of the waypoints that are between, (*B, d)."""
+        ways, count = self._waypoints, int(numbers["neighbours"][0])
+        shape, near = at.shape, _distances(ways, at.reshape(-1, self._z_dim))
+        target = target.reshape(-1, self._z_dim)
+        for _ in range(int(numbers["recursions"][0])):
+            farther = np.maximum(near, _distances(ways, target))
+            best = np.argpartition(farther, min(count, len(ways)) - 1, axis=1)[:, :count]
+            target = ways[best].mean(axis=1)
+        return target.reshape(shape)
+
+    def _rewards(self, reward: Any) -> np.ndarray:
+        seen = self.transitions
+        if isinstance(reward, str):
+            reward = _in_words(reward, seen.columns)
+        elif callable(reward):
+            reward = reward(seen)
+        found = _vector("reward", reward, len(seen))
+        _expect("The shape of reward", found.ndim == 1, found.shape, f"({len(seen)},), a number for each transition")
+        return found
+
+    def _told(self, reward: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
+        if rule["rule"] == "encode":
+            low, high = reward.min(), reward.max()
+            middle, scale = (low + high) / 2, (high - low) / 2 if high > low else _ONE
+            size = min(int(rule["numbers"]["group"][0]), len(reward))
+            whole = len(reward) // size * size
+            states = self._normalised("states", self.transitions.next_obs[:whole]).reshape(-1, size, self._obs_dim)
+            return self._encoder(states, ((reward - middle) / scale)[:whole].reshape(-1, size)).mean(axis=0)
+        if rule["rule"] == "mean":
+            w = reward @ self._rows / np.float32(len(reward))
+        else:
+            w = self._inverse @ (reward - reward.mean() if "intercept" in rule["options"] else reward)
+        if not np.linalg.norm(w) > TINY:
+            raise SkillError(
+                "The reward has no direction in what the agent knows: expected one that varies with the state."
+            )
+        return self.project(self.tensors["prompting.moves"] @ w if "moves" in rule["options"] else w)
+
+    def _whitened(self, rows: np.ndarray) -> np.ndarray:
+        """Cov^-1 of each row, by the covariance of the transitions' features, with a ridge."""
+        features = self._rows.astype(np.float64)
+        cov = features.T @ features / len(features)
+        ridge = 1e-5 * np.trace(cov) + 1e-12
+        return np.linalg.solve(cov + ridge * np.eye(len(cov)), rows.T).T
+
+    @cached_property
+    def _waypoints(self) -> np.ndarray:
+        """Features of where the transitions began, (n, d)."""
+        return self._features(self._normalised("states", self.transitions.obs))
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """What rewards are linear in, of each transition, (n, d)."""
+        found = self._features(self._normalised("states", self.transitions.next_obs))
+        rule = self._rules["reward"]
+        return found - self._waypoints if rule and "difference" in rule["options"] else found
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """(d, n): of these rows, centred where there is an intercept; directions that do not vary count for nothing."""
+        rows = self._rows.astype(np.float64)
+        if "intercept" in self._rules["reward"]["options"]:
+            rows = rows - rows.mean(axis=0)
+        return np.linalg.pinv(rows, rcond=1e-5).astype(np.float32)
 
     def goal(self, **position: float) -> np.ndarray:
         """The observation (obs,) of standing at a position, as `goal(x=10, y=-5)`, in the environment's units.
@@ -210,7 +687,7 @@ class SkillPolicy:
         if self._onehot:
             return self._one_hot(rng.integers(self._z_dim, size=n))
         z = rng.standard_normal((n, self._z_dim), np.float32)
-        return self.project(z) if self.config["skill"]["kind"] == "sphere" else z
+        return self.project(z) if self._length is not None else z
 
     def project(self, x: Any) -> np.ndarray:
         """(*B, d) -> the skill that points most along x; where x has no direction, a fixed one."""
@@ -220,6 +697,11 @@ class SkillPolicy:
         norm = np.sqrt(np.square(x, dtype=np.float64).sum(axis=-1, keepdims=True))  # Squares beyond float32.
         unit = np.where(norm > TINY, x / np.maximum(norm, TINY), np.eye(1, self._z_dim)[0])
         return (unit * typical_norm(self.config["skill"])).astype(np.float32)
+
+    @cached_property
+    def _length(self) -> float | None:
+        """That all skills have; None where they differ."""
+        return typical_norm(self.config["skill"]) if self.config["skill"]["kind"] in ("sphere", "wide_sphere") else None
 
     def _skill(self, z: Any) -> np.ndarray:
         if isinstance(z, str):
@@ -232,7 +714,13 @@ class SkillPolicy:
             return self._one_hot(z)
         if not self._z_dim and np.shape(z) == (0,):
             return np.zeros(0, np.float32)
-        return _vector("z", z, self._z_dim)
+        z = _vector("z", z, self._z_dim)
+        if self._length is not None and z.size:  # Another length acts plausibly, and wrongly.
+            length = np.sqrt(np.square(z).sum(axis=-1)).ravel()
+            worst = float(length[np.abs(length - self._length).argmax()])
+            if not abs(worst - self._length) <= 1e-3 * self._length:
+                raise SkillError(f"z has length {worst:.4g}: expected {self._length:.4g}, as `project` makes it.")
+        return z
 
     def _normalised(self, name: str, obs: Any) -> np.ndarray:
         return (_vector(name, obs, self._obs_dim, self.config["observation"]["names"]) - self._mean) / self._std
@@ -241,40 +729,117 @@ class SkillPolicy:
         return (np.arange(self._z_dim) == np.expand_dims(index, -1)).astype(np.float32)
 
     def _check_golden(self) -> None:
-        act, aim = self.config["golden"]["act"], self.config["golden"]["aim"]
-        errors = {"action": np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max()}
+        golden = self.config["golden"]
+        act, aim, told = golden["act"], golden["aim"], golden.get("reward")
+        error = np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max()
+        _check_error("action", error, TOLERANCE)
         if aim:
-            errors["aim"] = np.abs(self.aim(aim["goal"], aim["obs"]) - np.array(aim["z"])).max()
-        for name, error in errors.items():
-            if not error <= TOLERANCE:
-                raise SkillError(f"The golden {name} differs by {error:.2g}: expected at most {TOLERANCE:g}.")
+            error, allowed = self.apart(self.aim(aim["goal"], aim["obs"]), np.array(aim["z"]))
+            _check_error("aim", error.max(), allowed)
+        for entry, z in zip(*told.values()) if told else ():
+            found = self._told(self.transitions.next_obs[:, entry], self._rule("reward"))
+            _check_error("skill of a reward", turned(found, np.array(z)), ANGLE)
+
+    def apart(self, found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, float]:
+        """How far skills toward goals are apart, (n,), and what is allowed: it is their direction that counts where
+        they solve equations, which every library rounds in another way."""
+        if self._rule("goal")["rule"] == "whitened":
+            return np.array([turned(a, b) for a, b in zip(found, expected)]), ANGLE
+        return np.abs(found - expected).max(axis=1), TOLERANCE * max(1.0, typical_norm(self.config["skill"]))
+
+
+def _check_error(name: str, error: float, allowed: float) -> None:
+    if not error <= allowed:
+        raise SkillError(f"The golden {name} differs by {error:.2g}: expected at most {allowed:g}.")
+
+
+def turned(a: np.ndarray, b: np.ndarray) -> float:
+    """1 - cos between two skills, where the length tells nothing; or how far they are apart, as a share of it."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return 1 - float(a @ b / lengths) if lengths else float(np.linalg.norm(a - b))
 
 
 def typical_norm(skill: dict[str, Any]) -> float:
     """E|z| of the prior {"kind", "dim"}; for N(0, I) it is sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
     if skill["kind"] != "gaussian":
-        return 1.0
+        return math.sqrt(skill["dim"]) if skill["kind"] == "wide_sphere" else 1.0
     return math.sqrt(2) * math.exp(math.lgamma((skill["dim"] + 1) / 2) - math.lgamma(skill["dim"] / 2))
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of a bundle with this config; all are float32."""
-    obs = (config["observation"]["size"],)
+    obs, z = (config["observation"]["size"],), config["skill"]["dim"]
     shapes: dict[str, tuple[int, ...]] = {"normalizer.mean": obs, "normalizer.std": obs}
-    for name in ("policy", "latent"):
-        sizes = config[name]["sizes"] if config[name] else []
-        for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
-            shapes |= {f"{name}.{i}.kernel": (inputs, outputs), f"{name}.{i}.bias": (outputs,)}
-    return shapes
+    for network in _networks(config).values():
+        shapes |= network.tensor_shapes
+    reward = _prompting(config)["reward"]
+    return shapes | ({"prompting.moves": (z, z)} if reward and "moves" in reward["options"] else {})
 
 
-def forward(layers: list[tuple], x: np.ndarray) -> np.ndarray:
-    """Layers (kernel (in, out), bias (out,), a function of ACTIVATIONS) applied to x (*B, in)."""
-    for kernel, bias, activation in layers:
-        x = x @ kernel
-        x += bias
-        activation(x)
-    return x
+def _networks(config: dict[str, Any]) -> dict[str, Network]:
+    """By role, of either format."""
+    obs, z = (config["observation"]["size"],), (config["skill"]["dim"],)
+    shapes = {"obs": obs, "z": z, "states": (TOKENS, *obs), "rewards": (TOKENS,)}
+    if config["format"] == FORMAT:
+        return {
+            role: Network(role, ops, {name: shapes[name] for name in ROLES[role]})
+            for role, ops in config["networks"].items()
+        }
+    networks = {"policy": Network("policy", _chain(config["policy"], "x"), {"obs": obs, "z": z})}
+    if config["latent"]:
+        networks["features"] = Network("latent", _chain(config["latent"], "obs"), {"obs": obs})
+    return networks
+
+
+def _chain(network: dict[str, list], x: str) -> list[dict[str, Any]]:
+    """Dense layers of format 1 as operations."""
+    ops = [] if x == "obs" else [{"op": "concat", "inputs": ["obs", "z"], "output": x, "numbers": {}}]
+    for i, (units, activation) in enumerate(zip(network["sizes"][1:], network["activations"])):
+        ops.append({"op": "dense", "inputs": [x], "output": str(i), "numbers": {"units": [units]}})
+        x = str(i)
+        if activation != "linear":
+            ops.append({"op": activation, "inputs": [x], "output": f"{i} {activation}", "numbers": {}})
+            x = f"{i} {activation}"
+    return ops
+
+
+def _prompting(config: dict[str, Any]) -> dict[str, Any]:
+    """By kind of prompt its rule, or None, of either format."""
+    if config["format"] == FORMAT:
+        return config["prompting"]
+    straight = {"rule": "difference", "options": [], "numbers": {}} if config["latent"] else None
+    return {"goal": straight, "reward": None, "demo": straight}
+
+
+def file_of(tensors: dict[str, np.ndarray], format: str = FORMAT) -> bytes:
+    """Tensors as safetensors."""
+    return save(tensors, {"format": format})
+
+
+def _distances(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(m, n): from each target (m, d) to each point (n, d)."""
+    square = (targets * targets).sum(axis=1)[:, None] + (points * points).sum(axis=1) - 2 * (targets @ points.T)
+    return np.sqrt(np.maximum(square, _ZERO))
+
+
+def _single(vector: np.ndarray) -> np.ndarray:
+    _expect("The shape of goal", vector.ndim == 1, vector.shape, "that of one observation")
+    return vector
+
+
+def _in_words(text: str, columns: dict[str, np.ndarray]) -> np.ndarray:
+    try:
+        from urlrl.errors import UserError
+        from urlrl.tasks.expressions import parse
+    except ImportError as error:
+        raise SkillError("A reward in words needs the package urlrl: expected numbers or a function here.") from error
+    try:
+        expression = parse(text, columns)
+        found = expression({name: columns[name].astype(np.float64) for name in expression.names})
+    except UserError as error:
+        raise SkillError(str(error)) from error
+    return np.broadcast_to(np.asarray(found, np.float64), next(iter(columns.values())).shape)
 
 
 def write_folder(folder: str | os.PathLike, files: dict[str, bytes], names: tuple[str, ...]) -> Path:
@@ -312,13 +877,6 @@ def write_folder(folder: str | os.PathLike, files: dict[str, bytes], names: tupl
     except OSError as error:
         raise SkillError(f"Cannot write '{target}': {error.strerror or error}.") from error
     return target
-
-
-def _layers(name: str, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> list[tuple]:
-    return [
-        (tensors[f"{name}.{i}.kernel"], tensors[f"{name}.{i}.bias"], ACTIVATIONS[activation])
-        for i, activation in enumerate(config[name]["activations"])
-    ]
 
 
 def _vector(name: str, value: Any, size: int, names: list[str] | None = None) -> np.ndarray:
@@ -377,23 +935,28 @@ def _parse_config(path: Path, content: bytes, weights: bytes) -> dict[str, Any]:
         raise SkillError(f"{path} is not JSON: {_first_line(error)}.") from error
     if not isinstance(config, dict):
         raise SkillError(f"{path} holds {_short(config)}: expected an object.")
-    if config.get("format") != FORMAT:
-        raise SkillError(f"{path} has the format {_short(config.get('format'))}: this reads '{FORMAT}'.")
+    if config.get("format") not in (FORMAT, FORMAT_1):
+        other = _short(config.get("format"))
+        raise SkillError(f"{path} has the format {other}: this reads '{FORMAT}' and '{FORMAT_1}'.")
     hashes = config.pop("sha256", None)
     _check_type("sha256", hashes, {WEIGHTS: str, CONFIG: str})
-    _check_type("config", config, _SCHEMA)
+    _check_type("config", config, _SCHEMA if config["format"] == FORMAT else _SCHEMA_1)
     found = {WEIGHTS: hashlib.sha256(weights).hexdigest(), CONFIG: _digest(config)}
     for name, digest in found.items():
         if hashes[name] != digest:
             raise SkillError(f"{path.with_name(name)} was changed or damaged: its SHA-256 is not what {CONFIG} states.")
+    if config["format"] == FORMAT:
+        for name, skill in config["skills"].items():
+            if skill["weights"] != found[WEIGHTS]:
+                raise SkillError(f"The skill '{name}' of {path} was made for other weights than those in {WEIGHTS}.")
     return config
 
 
-def _parse_tensors(content: bytes) -> dict[str, np.ndarray]:
+def _parse_tensors(content: bytes, file: str) -> dict[str, np.ndarray]:
     try:
         parts = deserialize(content)
     except SafetensorError as error:
-        raise SkillError(f"{WEIGHTS} is not a safetensors file: {_first_line(error)}.") from error
+        raise SkillError(f"{file} is not a safetensors file: {_first_line(error)}.") from error
     tensors = {}
     for name, part in parts:
         if part["dtype"] != "F32":
@@ -403,6 +966,12 @@ def _parse_tensors(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
+    _check_shapes(tensors, shapes)
+    if (tensors["normalizer.std"] < 0).any():
+        raise SkillError(f"Tensor 'normalizer.std' holds {tensors['normalizer.std'].min()}: expected none below 0.")
+
+
+def _check_shapes(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     for name, shape in shapes.items():
         if name not in tensors:
             raise SkillError(f"Tensor '{name}' is missing: found {_listed(sorted(tensors))}.")
@@ -413,12 +982,11 @@ def _check_tensors(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, 
             raise SkillError(f"Tensor '{name}' holds {tensor[~np.isfinite(tensor)][0]}: expected finite numbers.")
     if extra := tensors.keys() - shapes:
         raise _unknown("tensor", min(extra), shapes)
-    if (tensors["normalizer.std"] < 0).any():
-        raise SkillError(f"Tensor 'normalizer.std' holds {tensors['normalizer.std'].min()}: expected none below 0.")
 
 
-def _check_config(config: dict[str, Any]) -> None:
-    _check_type("config", config, _SCHEMA)
+def _check_config(config: dict[str, Any]) -> dict[str, Network]:
+    """The networks of a config that is as it should be."""
+    _check_type("config", config, _SCHEMA if config.get("format") == FORMAT else _SCHEMA_1)
     dt, skill, goal, golden = (config[key] for key in ("control_dt", "skill", "goal", "golden"))
     _expect("control_dt", dt is None or dt > 0, dt, "a positive number of seconds")
     if skill["kind"] not in KINDS:
@@ -436,13 +1004,21 @@ def _check_config(config: dict[str, Any]) -> None:
     _check_rows("action", {"low": act, "high": act}, {key: [config["action"][key]] for key in ("low", "high")})
     for low, high in zip(config["action"]["low"], config["action"]["high"]):
         _expect("action.high", low < high, high, f"more than its low of {low}")
-    _check_network("policy", config["policy"], obs + z, act, "tanh")
-    if config["latent"]:
-        _check_network("latent", config["latent"], obs, z, "linear")
-        _expect("golden.aim", golden["aim"] is not None, None, "goals, observations and skills")
-        _check_rows("golden.aim", {"goal": obs, "obs": obs, "z": z}, golden["aim"])
+    if config["format"] == FORMAT:
+        _check_second(config)
     else:
-        _expect("golden.aim", golden["aim"] is None, golden["aim"], "null, as there is no latent")
+        _check_chain("policy", config["policy"], obs + z, act, "tanh")
+        if config["latent"]:
+            _check_chain("latent", config["latent"], obs, z, "linear")
+    networks, aims = _networks(config), _prompting(config)["goal"] is not None
+    _expect("networks", "policy" in networks, list(networks), "a policy")
+    for role, network in networks.items():
+        expected = (act if role == "policy" else z,)
+        _expect(f"the output of networks.{role}", network.shape == expected, network.shape, f"of shape {expected}")
+    if aims:
+        _check_rows("golden.aim", {"goal": obs, "obs": obs, "z": z}, golden["aim"] or {"goal": [], "obs": [], "z": []})
+    else:
+        _expect("golden.aim", golden["aim"] is None, golden["aim"], "null, as it cannot be told goals")
     _check_rows("golden.act", {"obs": obs, "z": z, "action": act}, golden["act"])
     for name, named in config["skills"].items():
         _check_rows(f"skills.{name}", {"z": z}, {"z": [named["z"]]})
@@ -451,14 +1027,58 @@ def _check_config(config: dict[str, Any]) -> None:
         good = len(set(names)) == len(names) == len(set(index)) == len(index) and set(index) <= set(range(obs))
         _expect("goal.index", good, index, f"an entry of the observation for each of {_listed(names)}")
         _check_rows("goal", {"template": obs}, {"template": [goal["template"]]})
+    return networks
 
 
-def _check_network(name: str, network: dict[str, list], inputs: int, outputs: int, last: str) -> None:
+def _check_second(config: dict[str, Any]) -> None:
+    """What only format 2 has."""
+    if unknown := config["networks"].keys() - ROLES:
+        raise _unknown("role", min(unknown), ROLES)
+    about, z = config["transitions"], config["skill"]["dim"]
+    there = {*config["networks"], *(["transitions"] if about else [])}
+    for kind, rule in config["prompting"].items():
+        if rule is None:
+            continue
+        if rule["rule"] not in RULES[kind]:
+            raise _unknown(f"rule of a {kind}", rule["rule"], RULES[kind])
+        needs, options, numbers = RULES[kind][rule["rule"]]
+        place = f"prompting.{kind}"
+        _expect(place, set(needs) <= there, sorted(there), f"what the rule '{rule['rule']}' needs, {_listed(needs)}")
+        _expect(
+            f"{place}.options", set(rule["options"]) <= set(options), rule["options"], f"some of {_listed(options)}"
+        )
+        _expect(f"{place}.numbers", rule["numbers"].keys() == set(numbers), list(rule["numbers"]), _listed(numbers))
+        for name, found in rule["numbers"].items():
+            if name == "position":
+                good = set(found) <= set(range(config["observation"]["size"]))
+                _expect(f"{place}.numbers.{name}", good, found, "entries of an observation")
+            else:
+                least = 0 if name == "radius" else 1
+                good = len(found) == 1 and found[0] >= least and (name == "radius" or found[0] == int(found[0]))
+                _expect(f"{place}.numbers.{name}", good, found, f"one number of at least {least}")
+    if about:
+        _expect("transitions.count", about["count"] >= 2, about["count"], "at least 2")
+        names = [*config["observation"]["names"], *about["words"]]
+        _expect(
+            "transitions.words",
+            len(set(names)) == len(names),
+            about["words"],
+            "no name twice, and none of an observation",
+        )
+    told = config["golden"]["reward"]
+    _expect("golden.reward", bool(told) == bool(config["prompting"]["reward"]), told, "some where rewards can be told")
+    if told:
+        _check_rows("golden.reward", {"z": z}, {"z": told["z"]})
+        good = len(told["entry"]) == len(told["z"]) and set(told["entry"]) <= set(range(config["observation"]["size"]))
+        _expect("golden.reward.entry", good, told["entry"], "an entry of an observation for each z")
+
+
+def _check_chain(name: str, network: dict[str, list], inputs: int, outputs: int, last: str) -> None:
     sizes, activations = network["sizes"], network["activations"]
     good = len(sizes) >= 2 and min(sizes) > 0 and (sizes[0], sizes[-1]) == (inputs, outputs)
     _expect(f"{name}.sizes", good, sizes, f"positive sizes from {inputs} to {outputs}")
-    good = len(activations) == len(sizes) - 1 and activations[-1] == last and set(activations) <= set(ACTIVATIONS)
-    _expect(f"{name}.activations", good, activations, f"{len(sizes) - 1} of {_listed(ACTIVATIONS)}, the last '{last}'")
+    good = len(activations) == len(sizes) - 1 and activations[-1] == last and set(activations) <= {*_CHAINED}
+    _expect(f"{name}.activations", good, activations, f"{len(sizes) - 1} of {_listed(_CHAINED)}, the last '{last}'")
 
 
 def _check_rows(where: str, widths: dict[str, int], columns: dict[str, list[list]]) -> None:

@@ -74,8 +74,7 @@ def features(env_name: str) -> dict[str, Feature]:
     Raises:
         UserError: the environment has none.
     """
-    env_name = env_name.partition("+")[0]  # Distractors are no part of physics.
-    kind = "maze" if env_name.startswith("maze:") else env_name
+    env_name, kind = _body(env_name)
     if kind in _POINTS:
         return _features(_POINTS[kind]() | _effort(), None)
     if kind not in NAMES:
@@ -87,6 +86,17 @@ def features(env_name: str) -> dict[str, Feature]:
     free = model.jnt_type[model.body_jntadr[torso]] == mujoco.mjtJoint.mjJNT_FREE
     root = _free_root(torso) if free else _planar_root(model)
     return _features(_whole_body(torso) | root | _joints(model, torso) | _effort(), Kinematics(model))
+
+
+def has_features(env_name: str) -> bool:
+    _, kind = _body(env_name)
+    return kind in _POINTS or kind in NAMES
+
+
+def _body(env_name: str) -> tuple[str, str]:
+    """The environment without its distractors, which are no part of physics, and the name that its features go by."""
+    env_name = env_name.partition("+")[0]
+    return env_name, "maze" if env_name.startswith("maze:") else env_name
 
 
 _Rows = dict[str, tuple[str, str, Of]]  # name -> (about, unit, of)

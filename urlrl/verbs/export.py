@@ -1,5 +1,6 @@
 """A run's skills as files that another controller loads."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,37 @@ import numpy as np
 
 from urlrl.adaptation.tuned import Skilled, Tuned
 from urlrl.config import MAX_SEED, to_json
-from urlrl.errors import UnsupportedPrompt, UserError, check, check_choice
+from urlrl.data.rows import relabelled
+from urlrl.errors import UserError, check, check_choice
 from urlrl.evaluation import coverage
 from urlrl.files import read_json
 from urlrl.runs.begin import make_run_env
-from urlrl.runs.load import load_checkpoint, saved_evaluation
+from urlrl.runs.load import Loaded, load_checkpoint, saved_evaluation
+from urlrl.runs.past import past
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
-from urlrl.skills.export import Probes, make_policy
+from urlrl.skills.export import Probes, Seen, make_policy
 from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.streams import stream
+from urlrl.tasks.features import evaluate, features, has_features
 from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
 from urlrl.verbs.tuned import load_adapted
 
+ROWS = 2000  # transitions that a bundle brings along
 
-def export(run: Path | str, out: Path | str, *, step: int | None = None, format: str = "bundle", seed: int = 0) -> Path:
+
+def export(
+    run: Path | str,
+    out: Path | str,
+    *,
+    step: int | None = None,
+    format: str = "bundle",
+    seed: int = 0,
+    rows: int = ROWS,
+    prompts: Sequence[str] = (),
+) -> Path:
     """Write a run's skills, or the policy that an adaptation left, into the folder `out`; it is whole or not there, and
     replaces only an older export.
 
@@ -33,6 +48,8 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
         step: which checkpoint; None is the newest that is whole.
         format: "bundle" (`urlrl.skills.policy` reads it), "onnx" or "stablehlo" (see `urlrl.skills.formats`).
         seed: of the episodes that name the skills and give the golden outputs; that of `evaluate`.
+        rows: how many of the run's transitions the bundle brings along, to be told rewards on; 0: none, and it cannot.
+        prompts: rewards in words, as of `prompt`; each becomes a named skill.
 
     Returns:
         The folder.
@@ -43,17 +60,22 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None, format:
     """
     check_choice("format", format, FORMATS)
     check("seed", seed, 0, MAX_SEED)
+    if rows:
+        check("rows", rows, 2)
     enable_compilation_cache()
-    make = _of_adaptation if (Path(run) / TUNED).exists() else _of_run
     try:
-        policy, probes = make(Path(run), step, seed)
+        if (Path(run) / TUNED).exists():
+            policy, probes = _of_adaptation(Path(run), step, seed, prompts)
+        else:
+            policy, probes = _of_run(Path(run), step, seed, rows, prompts)
         return FORMATS[format](policy, probes, out)
     except SkillError as error:
         raise UserError(str(error)) from error
 
 
-def _of_run(run: Path, step: int | None, seed: int) -> tuple[SkillPolicy, Probes]:
-    agent, config, spec, step, note = load_checkpoint(run, step)
+def _of_run(run: Path, step: int | None, seed: int, rows: int, prompts: Sequence[str]) -> tuple[SkillPolicy, Probes]:
+    loaded = load_checkpoint(run, step)
+    agent, config, spec, step, note = loaded
     manifest = RunFolder(run).manifest()
     parts = [manifest, *(part for part in manifest["continued"] if part["from_step"] < step)]
     provenance = {
@@ -66,14 +88,34 @@ def _of_run(run: Path, step: int | None, seed: int) -> tuple[SkillPolicy, Probes
     }
     with closing(make_run_env(config, coverage.EPISODES)) as env:
         trajectory = coverage.scored_episodes(env, agent, seed)
-        policy, probes = make_policy(agent, env, trajectory, stream(seed, "export"), provenance)
+        seen = _seen(run, loaded, rows, seed) if rows else None
+        made = make_policy(agent, env, trajectory, stream(seed, "export"), provenance, seen=seen, prompts=prompts)
+    policy, probes = made
     policy.card = make_card(policy, saved_evaluation(run, step, spec))
     return policy, probes
 
 
-def _of_adaptation(folder: Path, step: int | None, seed: int) -> tuple[SkillPolicy, Probes]:
+def _seen(run: Path, loaded: Loaded, rows: int, seed: int) -> Seen | None:
+    """Transitions of a run, and all features of its environment if they have physics; None if it has stored none."""
+    found = past(run, loaded, rows, seed)
+    if found is None:
+        return None
+    words: dict[str, np.ndarray] = {}
+    env = loaded.config.env
+    if "next_physics" in found and has_features(env):
+        known = features(env)
+        values = evaluate(list(known.values()), found["next_physics"], found["action"].astype(np.float64))
+        words = {name: row.astype(np.float32) for name, row in zip(known, values)}
+    return Seen(relabelled(found, np.zeros(len(found["obs"]), np.float32)), words)
+
+
+def _of_adaptation(folder: Path, step: int | None, seed: int, prompts: Sequence[str]) -> tuple[SkillPolicy, Probes]:
     if step is not None:
         raise UserError(f"{folder} holds one policy of one task: expected no step.")
+    if prompts:
+        raise UserError(
+            f"{folder} holds a policy of one task, and the prompt '{prompts[0]}' is for a run: expected none."
+        )
     adapted = load_adapted(folder)
     task, config, tuned = adapted.task, adapted.config, read_json(folder / TUNED)
     provenance = {
@@ -95,9 +137,6 @@ def _of_adaptation(folder: Path, step: int | None, seed: int) -> tuple[SkillPoli
                 trajectory = coverage.scored_episodes(env.env, agent, seed)
                 extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
             case Tuned() as agent:
-                if "exportable" not in agent.abilities:
-                    kind = type(agent.learner).__name__
-                    raise UnsupportedPrompt(f"{folder} holds a policy of {kind}: expected one of SAC to export.")
                 trajectory = coverage.scored_episodes(env, agent, seed)
                 extra = {"features": task.input_names}
             case _:
