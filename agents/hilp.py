@@ -188,13 +188,17 @@ class HILP(struct.PyTreeNode):
         """A latent (d,) that lies 1 / 2^recursions of the way from `latent` to `target`, or nearer to `target` where
         what is left of the way is short already."""
         config, near = self.config, _distance(waypoints, latent)
-        neighbours = max(1, round(config.plan_neighbours * waypoints.shape[0] / config.plan_states))
+        neighbours = self._neighbours(waypoints.shape[0])
         for _ in range(config.plan_recursions):
             farther = jnp.maximum(near, _distance(waypoints, target))
             _, best = jax.lax.top_k(-farther, neighbours)
             is_short = jnp.linalg.norm(target - latent) <= config.plan_near
             target = jnp.where(is_short, target, jnp.mean(waypoints[best], axis=0))
         return target
+
+    def _neighbours(self, states: int) -> int:
+        """How many of so many states a subgoal averages."""
+        return max(1, round(self.config.plan_neighbours * states / self.config.plan_states))
 
     @property
     def gamma(self) -> float:
@@ -218,9 +222,9 @@ class HILP(struct.PyTreeNode):
         return self.iql.hold_input(self.normalizer.mean.shape[-1], z)
 
     def skill_networks(self, seen: Transition) -> SkillNetworks:
-        del seen
         config = self.config
-        plan = Rule("plan", (), {"neighbours": (config.plan_neighbours,), "recursions": (config.plan_recursions,)})
+        numbers = (self._neighbours(seen.obs.shape[0]), config.plan_recursions, config.plan_near)
+        plan = Rule("plan", (), {n: (float(x),) for n, x in zip(("neighbours", "recursions", "near"), numbers)})
         return SkillNetworks(
             policy=graphs.policy(self.iql.actor, ("obs", "z")),
             features=self.hilbert.graph(),

@@ -1031,7 +1031,7 @@ def test_a_skill_that_was_found_is_a_named_one_of_the_agents_bundle(ladder, tmp_
     policy = SkillPolicy.from_pretrained(tmp_path / "out")
     found = strict(ladder[1] / "z_search-0.json")["notes"]["z"]
     np.testing.assert_allclose(policy.skills["point_near"], found, atol=1e-6)
-    assert policy.config["observation"]["size"] == 2 and policy.config["latent"]
+    assert policy.config["observation"]["size"] == 2 and policy.config["networks"].keys() == {"policy", "features"}
 
 
 def test_a_controller_is_no_single_policy_to_export(ladder, tmp_path, capsys):

@@ -120,7 +120,10 @@ FRE = {
 
 
 def plan(recursions, neighbours=3):
-    return {**HILP, "goal": {"rule": "plan", "numbers": {"neighbours": [neighbours], "recursions": [recursions]}}}
+    return {
+        **HILP,
+        "goal": {"rule": "plan", "numbers": {"neighbours": [neighbours], "recursions": [recursions], "near": [0]}},
+    }
 
 
 def normalised(policy, obs):
@@ -190,7 +193,7 @@ def test_planning_goes_half_of_the_way_and_by_no_recursion_straight():
     policy, straight = make(plan(1), kind="sphere"), make(HILP, kind="sphere")
     rng = np.random.default_rng(2)
     at, target = rng.normal(size=(2, 5, D)).astype(np.float32)
-    numbers = {"neighbours": [3.0], "recursions": [1.0]}
+    numbers = {"neighbours": [3.0], "recursions": [1.0], "near": [0.0]}
     ways = policy._waypoints
     for row, (a, t) in enumerate(zip(at, target)):
         farther = np.maximum(np.linalg.norm(ways - a, axis=1), np.linalg.norm(ways - t, axis=1))
@@ -198,8 +201,9 @@ def test_planning_goes_half_of_the_way_and_by_no_recursion_straight():
         np.testing.assert_allclose(policy._subgoals(at, target, numbers)[row], expected, atol=1e-5)
     policy.__dict__["_waypoints"] = np.float32([[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0]])
     ends = np.float32([[0, 0, 0]]), np.float32([[4, 0, 0]])
-    np.testing.assert_allclose(policy._subgoals(*ends, {"neighbours": [1.0], "recursions": [1.0]}), [[2, 0, 0]])
-    np.testing.assert_allclose(policy._subgoals(*ends, {"neighbours": [1.0], "recursions": [2.0]}), [[1, 0, 0]])
+    for recursions, near, x in ((1.0, 0.0, 2), (2.0, 0.0, 1), (2.0, 2.0, 2), (2.0, 4.0, 4)):
+        numbers = {"neighbours": [1.0], "recursions": [recursions], "near": [near]}
+        np.testing.assert_allclose(policy._subgoals(*ends, numbers), [[x, 0, 0]])
     obs, goal = rng.normal(size=(2, OBS))
     toward = straight.project(
         straight._features(normalised(straight, goal)) - straight._features(normalised(straight, obs))

@@ -62,7 +62,10 @@ CASES = {
     "sf, laplacian": ("sf", SFConfig(z=WIDE, width=16, phi=PHI, features="laplacian")),
     "sf, difference": ("sf", SFConfig(z=WIDE, width=16, phi=PHI, cumulant="difference")),
     "hilp": ("hilp", HILPConfig(**SMALL)),
-    "hilp, planning": ("hilp", HILPConfig(**SMALL, plan_recursions=2, plan_neighbours=5)),
+    "hilp, planning": (
+        "hilp",
+        HILPConfig(**SMALL, plan_recursions=2, plan_states=100, plan_neighbours=2, plan_near=0.3),
+    ),
     "fre": ("fre", FREConfig(z=SkillSpace("gaussian", 8), width=16, encoder_width=16)),
     "fre, bins": (
         "fre",

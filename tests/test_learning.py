@@ -100,9 +100,9 @@ def test_a_maze_that_was_explored_at_random_is_solved_when_told_where_to_go(
 ):
     config = urlrl.preset(agent, preset)
     found = [
-        shares(dataclasses.replace(config, seed=seed), maze_data, tmp_path / str(seed), told_by) for seed in range(3)
+        shares(dataclasses.replace(config, seed=seed), maze_data, tmp_path / str(seed), told_by) for seed in range(2)
     ]
-    assert np.shape(found) == (3, 5)
+    assert np.shape(found) == (2, 5)
     assert np.mean(found) >= 0.9 and np.mean(found, axis=1).min() >= 0.7
 
 

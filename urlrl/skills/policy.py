@@ -328,7 +328,7 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
         "features": (("features",), (), ()),  # z along f(g)
         "whitened": (("features", "transitions"), (), ()),  # z along Cov(f)^-1 f(g)
         "difference": (("features",), (), ()),  # z along f(g) - f(s), at every step
-        "plan": (("features", "transitions"), (), ("neighbours", "recursions")),  # the same over waypoints
+        "plan": (("features", "transitions"), (), ("neighbours", "recursions", "near")),  # the same over waypoints
         "labels": (("encoder", "transitions"), (), ("position", "radius", "group")),  # 0 at the goal and -1 elsewhere
     },
     "reward": {
@@ -602,14 +602,16 @@ class SkillPolicy:
         return self._encoder(states, np.where(near, _ZERO, -_ONE))
 
     def _subgoals(self, at: np.ndarray, target: np.ndarray, numbers: Numbers) -> np.ndarray:
-        """Half of the way to the target, `recursions` times: the mean of the waypoints that are between, (*B, d)."""
+        """Half of the way to the target, `recursions` times unless it is near: the mean of the waypoints between,
+        (*B, d)."""
         ways, count = self._waypoints, int(numbers["neighbours"][0])
-        shape, near = at.shape, _distances(ways, at.reshape(-1, self._z_dim))
-        target = target.reshape(-1, self._z_dim)
+        shape, at, target = at.shape, at.reshape(-1, self._z_dim), target.reshape(-1, self._z_dim)
+        near = _distances(ways, at)
         for _ in range(int(numbers["recursions"][0])):
             farther = np.maximum(near, _distances(ways, target))
             best = np.argpartition(farther, min(count, len(ways)) - 1, axis=1)[:, :count]
-            target = ways[best].mean(axis=1)
+            short = np.sqrt(np.square(target - at).sum(axis=1, keepdims=True)) <= np.float32(numbers["near"][0])
+            target = np.where(short, target, ways[best].mean(axis=1))
         return target.reshape(shape)
 
     def _rewards(self, reward: Any) -> np.ndarray:
@@ -1053,8 +1055,8 @@ def _check_second(config: dict[str, Any]) -> None:
                 good = set(found) <= set(range(config["observation"]["size"]))
                 _expect(f"{place}.numbers.{name}", good, found, "entries of an observation")
             else:
-                least = 0 if name == "radius" else 1
-                good = len(found) == 1 and found[0] >= least and (name == "radius" or found[0] == int(found[0]))
+                least = 0 if (length := name in ("radius", "near")) else 1
+                good = len(found) == 1 and found[0] >= least and (length or found[0] == int(found[0]))
                 _expect(f"{place}.numbers.{name}", good, found, f"one number of at least {least}")
     if about:
         _expect("transitions.count", about["count"] >= 2, about["count"], "at least 2")
