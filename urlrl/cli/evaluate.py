@@ -72,8 +72,9 @@ def show_task_scores(result: dict[str, Any]) -> None:
     for name, score in {result["method"]: result["policy"], **result["floors"]}.items():
         error = f" +- {score['standard_error']:.2f}" if "standard_error" in score else ""
         print(f"return {score['mean']:.2f}{error}  ({name})")
-    if result["expert"] is not None:
-        print(f"return {result['expert']:.2f}  (published expert)")
+    if result["ceiling"] is not None:
+        bound, whose = result["ceiling"]
+        print(f"return {bound:.2f}  ({whose})")
     for note in result["notes"]:
         print(note)
 

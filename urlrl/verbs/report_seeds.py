@@ -1,4 +1,4 @@
-"""What runs that differ in their seed have in common: interquartile means with intervals."""
+"""What runs that differ in their seed have in common: means with intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.stats import over_seeds
 from urlrl.evaluation.whereabouts import ROWS
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import load_checkpoint, saved_evaluation
@@ -25,8 +25,8 @@ def report_seeds(
         json_file: also write the result there.
 
     Returns:
-        {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "iqm"}, "random": ...}}}: values in the
-        order of the seeds, "iqm" is an `Estimate` as JSON with its 95 % bootstrap interval. Runs in another simulator
+        {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "estimate"}, "random": ...}}}: values
+        in the order of the seeds, "estimate" is what `over_seeds` makes of them, as JSON. Runs in another simulator
         have each metric in C MuJoCo too, and how much greater it is there.
 
     Raises:
@@ -99,4 +99,4 @@ def _of_one(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-    return {"values": values, "iqm": iqm_interval([np.array(values, float)]).to_json()}
+    return {"values": values, "estimate": over_seeds([np.array(values, float)]).to_json()}
