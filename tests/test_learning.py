@@ -28,9 +28,9 @@ def test_metra_on_point_reaches_goals_all_around(point_agent):
     angles = 2 * np.pi * np.arange(16) / 16
     goals = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     scores = reach_goals(make_env("point", 16), point_agent, goals, seen=None, seed=0)
-    assert scores["agent"]["closest_distance"] < 0.1
-    assert scores["agent"]["final_distance"] < 0.3
-    assert scores["random"]["closest_distance"] > 1.5  # What the agent does is not luck.
+    assert scores["agent"]["closest_distance"].mean() < 0.1
+    assert scores["agent"]["final_distance"].mean() < 0.3
+    assert scores["random"]["closest_distance"].mean() > 1.5  # What the agent does is not luck.
 
 
 def test_metra_follows_a_demonstration(point_agent):

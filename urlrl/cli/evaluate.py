@@ -56,14 +56,23 @@ def show_evaluation(result: dict[str, Any]) -> None:
         for name in result["goals"]["agent"]:
             kind, _, radius = name.partition("_")
             label = labels.get(name, f"goals: {kind} within {radius} m")
-            table.add_row(label, *(f"{score:.3f}" for score in beside(result, "goals", name)))
+            table.add_row(label, *_with_intervals(result["goals"], name, beside(result, "goals", name)))
     if "whereabouts" in result:
         for row in whereabouts.rows(result["whereabouts"]):
             table.add_row(*row)
     if table.row_count:
         console.print(table)
+    if result["goals"]:
+        console.print(f"In brackets: 95 % Student intervals over the {result['goals']['num_goals']} goals.")
     for note in result["notes"]:
         console.print(note)
+
+
+def _with_intervals(goals: dict[str, Any], name: str, scores: list[float]) -> list[str]:
+    """Those of the agent and of the random policy, which come first, have one."""
+    intervals = [goals["intervals"][who][name] for who in ("agent", "random")]
+    shown = [f"{score:.3f} [{low:.3f}, {high:.3f}]" for score, (low, high) in zip(scores, intervals)]
+    return shown + [f"{score:.3f}" for score in scores[len(shown) :]]
 
 
 def show_task_scores(result: dict[str, Any]) -> None:

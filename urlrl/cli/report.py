@@ -42,9 +42,10 @@ def show_seeds(result: dict[str, Any]) -> None:
     console = make_console(160)
     seeds = ", ".join(map(str, result["seeds"]))
     console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
-    table = Table("", "agent", "random policy", box=None, pad_edge=False)
+    baselines = {who: None for row in result["metrics"].values() for who in row if who != "agent"}
+    table = Table("", "agent", *baselines, box=None, pad_edge=False)
     for name, row in result["metrics"].items():
         digits = 1 if name.startswith("coverage") else 3
-        table.add_row(name, *(shown(row[who]["values"], digits) for who in ("agent", "random")))
+        table.add_row(name, *(shown(row[who]["values"], digits) if who in row else "" for who in ("agent", *baselines)))
     console.print(table)
     console.print(RULE, soft_wrap=True)

@@ -13,6 +13,7 @@ from urlrl.streams import env_seed, stream
 from urlrl.types import All, Carry, Each, EnvSpec, PlayEnv, Skill, Trajectory, Transition
 
 DEFAULT_STEPS = 200  # length of an episode that has no time limit
+STILL = "standing still"  # a baseline that is known without an episode
 BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 
 

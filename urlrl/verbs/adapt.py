@@ -17,7 +17,7 @@ from urlrl.adaptation.methods import RUN, Setting, episode_returns, need_skills
 from urlrl.config import MAX_SEED
 from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
-from urlrl.evaluation.rollout import Policy, starts
+from urlrl.evaluation.rollout import STILL, Policy, starts
 from urlrl.evaluation.video import check_video
 from urlrl.files import check_folder_of, write_json
 from urlrl.learners.statistics import Normalizer
@@ -212,7 +212,7 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
             returns = np.bincount(lanes, weights=rewards(task, moment), minlength=episodes)
         floors[name] = _score(returns)
     if task.stand_still is not None:
-        floors["standing still"] = {"mean": task.stand_still}
+        floors[STILL] = {"mean": task.stand_still}
     return floors
 
 
