@@ -112,6 +112,13 @@ def play_random(env: PlayEnv, seed: int) -> Trajectory:
     return _episodes(env, uniform(env.env_spec), stream(seed, "prompt, random"), seed)
 
 
+def play_zero(env: PlayEnv, seed: int) -> Trajectory:
+    """Episodes of action zero, from the starts of `play`."""
+    spec = env.env_spec
+    zero = Policy(uniform(spec).begin, lambda obs, carry, key, t: (np.zeros((len(obs), spec.action_dim)), carry))
+    return _episodes(env, zero, stream(seed, "prompt, random"), seed)
+
+
 def starts(env: PlayEnv, seed: int) -> np.ndarray:
     """Where the episodes of `play` start: physics rows (n, physics)."""
     env.reset(seed=env_seed(seed, "prompt"))
