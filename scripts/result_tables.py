@@ -20,6 +20,7 @@ import zero_shot_table as zero_shot
 from urlrl.adaptation import plot
 from urlrl.adaptation.config import METHODS
 from urlrl.evaluation.stats import share, shown
+from urlrl.evaluation.suites import share_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -79,7 +80,7 @@ def goal_shares(name: str, prompts: tuple[str, ...]) -> list[tuple[str, int, lis
     for (agent, told), runs in zero_shot.by_series(results).items():
         for seed in sorted(runs) if told[0] in prompts else ():
             rows = [row for row in runs[seed]["rows"] if row["prompt"] == told[0]]
-            shares = [zero_shot.share_of(row, row["return"]["mean"]) for row in rows]
+            shares = [share_of(row, row["return"]["mean"]) for row in rows]
             found.append((zero_shot.name_of(agent, told), seed, shares))
     return found
 

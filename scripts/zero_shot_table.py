@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import RULE, Estimate, over_seeds, share, shown
+from urlrl.evaluation.stats import RULE, Estimate, over_seeds, shown
+from urlrl.evaluation.suites import share_of
 
 Told = tuple[str, int | None]  # kind of prompt; labelled transitions, where they are not as many as the protocol has
 Series = dict[tuple[str, Told], dict[int, dict[str, Any]]]  # (agent, told by) -> seed -> result
@@ -108,12 +109,6 @@ def table(results: list[dict[str, Any]], series: Series) -> str:
 def notes(results: list[dict[str, Any]]) -> list[str]:
     """What the marks mean."""
     return sorted({f"\n{label(result)}: {result['chosen']}" for result in results if result.get("chosen")})
-
-
-def share_of(row: dict[str, Any], score: float) -> float | None:
-    """From the best baseline of a row's task to its upper bound."""
-    bound = None if row["ceiling"] is None else row["ceiling"][0]
-    return share(score, [floor["mean"] for floor in row["floors"].values()], bound)
 
 
 def two_digits(value: float | None) -> str:

@@ -55,9 +55,9 @@ def test_rewards_and_returns_end_with_the_episode():
 
 
 def test_interval_is_students():
-    found = prompting.interval(np.array([1.0, 2.0, 3.0]))
-    half = 4.302653 / np.sqrt(3)  # t of 2 degrees of freedom; 1.96 would be a normal's
-    assert found == pytest.approx({"mean": 2, "low": 2 - half, "high": 2 + half}, rel=1e-6)
+    found = prompting.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    half = 2.7764451 * np.sqrt(2.5 / 5)  # t of 4 degrees of freedom; 1.96 would be a normal's
+    assert found == pytest.approx({"mean": 3, "low": 3 - half, "high": 3 + half}, rel=1e-6)
 
 
 def test_distances_to_a_demonstration_are_between_displacements():
@@ -181,6 +181,9 @@ def test_a_reward(run, capsys, tmp_path):
     # The one with the other sign is another folder, and a reward may begin with a minus.
     code, out, _ = command(capsys, run, "-vx", "--samples", 200)
     assert code == 0 and "predicted, discounted" in out and "0.99^15 = 0.86" in out
+    size = abs(found["reliability"]["too_low_by"])
+    show(found)
+    assert f"about {size:.3g} too" in capsys.readouterr().out and "Trust their order" in out
     code, _, _ = command(capsys, run, "vx", "--samples", 200)
     assert code == 0 and len([path for path in folder.iterdir() if path.name.startswith("vx-")]) == 3
 

@@ -74,6 +74,8 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _show_reward(result: dict[str, Any], table: Table, console: Console) -> list[str]:
+    from urlrl.evaluation.prompting import reliability_words
+
     fit, steps, gamma = result["fit"], result["episode_steps"], result["gamma"]
     explained = "undefined, the rewards held out are all equal" if fit["r2"] is None else f"{fit['r2']:.3f}"
     console.print(f"R² of the reward as the agent reads it, on {fit['held_out']:,} transitions held out: {explained}")
@@ -81,9 +83,13 @@ def _show_reward(result: dict[str, Any], table: Table, console: Console) -> list
     discounted = (_interval(result[name]) for name in ("discounted_return", "random_discounted_return"))
     table.add_row(f"discounted by {gamma:g}", *discounted)
     table.add_row("predicted, discounted", f"{result['predicted_return']:.4g}", "")
+    doubts = reliability_words(result["reliability"], gamma)
+    for brief, _ in doubts:
+        table.add_row("of the prediction", brief, "")
     return [
         f"Returns are means of {result['episodes']} episodes and their 95 % intervals. Episodes end, the "
-        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it."
+        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it.",
+        *(why for _, why in doubts),
     ]
 
 

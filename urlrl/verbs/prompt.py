@@ -133,9 +133,10 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
         return expression(dict(zip(expression.names, evaluate(chosen, physics, action))))
 
     labels = reward(rows["next_physics"], rows["action"].astype(np.float64))
-    task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.samples, asked.seed)
+    seen = relabelled(rows, labels)
+    task, fit = prompting.read_reward(asked.loaded.agent, seen, asked.samples, asked.seed)
     episodes = _watch(asked, task, play_random(asked.env, asked.seed))
-    measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward)
+    measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward, seen, asked.seed)
     along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes))
     return Outcome(text.strip(), {"kind": "reward", "fit": fit, **measured}, episodes, along)
 
