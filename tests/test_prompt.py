@@ -1,6 +1,7 @@
 """Prompts: what is measured against numbers counted by hand, what is written, and one sentence for each mistake."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -174,6 +175,9 @@ def test_a_reward(run, capsys, tmp_path):
     assert found["kind"] == "reward" and found["fit"]["samples"] - found["fit"]["held_out"] == 200
     assert found["tail"] == pytest.approx(0.99**15) and found["episode_steps"] == 15
     assert found["return"]["low"] < found["return"]["mean"] < found["return"]["high"]
+    assert (
+        found["zero_return"]["mean"] == found["zero_discounted_return"]["mean"] == 0
+    )  # Who does nothing has no speed.
     assert np.linalg.norm(found["z"]) == pytest.approx(1) and abs(found["return"]["mean"]) <= 15.15
     assert len(Image.open(made / "trajectory.png").convert("RGB").getcolors(1 << 24)) > 50
     show(found)
@@ -183,7 +187,11 @@ def test_a_reward(run, capsys, tmp_path):
     assert code == 0 and "predicted, discounted" in out and "0.99^15 = 0.86" in out
     size = abs(found["reliability"]["too_low_by"])
     show(found)
-    assert f"about {size:.3g} too" in capsys.readouterr().out and "Trust their order" in out
+    assert (
+        re.search(r"agent +random policy +zero action", out)
+        and f"about {size:.3g} too" in capsys.readouterr().out
+        and "Trust their order" in out
+    )
     code, _, _ = command(capsys, run, "vx", "--samples", 200)
     assert code == 0 and len([path for path in folder.iterdir() if path.name.startswith("vx-")]) == 3
 
@@ -199,7 +207,8 @@ def test_opposite_rewards_are_mirror_images(run, tmp_path):
 def test_a_goal_is_measured_in_every_episode(run, tmp_path):
     found = prompt(run, goal={"y": -1.0, "x": 0.5}, out=tmp_path)
     assert found["prompt"] == "x=0.5,y=-1" and found["goal"] == [0.5, -1.0]
-    for who in ("agent", "random"):
+    assert found["zero action"]["closest_distance"] == pytest.approx(found["zero action"]["final_distance"])
+    for who in ("agent", "random", "zero action"):
         assert found[who]["closest_distance"] <= found[who]["final_distance"]
     again = prompt(run, goal={"x": 0.5, "y": -1.0}, out=tmp_path / "b")
     assert again["agent"] == found["agent"]

@@ -38,6 +38,13 @@ class Episodes(NamedTuple):
 
     agent: Trajectory
     random: Trajectory
+    zero: Trajectory | None  # of action zero; None where actions are choices
+
+    @property
+    def by_name(self) -> dict[str, Trajectory]:
+        """The agent's, and those of all baselines."""
+        found = {"agent": self.agent, "random": self.random}
+        return found if self.zero is None else found | {"zero action": self.zero}
 
 
 def labelled_count(samples: int) -> int:
@@ -131,17 +138,15 @@ def return_metrics(
     episode of T weigh `tail` = gamma^T of a return.
     """
     gamma = float(agent.gamma)
-    mine, random = (rewards_along(trajectory, reward) for trajectory in episodes)
-    return {
-        "return": interval(returns(mine)),
-        "random_return": interval(returns(random)),
-        "gamma": gamma,
-        "discounted_return": interval(returns(mine, gamma)),
-        "random_discounted_return": interval(returns(random, gamma)),
-        **predict(agent, task, episodes.agent, seen, seed),
-        "episode_steps": len(mine),
-        "tail": gamma ** len(mine),
-    }
+    rewards = {who: rewards_along(played, reward) for who, played in episodes.by_name.items()}
+    steps = len(rewards["agent"])
+    found: dict[str, Any] = {}
+    for who, values in rewards.items():
+        start = "" if who == "agent" else f"{who.split()[0]}_"
+        found[f"{start}return"] = interval(returns(values))
+        found[f"{start}discounted_return"] = interval(returns(values, gamma))
+    predicted = predict(agent, task, episodes.agent, seen, seed)
+    return found | {"gamma": gamma, **predicted, "episode_steps": steps, "tail": gamma**steps}
 
 
 def distances(trajectory: Trajectory, position: np.ndarray) -> np.ndarray:
