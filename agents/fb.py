@@ -99,7 +99,7 @@ class FB(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "offline"})
+    abilities = frozenset({"told", "predicts", "reliability", "adaptable", "exportable", "offline"})
     prompts = (RewardPrompt, GoalPrompt, DemoPrompt)
     shared = ()
 
@@ -246,6 +246,14 @@ class FB(struct.PyTreeNode):
         """F(s, pi_z(s), z)^T w, (*B,), without end: the smaller of both F's."""
         obs, z = self.normalizer(obs), self.aim(task, obs)
         return jnp.min(self.forward(obs, self.actor(obs, z).mode(), z) @ task.w, axis=0)
+
+    def reliability(self, task: Linear, steps: Transition, seen: Transition, key: jax.Array) -> Metrics:
+        """`mean_m`: mean F(s, pi_z(s), z)^T B(s'), s of `steps` and s' of `seen`: 1 / (1 - gamma) if M is exact.
+        Targets take the smaller of two M, so it is lower, and may be negative."""
+        del key
+        obs, z = self.normalizer(steps.obs), self.aim(task, steps.obs)
+        f = self.forward(obs, self.actor(obs, z).mode(), z)
+        return {"mean_m": jnp.mean(f @ jnp.mean(self.features(seen.next_obs), axis=0))}
 
     def learner(self, z: Array, key: jax.Array) -> DDPG:
         """DDPG on normalised observations that starts as pi_z, with untrained critics, at the rate of F."""

@@ -101,7 +101,7 @@ class Metra(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "adaptable", "exportable", "latent"})
+    abilities = frozenset({"told", "predicts", "reliability", "adaptable", "exportable", "latent"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 
@@ -213,13 +213,27 @@ class Metra(struct.PyTreeNode):
     def predict_return(self, task: Maximise, obs: Array) -> jax.Array:
         """The discounted return from these states, (*B,), without end: the critics' value of the skill (which counts
         entropy too), in the units of the reward that its moves bring, and the offset's share."""
-        z = self.aim(task, obs)
-        x = self._policy_input(self.normalizer(obs), z)
+        x, scale = self._followed(task, obs)
         q = jnp.min(self.sac.critic(x, self.sac.actor(x).mode()), axis=0)
+        return scale * q + task.offset / (1 - self.gamma)
+
+    def reliability(self, task: Maximise, steps: Transition, seen: Transition, key: jax.Array) -> Metrics:
+        """`too_low_by`: of predictions, by design. Targets take the smaller of two critics, whose mean is half their
+        difference above it, and count entropy, which is no reward: both in each of 1 / (1 - gamma) steps like these."""
+        del seen
+        x, scale = self._followed(task, steps.obs)
+        action, log_prob = self.sac.actor(x).sample_and_log_prob(key)
+        first, second = self.sac.critic(x, action)
+        each = jnp.abs(first - second) / 2 + self.sac.alpha.value * log_prob
+        return {"too_low_by": jnp.mean(scale * each) / (1 - self.gamma)}
+
+    def _followed(self, task: Maximise, obs: Array) -> tuple[jax.Array, jax.Array]:
+        """What the policy sees under the task's skill, and what a unit of its own reward is worth there."""
+        z = self.aim(task, obs)
         direction = self.config.z.direction(z)
         move = direction @ task.moves
         scale = (move @ task.w) / jnp.sum(move * direction, axis=-1)
-        return scale * q + task.offset / (1 - self.gamma)
+        return self._policy_input(self.normalizer(obs), z), scale
 
     def learner(self, z: Array, key: jax.Array) -> SAC:
         """SAC on normalised observations whose actor is the policy under z (d,), and its critics METRA's under z."""

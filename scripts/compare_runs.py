@@ -2,8 +2,8 @@
 
 python scripts/compare_runs.py runs/envs-64x25 runs/envs-256x25 --out docs/results/num-envs
 
-Each folder holds what `urlrl pretrain ... --seeds 0..4 --out FOLDER` made. Curves are interquartile means over the
-seeds, bands are 95 % bootstrap intervals.
+Each folder holds what `urlrl pretrain ... --seeds 0..4 --out FOLDER` made. Curves and bands are what
+`urlrl.evaluation.stats.over_seeds` makes of the seeds.
 """
 
 import json
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.stats import over_seeds, shown
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 
@@ -47,7 +47,6 @@ def read(folder: Path) -> dict[str, Any]:
     config = manifest["config"]
     return {
         "setting": folder.name, "command": manifest["command"], "seeds": len(runs), "steps": steps, "coverage": values,
-        "iqm": [iqm_interval([np.array(row, float)]).to_json() for row in values],
         **{name: config[name] for name in ("num_envs", "rollout_steps", "steps_per_update")},
         "updates": round(config["num_envs"] * config["rollout_steps"] / config["steps_per_update"]),
     }  # fmt: skip
@@ -58,7 +57,7 @@ def draw(settings: list[dict[str, Any]], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for setting in settings:
-        value, low, high = ([point[key] for point in setting["iqm"]] for key in ("value", "low", "high"))
+        value, low, high = zip(*(over_seeds([np.array(row)]) for row in setting["coverage"]))
         label = "{num_envs} x {rollout_steps} steps, then {updates} updates".format(**setting)
         (line,) = axes.plot(setting["steps"], value, label=label)
         axes.fill_between(setting["steps"], low, high, color=line.get_color(), alpha=0.07, lw=0)
@@ -73,10 +72,9 @@ def main(options: Options) -> None:
     options.out.with_suffix(".json").write_text(json.dumps(settings, indent=1) + "\n")
     draw(settings, options.out.with_suffix(".png"))
     for setting in settings:
-        last = setting["iqm"][-1]
         print(
-            f"{setting['setting']}: {last['value']:.1f} [{last['low']:.1f}, {last['high']:.1f}] cells at step "
-            f"{setting['steps'][-1]:,}, {setting['seeds']} seeds"
+            f"{setting['setting']}: {shown(setting['coverage'][-1], 1)} cells at step {setting['steps'][-1]:,}, "
+            f"{setting['seeds']} seeds"
         )
 
 

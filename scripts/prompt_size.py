@@ -5,13 +5,13 @@ python scripts/prompt_size.py runs/fre-? runs/fb-? --suite fre-v1/maze-rings_mas
 Writes OUT.json (every run, size, task and draw of the samples) and OUT.png, a curve for each agent, and prints a table.
 A run whose environment shows other observations is scored on the same suite for those (`_cells` after its name). All
 are shown the same transitions, provided that their data were collected with the same seed; more of them are the same
-ones and further ones. The score of a task is 0 for the random policy and 1 for the ceiling, from the same starts.
-Where all the rewards that are shown are equal nothing was told, and the random policy's return is counted.
+ones and further ones. The score of a task is 0 for the best baseline and 1 for the upper bound, from the same starts;
+a task whose baseline is close to its bound has none. Where all the rewards that are shown are equal nothing was told,
+and the random policy's return is counted.
 """
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from urlrl.config import to_json
 from urlrl.envs.maze import CELLS
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import prompting
-from urlrl.evaluation.rollout import play_one, play_random, starts
+from urlrl.evaluation.rollout import play_one, play_random, play_zero, starts
+from urlrl.evaluation.stats import share
 from urlrl.evaluation.suites import ZeroShotSuite, find_suite
 from urlrl.runs.load import load_checkpoint
 from urlrl.runs.past import past
@@ -40,8 +41,8 @@ from urlrl.verbs.adapt import labelled
 from urlrl.verbs.evaluate_suite import SUITES
 
 SIZES = (4, 8, 16, 32, 128, 512, 1280, 5120)
-Bounds = dict[tuple[str, int], tuple[float, float]]  # (kind of task, seed) -> random return, ceiling
-Measured = Callable[[dict[str, Any]], float]  # of a row
+BASELINES = {"random": play_random, "zero action": play_zero}
+Bounds = dict[tuple[str, int], dict[str, float]]  # (kind of task, seed) -> returns of the baselines, and the ceiling
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,13 @@ def suite_of(name: str, env: str) -> ZeroShotSuite:
     return protocol
 
 
-def bounds_of(task: Task, env: Any, kind: str, seed: int, known: Bounds) -> tuple[float, float]:
+def bounds_of(task: Task, env: Any, kind: str, seed: int, known: Bounds) -> dict[str, float]:
     if (kind, seed) not in known:
         ceiling = task.ceiling(starts(env, seed))
         if ceiling is None:
             raise UserError(f"Task '{task.name}' has no ceiling: expected a suite whose tasks have one.")
-        known[kind, seed] = total(play_random(env, seed)), ceiling[0]
+        known[kind, seed] = {name: total(episodes(env, seed)) for name, episodes in BASELINES.items()}
+        known[kind, seed]["ceiling"] = ceiling[0]
     return known[kind, seed]
 
 
@@ -94,9 +96,9 @@ def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
         for task in map(find_task, protocol.tasks):
             kind, steps = kind_of(task, protocol), labelled(rows, task)
             with closing(make_task_env(task, protocol.episodes)) as env:
-                low, high = bounds_of(task, env, kind, seed, known)
+                bounds = bounds_of(task, env, kind, seed, known)
                 for samples in options.samples:
-                    told, got = True, low
+                    told, got = True, bounds["random"]
                     try:
                         read, _ = prompting.read_reward(loaded.agent, steps, samples, seed)
                         got = total(play_one(env, loaded.agent, read, seed))
@@ -105,26 +107,23 @@ def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
                     except UserError:  # The rewards that were drawn are all equal.
                         told = False
                     row = {"task": kind, "samples": samples, "seed": seed, "return": got, "told": told}
-                    found.append({**about, **row, "random": low, "ceiling": high, "score": (got - low) / (high - low)})
+                    found.append({**about, **row, **bounds})
         print(
             f"{run}, draw {seed}: " + ", ".join(f"{n}: {s:.2f}" for n, s in means(found, options.samples)), flush=True
         )
     return found
 
 
-def score(row: dict[str, Any]) -> float:
-    return row["score"]
+def score(row: dict[str, Any]) -> float | None:
+    return share(row["return"], [row[name] for name in BASELINES], row["ceiling"])
 
 
-def share(row: dict[str, Any]) -> float:
-    return row["return"] / row["ceiling"]
+def means(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> list[tuple[int, float]]:
+    scores = [(row["samples"], score(row)) for row in rows]
+    return [(n, float(np.mean([value for size, value in scores if size == n and value is not None]))) for n in sizes]
 
 
-def means(rows: list[dict[str, Any]], sizes: tuple[int, ...], of: Measured = score) -> list[tuple[int, float]]:
-    return [(n, float(np.mean([of(row) for row in rows if row["samples"] == n]))) for n in sizes]
-
-
-def draw(rows: list[dict[str, Any]], options: Options, path: Path) -> None:
+def draw(rows: list[dict[str, Any]], sizes: tuple[int, ...], path: Path) -> None:
     groups = {"all tasks": "", **{kind: kind for kind in dict.fromkeys(row["task"].split("_")[0] for row in rows)}}
     figure = Figure((2.5 * len(groups) + 0.5, 3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -132,30 +131,29 @@ def draw(rows: list[dict[str, Any]], options: Options, path: Path) -> None:
         for i, agent in enumerate(dict.fromkeys(row["agent"] for row in rows)):
             mine = [row for row in rows if row["agent"] == agent and row["task"].startswith(start)]
             curves = [
-                [score for _, score in means([row for row in mine if row["run_seed"] == seed], options.samples)]
+                [mean for _, mean in means([row for row in mine if row["run_seed"] == seed], sizes)]
                 for seed in sorted({row["run_seed"] for row in mine})
             ]
-            axis.plot(options.samples, np.mean(curves, axis=0), "o-", color=f"C{i}", markersize=3, label=agent)
+            axis.plot(sizes, np.mean(curves, axis=0), "o-", color=f"C{i}", markersize=3, label=agent)
             for curve in curves:
-                axis.plot(options.samples, curve, color=f"C{i}", linewidth=0.6, alpha=0.5)
+                axis.plot(sizes, curve, color=f"C{i}", linewidth=0.6, alpha=0.5)
         axis.axhline(0, color="0.6", linestyle=":", linewidth=1)
         axis.axhline(1, color="0.6", linestyle="--", linewidth=1)
         axis.set(xscale="log", title=title, xlabel="labelled transitions", ylim=(-0.5, 1.1))
         axis.title.set_fontsize(9)
-    figure.axes[0].set_ylabel("0: random, 1: ceiling")
+    figure.axes[0].set_ylabel("0: best baseline, 1: upper bound")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(path)
 
 
-def table(rows: list[dict[str, Any]], options: Options, of: Measured = score) -> str:
+def table(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> str:
     """Markdown: a row for each agent and kind of task."""
-    sizes = options.samples
     lines = [f"| agent | tasks | {' | '.join(f'{n:,}' for n in sizes)} |", "|---" * (len(sizes) + 2) + "|"]
     kinds = list(dict.fromkeys(row["task"].split("_")[0] for row in rows))
     for agent in dict.fromkeys(row["agent"] for row in rows):
         for kind in ("", *kinds):
             mine = [row for row in rows if row["agent"] == agent and row["task"].startswith(kind)]
-            cells = [f"{value:.2f}" for _, value in means(mine, sizes, of)]
+            cells = [f"{value:.2f}" for _, value in means(mine, sizes)]
             lines.append(f"| {agent} | {kind or 'all'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -170,10 +168,8 @@ def main(options: Options) -> None:
     content = {"suite": options.suite, "ceiling": bound, "runs": [str(run) for run in options.runs], "rows": rows}
     content["versions"] = versions()
     options.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    draw(rows, options, options.out.with_suffix(".png"))
-    print(f"0: the random policy, 1: {bound}\n{table(rows, options)}")
-    if paid := [row for row in rows if row["ceiling"] > 0]:
-        print(f"\nReturn as a share of what {bound} get, of tasks where that is above 0\n{table(paid, options, share)}")
+    draw(rows, options.samples, options.out.with_suffix(".png"))
+    print(f"0: the best of {', '.join(BASELINES)}; 1: {bound}\n{table(rows, options.samples)}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tyro.conf import Positional
 
-from urlrl.evaluation.stats import area, mean_interval
+from urlrl.evaluation.stats import area, over_seeds
 from urlrl.skills.env import SkillEnv
 from urlrl.skills.policy import SkillPolicy
 from urlrl.tasks.single import make_single
@@ -131,14 +131,14 @@ def train(kind: str, seed: int, policy: SkillPolicy, options: Options) -> dict:
 
 
 def draw(runs: list[dict], labels: dict[str, str], path: Path) -> None:
-    """The mean over seeds with its 95 % Student-t interval, and each seed thin."""
+    """What the seeds come to, with its interval, and each seed thin."""
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for kind, color in COLORS.items():
         steps = next(run["steps"] for run in runs if run["kind"] == kind)
         lines = np.stack([np.mean(run["returns"], axis=1) for run in runs if run["kind"] == kind])
-        mean, low, high = zip(*(mean_interval(column) for column in lines.T))
+        mean, low, high = zip(*(over_seeds([column]) for column in lines.T))
         axes.plot(steps, lines.T, color=color, linewidth=0.6, alpha=0.4)
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
         axes.plot(steps, mean, color=color, linewidth=2, label=f"{labels[kind]} ({len(lines)} seeds)")
@@ -157,7 +157,7 @@ def main(options: Options) -> None:
             runs.append(train(kind, seed, policy, options))
             print("{kind} {seed}: area {area:.1f}, final return {final:.1f}, {seconds} s".format(**runs[-1]))
     areas = {kind: np.array([run["area"] for run in runs if run["kind"] == kind]) for kind in COLORS}
-    difference = mean_interval(areas["skills"] - areas["raw"])
+    difference = over_seeds([areas["skills"] - areas["raw"]])
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "versions": {name: version(name) for name in ("urlrl", "stable-baselines3", "torch", "gymnasium", "mujoco")},
@@ -173,7 +173,7 @@ def main(options: Options) -> None:
     draw(runs, LABELS[options.learners], options.out.with_suffix(".png"))
     for seed, (skills, raw) in enumerate(zip(areas["skills"], areas["raw"])):
         print(f"seed {seed}: area {skills:.1f} on skills, {raw:.1f} on raw actions, difference {skills - raw:+.1f}")
-    print(f"mean difference and 95 % interval: {difference.text(1)}")
+    print(f"difference: {difference.text(1)}")
 
 
 if __name__ == "__main__":

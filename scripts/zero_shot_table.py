@@ -3,8 +3,9 @@
 python scripts/zero_shot_table.py runs/fb-walker-*.json runs/sf-walker-*.json --out docs/results/zero-shot-walker
 
 Writes OUT.json (what all files hold, and each run's command and config) and OUT.png, and prints a Markdown table:
-every seed's return by task, beside the random policy's, the best episode of the data, and a ceiling where one is known.
-Results with another number of samples than the protocol's are series of their own.
+returns by task, beside all baselines, the best episode of the data, and an upper bound where one is known. A share is 0
+at the best baseline and 1 at the upper bound. Results with another number of samples than the protocol's are series of
+their own. A result may say under "chosen" how its length or settings were chosen by scores; its agent is marked then.
 """
 
 import json
@@ -20,9 +21,14 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from urlrl.errors import UserError
+from urlrl.evaluation.stats import RULE, Estimate, over_seeds, shown
+from urlrl.evaluation.suites import share_of
 
 Told = tuple[str, int | None]  # kind of prompt; labelled transitions, where they are not as many as the protocol has
 Series = dict[tuple[str, Told], dict[int, dict[str, Any]]]  # (agent, told by) -> seed -> result
+
+MARK = "†"  # of an agent whose scores chose something of its own
+BASELINE_STYLES = {"random": ("0.4", ":"), "zero action": ("0.4", "-."), "standing still": ("m", "-")}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def label(result: dict[str, Any]) -> str:
     """An agent, with what tells its variants apart."""
     config = result["config"]["agent"]
     variant = config.get("features") or ({"none": ""}.get(config.get("penalty", "none"), config.get("penalty")))
-    return f"{result['agent']}{f' ({variant})' if variant else ''}"
+    return f"{result['agent']}{f' ({variant})' if variant else ''}{MARK if result.get('chosen') else ''}"
 
 
 def row_of(result: dict[str, Any], task: str, told: Told) -> dict[str, Any] | None:
@@ -76,43 +82,54 @@ def seeds_of(results: dict[int, dict[str, Any]], task: str, told: Told) -> list[
 
 
 def table(results: list[dict[str, Any]], series: Series) -> str:
-    """Markdown."""
-    columns = ["task", "agent, told by", "return by seed", "mean", "over random", "of ceiling", "random", "zero action"]
-    columns += ["best in data", "R²"]
+    """Markdown: the agents' returns, and beside them all that is known of the task."""
+    baselines = list(dict.fromkeys(name for result in results for row in result["rows"] for name in row["floors"]))
+    columns = ["task", "agent, told by", "return", "share", *baselines, "upper bound", "best in data", "R²"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for task in results[0]["protocol"]["tasks"]:
         for (agent, told), mine in series.items():
-            returns = seeds_of(mine, task, told)
-            rows = [row for result in mine.values() if (row := row_of(result, task, told))]
+            rows = [row for seed in sorted(mine) if (row := row_of(mine[seed], task, told))]
             if not rows:
                 continue
-            random = rows[0]["floors"]["random"]["mean"]
-            fits = [row["fit"]["r2"] for row in rows if row["fit"] and row["fit"]["r2"] is not None]
-            best = rows[0]["best_in_data"]
-            cells = [task, name_of(agent, told), ", ".join(f"{value:.0f}" for value in returns)]
-            cells += [f"{np.mean(returns):.0f}", f"{np.mean(returns) / random:.1f}x" if random > 0 else ""]
-            ceiling = rows[0]["ceiling"]
-            cells += ["" if ceiling is None else f"{np.mean(returns) / ceiling[0]:.2f}"]
-            cells += [f"{random:.1f}", f"{rows[0]['floors']['zero action']['mean']:.1f}"]
-            cells += ["" if best is None else f"{best:.0f}", f"{np.mean(fits):.2f}" if fits else ""]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            known, fits = rows[0], [row["fit"]["r2"] for row in rows if row["fit"] and row["fit"]["r2"] is not None]
+            returns = seeds_of(mine, task, told)
+            cells = [
+                task,
+                name_of(agent, told),
+                shown(returns, 0),
+                two_digits(share_of(known, float(np.mean(returns)))),
+            ]
+            cells += [f"{known['floors'][name]['mean']:.0f}" if name in known["floors"] else "" for name in baselines]
+            cells += ["" if known["ceiling"] is None else f"{known['ceiling'][0]:.0f}"]
+            cells += ["" if known["best_in_data"] is None else f"{known['best_in_data']:.0f}"]
+            lines.append(f"| {' | '.join([*cells, two_digits(float(np.mean(fits)) if fits else None)])} |")
+    return "\n".join([*lines, *notes(results)])
+
+
+def notes(results: list[dict[str, Any]]) -> list[str]:
+    """What the marks mean."""
+    return sorted({f"\n{label(result)}: {result['chosen']}" for result in results if result.get("chosen")})
+
+
+def two_digits(value: float | None) -> str:
+    return "" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def draw(results: list[dict[str, Any]], series: Series, path: Path) -> None:
     tasks = results[0]["protocol"]["tasks"]
-    figure = Figure(figsize=(2.2 * len(tasks) + 1, 3.2), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(tasks) + 1, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks):
         for i, ((agent, told), mine) in enumerate(series.items()):
             returns = seeds_of(mine, task, told)
-            axis.bar(i, np.mean(returns) if returns else 0, color=f"C{i}", alpha=0.5, label=name_of(agent, told))
-            axis.plot([i] * len(returns), returns, "o", color=f"C{i}", markersize=4)
-        row = results[0]["rows"][[r["task"] for r in results[0]["rows"]].index(task)]
-        marks = {
-            "random": (row["floors"]["random"]["mean"], "0.4", ":"),
-            "best in data": (row["best_in_data"], "k", "--"),
-        }
+            found = over_seeds([np.array(returns)]) if returns else Estimate(0.0)
+            axis.bar(i, found.value, color=f"C{i}", alpha=0.5, label=name_of(agent, told))
+            axis.plot([i] * len(returns), returns, "o", color=f"C{i}", markersize=3)
+            axis.vlines(i, found.low, found.high, color="k", linewidth=1)
+        row = next(row for row in results[0]["rows"] if row["task"] == task)
+        marks = {name: (floor["mean"], *BASELINE_STYLES[name]) for name, floor in row["floors"].items()}
+        marks["best in data"] = (row["best_in_data"], "k", "--")
+        marks["upper bound"] = (None if row["ceiling"] is None else row["ceiling"][0], "k", "-")
         for name, (value, color, style) in marks.items():
             if value is not None:
                 axis.axhline(value, color=color, linestyle=style, linewidth=1, label=name)
@@ -129,7 +146,7 @@ def main(options: Options) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     draw(results, series, options.out.with_suffix(".png"))
-    print(table(results, series))
+    print(f"{table(results, series)}\n\n{RULE}")
 
 
 if __name__ == "__main__":

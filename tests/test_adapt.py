@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from run_tools import TINY, Notes, copy_of
 
 import urlrl
-from urlrl.adaptation import ladder as ladder_module
 from urlrl.adaptation import methods, plot
 from urlrl.adaptation.config import METHODS, AdaptConfig, HighLevelConfig, OffPolicyConfig, SearchConfig
 from urlrl.adaptation.ladder import Cell, check_same, summarise
@@ -643,7 +643,7 @@ def test_the_ladder_says_what_each_method_brought(ladder):
     result, folder = ladder
     assert strict(folder / "ladder.json") == json.loads(json.dumps(result))
     assert (result["task"], result["env"], result["pretrain_steps"]) == ("point_near", "point", 80)
-    assert result["steps"] == 300 and result["expert"] is None and not result["notes"]
+    assert result["steps"] == 300 and result["ceiling"] == (19.0, "the largest possible return") and not result["notes"]
     assert list(result["methods"]) == list(METHODS)
     assert set(result["floors"]) == {"random", "zero action"} and result["versions"]["jax"]
     for method, entry in result["methods"].items():
@@ -652,7 +652,9 @@ def test_the_ladder_says_what_each_method_brought(ladder):
         assert entry["final_per_seed"] == [cell["curve"][-1][1] for cell in cells]
         assert entry["final"]["value"] == pytest.approx(np.mean(entry["final_per_seed"]))
         assert entry["curves"] == [cell["curve"] for cell in cells]
-        assert (entry["over_scratch"] is None) == (method == "scratch") and entry["normalised"] is None
+        assert (entry["over_scratch"] is None) == (method == "scratch")
+        best = max(floor["mean"] for floor in result["floors"].values())
+        assert entry["share"] == pytest.approx((entry["final"]["value"] - best) / (19 - best))
     areas = [result["methods"][method]["area_per_seed"] for method in ("finetune", "scratch")]
     assert result["methods"]["finetune"]["over_scratch"]["value"] == pytest.approx(np.mean(np.subtract(*areas)))
     (agent,) = folder.glob("agent-*")
@@ -858,7 +860,9 @@ def test_a_users_task_and_a_method_that_cannot_be_asked_leaves_the_others(run, m
     assert result["notes"] == [note] and capsys.readouterr().err == f"{note}\n"
     assert list(result["methods"]) == ["z_search"] and result["task"] == "right"
     entry = strict(mine / "out" / "my_tasks.right" / "ladder.json")["methods"]["z_search"]
-    assert entry["normalised"] == pytest.approx(entry["final"]["value"] / 100)
+    assert result["ceiling"] == (100.0, "published expert")
+    best = max(floor["mean"] for floor in result["floors"].values())
+    assert entry["share"] == pytest.approx((entry["final"]["value"] - best) / (100 - best))
     assert result["floors"]["standing still"] == {"mean": 0.0}
     with pytest.raises(UserError, match="^zero_shot: There are no transitions"):
         adapt(alone, "my_tasks:right", ["zero_shot"], config=SMALL, out=mine / "other", quiet=True)
@@ -904,7 +908,7 @@ def test_environments_are_closed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(verb, "make_task_env", make)
     verb._floor_steps.cache_clear()
     prompted(run, tmp_path, seeds=[0], methods=["zero_shot", "z_search"])
-    assert len(made) == 5 and closed and {id(env) for env in made} == {id(env) for env in closed}
+    assert len(made) == 6 and closed and {id(env) for env in made} == {id(env) for env in closed}
 
 
 def cell(method: str, seed: int, curve: list) -> Cell:
@@ -918,17 +922,80 @@ def test_differences_from_scratch_are_paired_by_seed():
         cell("scratch", 0, [(0, 0.0), (10, 4.0)]),
         cell("scratch", 2, [(0, 1.0), (10, 1.0)]),
     ]
-    found = summarise(cells, 10, expert=20.0)
-    assert found["finetune"]["over_scratch"]["value"] == pytest.approx(((5 - 2) + (9 - 1)) / 2)
+    found = summarise(cells, 10, [0.5, -1.0], 20.0)
+    assert found["finetune"]["over_scratch"] == {
+        "value": pytest.approx(((5 - 2) + (9 - 1)) / 2),
+        "low": None,
+        "high": None,
+    }
+    assert found["finetune"]["over_scratch_per_seed"] == [3, 8]
     assert found["finetune"]["area_per_seed"] == [5, 6, 9] and found["scratch"]["area_per_seed"] == [2, 1]
-    assert found["scratch"]["over_scratch"] is None and found["scratch"]["normalised"] == pytest.approx(2.5 / 20)
+    assert found["scratch"]["over_scratch"] is None and found["scratch"]["share"] == pytest.approx(2.0 / 19.5)
     assert list(found) == ["finetune", "scratch"]
 
 
-def test_estimates_as_text():
-    assert ladder_module.estimate({"value": 4.25, "low": 3.94, "high": 4.61}) == "4.2 [3.9, 4.6]"
-    assert ladder_module.estimate({"value": 4.25, "low": None, "high": None}, 2) == "4.25"
-    assert ladder_module.estimate(None) == ""
+def drawn(monkeypatch, result: dict) -> Axes:
+    """The picture's axes."""
+    figures = []
+    monkeypatch.setattr(plot, "png", lambda figure, **options: figures.append(figure) or b"")
+    monkeypatch.setattr(plot, "write_atomically", lambda path, content: None)
+    plot.draw(result, Path("ladder.png"))
+    return figures[0].axes[0]
+
+
+def test_each_baseline_is_drawn_at_its_own_height_and_no_name_over_another(monkeypatch):
+    """Two that are near each other were one line, at the lower height."""
+    methods = summarise([cell("finetune", 0, [(0, 0.0), (10, 100.0)])], 10, [12.78], None)
+    floors = {
+        name: {"mean": mean} for name, mean in (("random", 12.78), ("zero action", 14.9), ("standing still", 15.0))
+    }
+    result = {
+        "task": "t",
+        "agent": "a",
+        "env": "e",
+        "pretrain_steps": 1,
+        "steps": 10,
+        "floors": floors,
+        "methods": methods,
+    }
+    axes = drawn(monkeypatch, result)
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_ydata()[0] == line.get_ydata()[-1]]
+    assert heights == [12.78, 14.9, 15.0]
+    names = {text.get_text(): (text.xy[1], text.xyann[1]) for text in axes.texts}
+    assert {name: at for name, (at, _) in names.items()} == {name: floor["mean"] for name, floor in floors.items()}
+    places = sorted(place for _, place in names.values())
+    assert min(np.diff(places)) > 4 and all(place >= at for at, place in names.values())
+
+
+def test_the_picture_shows_what_the_table_says(monkeypatch):
+    """The mean of five seeds with Student's interval, and not another statistic; of four there is no interval."""
+    for seeds in (5, 4):
+        finals = [0.0, 1.0, 2.0, 3.0, 40.0][:seeds]
+        cells = [cell("finetune", seed, [(0, value), (10, value)]) for seed, value in enumerate(finals)]
+        methods = summarise(cells, 10, [0.0], None)
+        result = {
+            "task": "t",
+            "agent": "a",
+            "env": "e",
+            "pretrain_steps": 1,
+            "steps": 10,
+            "floors": {},
+            "methods": methods,
+        }
+        axes = drawn(monkeypatch, result)
+        (thick,) = [line for line in axes.lines if line.get_linewidth() == 2]
+        assert (
+            thick.get_ydata()[-1]
+            == pytest.approx(methods["finetune"]["final"]["value"])
+            == pytest.approx(np.mean(finals))
+        )
+        band = axes.collections[0].get_paths()
+        assert bool(band) == (seeds == 5) == (methods["finetune"]["final"]["low"] is not None)
+        if band:
+            extent = band[0].get_extents()
+            assert (extent.y0, extent.y1) == pytest.approx(
+                [methods["finetune"]["final"][end] for end in ("low", "high")]
+            )
 
 
 def test_a_remaining_time_is_never_negative(run, monkeypatch):

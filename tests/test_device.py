@@ -382,9 +382,9 @@ def test_a_command_with_two_seeds_makes_two_runs_and_one_report(tmp_path, capsys
         assert (config.seed, config.loop) == (seed, "device") and (run / "replay").is_dir()
     main(["report", *map(str, runs), "--json", str(tmp_path / "x.json")])
     said = capsys.readouterr().out
-    assert "metra on point, step 25,600, seeds 0, 1" in said and "95 % bootstrap" in said
+    assert "metra on point, step 25,600, seeds 0, 1" in said and "below 5 the mean without an interval" in said
     coverage = json.loads((tmp_path / "x.json").read_text())["metrics"]["coverage, 1 m cells"]
-    skills, random = (coverage[who]["iqm"] for who in ("agent", "random"))
+    skills, random = (coverage[who]["estimate"] for who in ("agent", "random"))
     assert skills["value"] > 2 * random["value"], coverage
     exported = urlrl.export(runs[0], tmp_path / "bundle")
     assert Path(exported).is_dir()

@@ -515,6 +515,15 @@ def check_values(read):
         np.testing.assert_allclose(np.cross(task.z[:3], task.w[:3]), 0, atol=1e-5)  # They point the same way.
 
 
+def test_the_mean_of_m_is_one_over_one_minus_gamma_where_m_is_exact():
+    steps = walk(np.arange(N))  # Every state once, so that their mean is that of the data.
+    task = read(exact_agent(), steps._replace(reward=jnp.arange(N, dtype=jnp.float32)))
+    found = exact_agent().reliability(task, steps, steps, jax.random.key(0))["mean_m"]
+    np.testing.assert_allclose(found, 1 / (1 - GAMMA), rtol=1e-4)
+    lower = make_ring(F_RING / 2, B_RING, F_RING / 2, B_RING)
+    np.testing.assert_allclose(lower.reliability(task, steps, steps, None)["mean_m"], found / 2, rtol=1e-4)
+
+
 def read(agent: FB, steps: Transition, prompt=None) -> Linear:
     return agent.read(RewardPrompt(steps) if prompt is None else prompt, None, jax.random.key(7))
 

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from run_tools import TINY, copy_of
 
@@ -12,6 +13,7 @@ from urlrl import cli
 from urlrl.cli.report import show_seeds
 from urlrl.envs import point
 from urlrl.evaluation.gap import beside, columns
+from urlrl.evaluation.stats import mean_interval
 from urlrl.runs.load import GOAL_SCORES, load_checkpoint, saved_evaluation
 from urlrl.verbs.report_seeds import report_seeds
 
@@ -53,6 +55,23 @@ def test_an_evaluation_measures_the_twin_by_the_same_protocol(run, capsys):
     assert "whereabouts" not in result  # There is no noise in `point`.
     assert result["twin"] == {"env": "point", "coverage": result["coverage"], "goals": result["goals"]}
     assert "agent in point" in said and re.search(rf"coverage, 1 m cells +{result['coverage']['agent']} .* 0\b", said)
+
+
+def test_every_goals_outcome_is_kept_with_an_interval_and_standing_still_stands_beside(run):
+    found = urlrl.evaluate(run)
+    goals = np.array(found["goals"]["goals"])
+    assert goals.shape == (50, 2) and found["coverage"]["standing still"] <= found["coverage"]["agent"]
+    for who in ("agent", "random", "standing still"):
+        outcomes = found["goals"]["outcomes"][who]
+        assert outcomes.keys() == GOAL_SCORES.keys()
+        for name, values in outcomes.items():
+            assert len(values) == 50 and found["goals"][who][name] == pytest.approx(np.mean(values))
+            assert list(found["goals"]["intervals"][who][name]) == pytest.approx(mean_interval(values)[1:])
+    still = np.array(found["goals"]["outcomes"]["standing still"]["final_distance"])
+    np.testing.assert_allclose(still, np.linalg.norm(goals, axis=1), atol=0.5)  # It starts near 0.
+    np.testing.assert_array_equal(found["goals"]["outcomes"]["standing still"]["at_1"], still < 1)
+    assert columns(found)[:3] == ["agent", "random policy", "standing still"]
+    assert beside(found, "goals", "final_distance")[2] == pytest.approx(still.mean())
 
 
 def test_an_evaluation_that_lacks_the_twin_is_made_anew(run):

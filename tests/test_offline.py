@@ -17,6 +17,7 @@ from urlrl.cli.evaluate import show_suite
 from urlrl.config import OfflineConfig, run_config_from_json, to_json
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.errors import UserError
+from urlrl.evaluation.suites import share_of
 from urlrl.learners.skills import SkillSpace
 from urlrl.presets import learns_from_data
 from urlrl.runs.past import run_dataset
@@ -193,6 +194,12 @@ def test_a_suite_scores_every_task_with_every_prompt(data, fb_run, capsys):
     show_suite(result)
     shown = capsys.readouterr().out
     assert "maze_8x8_goal_5" in shown and "best in data" in shown and "R²" in shown
+    told = [row for row in rows if row["prompt"] == "reward"]
+    assert all(f"mean M {row['reliability']['mean_m']:.3g}, exact" in " ".join(shown.split()) for row in told)
+    assert (
+        "Trust their order" in " ".join(shown.split())
+        and f"{share_of(rows[0], rows[0]['return']['mean']):.2f}" in shown
+    )
 
 
 @pytest.fixture

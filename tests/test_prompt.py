@@ -1,6 +1,7 @@
 """Prompts: what is measured against numbers counted by hand, what is written, and one sentence for each mistake."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -55,9 +56,9 @@ def test_rewards_and_returns_end_with_the_episode():
 
 
 def test_interval_is_students():
-    found = prompting.interval(np.array([1.0, 2.0, 3.0]))
-    half = 4.302653 / np.sqrt(3)  # t of 2 degrees of freedom; 1.96 would be a normal's
-    assert found == pytest.approx({"mean": 2, "low": 2 - half, "high": 2 + half}, rel=1e-6)
+    found = prompting.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    half = 2.7764451 * np.sqrt(2.5 / 5)  # t of 4 degrees of freedom; 1.96 would be a normal's
+    assert found == pytest.approx({"mean": 3, "low": 3 - half, "high": 3 + half}, rel=1e-6)
 
 
 def test_distances_to_a_demonstration_are_between_displacements():
@@ -174,6 +175,9 @@ def test_a_reward(run, capsys, tmp_path):
     assert found["kind"] == "reward" and found["fit"]["samples"] - found["fit"]["held_out"] == 200
     assert found["tail"] == pytest.approx(0.99**15) and found["episode_steps"] == 15
     assert found["return"]["low"] < found["return"]["mean"] < found["return"]["high"]
+    assert (
+        found["zero_return"]["mean"] == found["zero_discounted_return"]["mean"] == 0
+    )  # Who does nothing has no speed.
     assert np.linalg.norm(found["z"]) == pytest.approx(1) and abs(found["return"]["mean"]) <= 15.15
     assert len(Image.open(made / "trajectory.png").convert("RGB").getcolors(1 << 24)) > 50
     show(found)
@@ -181,6 +185,13 @@ def test_a_reward(run, capsys, tmp_path):
     # The one with the other sign is another folder, and a reward may begin with a minus.
     code, out, _ = command(capsys, run, "-vx", "--samples", 200)
     assert code == 0 and "predicted, discounted" in out and "0.99^15 = 0.86" in out
+    size = abs(found["reliability"]["too_low_by"])
+    show(found)
+    assert (
+        re.search(r"agent +random policy +zero action", out)
+        and f"about {size:.3g} too" in capsys.readouterr().out
+        and "Trust their order" in out
+    )
     code, _, _ = command(capsys, run, "vx", "--samples", 200)
     assert code == 0 and len([path for path in folder.iterdir() if path.name.startswith("vx-")]) == 3
 
@@ -196,7 +207,8 @@ def test_opposite_rewards_are_mirror_images(run, tmp_path):
 def test_a_goal_is_measured_in_every_episode(run, tmp_path):
     found = prompt(run, goal={"y": -1.0, "x": 0.5}, out=tmp_path)
     assert found["prompt"] == "x=0.5,y=-1" and found["goal"] == [0.5, -1.0]
-    for who in ("agent", "random"):
+    assert found["zero action"]["closest_distance"] == pytest.approx(found["zero action"]["final_distance"])
+    for who in ("agent", "random", "zero action"):
         assert found[who]["closest_distance"] <= found[who]["final_distance"]
     again = prompt(run, goal={"x": 0.5, "y": -1.0}, out=tmp_path / "b")
     assert again["agent"] == found["agent"]

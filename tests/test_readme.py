@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from pages import WITHOUT_JAX, blocks_of
 
 from urlrl.presets import all_presets, preset
@@ -69,6 +70,48 @@ def test_numbers_that_the_readme_repeats_are_those_of_the_presets():
     assert f"{steps} steps without reward" in README.replace("\n", " ")
     for name in all_presets()["metra"]:
         assert f"`{name}`" in README, name
+
+
+@pytest.fixture
+def result_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import result_tables
+
+    return result_tables
+
+
+def test_the_tables_are_those_that_the_results_give(result_tables):
+    named = set()
+    for page in result_tables.PAGES:
+        text = page.read_text()
+        named |= {found["name"] for found in result_tables.TABLE.finditer(text)}
+        assert result_tables.filled(text) == text, f"{page}: run python scripts/result_tables.py"
+    assert named == result_tables.TABLES.keys()
+    changed = README.replace("| 189 (", "| 190 (").replace("| 0.48 |", "| 5.1x |")  # The wrong variant.
+    assert changed != README and result_tables.filled(changed) == README
+
+
+def test_all_that_is_known_stands_beside_a_score(result_tables):
+    """Standing still was in the results and in no table, and shares were of the bound alone."""
+    rows = [line.split(" | ") for line in result_tables.suite("walker").splitlines()]
+    assert rows[0][4:8] == ["random", "zero action", "standing still", "upper bound"]
+    run = next(row for row in rows if row[0].endswith("walker_run") and row[1] == "fb, reward")
+    assert run[2:8] == ["103 (112, 95, 102)", "-0.10", "23", "20", "167", "796"]
+    table = [line.split(" | ") for line in result_tables.prompt_size().splitlines()]
+    paths = {tuple(row[:2]): row[4] for row in table if len(row) > 4}
+    assert paths["| fre", "32"] == "0.47" and paths["| fb", "32"] == "0.50"  # 0.60 and 0.57 of the bound alone
+
+
+def test_numbers_in_the_readmes_sentences_are_those_of_the_results(result_tables):
+    goals = [result_tables.read(f"ladder-{name}") for name in ("half-cheetah-goal", "ant-multi-goal")]
+    prompts = [f"{result['methods']['zero_shot']['share']:.2f}" for result in goals]
+    assert f"{' and '.join(prompts)} of the way" in README
+    zero = [f"{result['floors']['zero action']['mean']:.1f}" for result in goals]
+    assert f"Action zero returns {' and '.join(zero)}" in README
+    cheetah, ant = ([result["methods"]["hierarchical"]["area"]["value"], float(z)] for result, z in zip(goals, zero))
+    assert cheetah[0] < cheetah[1] and ant[0] > ant[1]  # "below that on HalfCheetah, and a little above it on Ant"
+    walker = {result_tables.zero_shot.label(result) for result in result_tables.read("zero-shot-walker")}
+    assert "fb" in walker and not re.search(r"\d+(\.\d+)?x\b", README)  # No multiple of the random policy's return.
 
 
 def test_nothing_is_left_to_fill_in():

@@ -19,7 +19,6 @@ from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
 from urlrl.evaluation.report import ReportContent, write_report
-from urlrl.evaluation.stats import iqm_interval
 from urlrl.evaluation.video import choose_episodes
 from urlrl.types import EnvSpec, Trajectory, Transition
 
@@ -136,11 +135,11 @@ def test_a_name_that_is_a_broken_formula_is_drawn_as_it_is():
 
 
 def test_a_name_with_markup_is_printed_as_it_is(capsys):
-    iqm = iqm_interval([np.ones(2)]).to_json()
-    row = {who: {"values": [1.0, 1.0], "iqm": iqm} for who in ("agent", "random")}
+    row = {who: {"values": [1.0, 2.0]} for who in ("agent", "random")}
     show_seeds({"env": "[/red]", "agent": "[b]", "step": 3, "seeds": [0, 1], "metrics": {"coverage, [/x]": row}})
     said = capsys.readouterr().out
     assert "[b] on [/red], step 3" in said and "coverage, [/x]" in said
+    assert said.count("1.5 (1.0, 2.0)") == 2  # Of few seeds every one is printed, also the random policy's.
 
 
 def test_missing_parts_are_left_out_and_said(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from urlrl.evaluation.stats import Estimate, area, iqm, iqm_interval, mean_interval
+from urlrl.evaluation.stats import Estimate, area, iqm, iqm_interval, mean_interval, over_seeds, share, shown
 
 # --- interquartile mean
 
@@ -60,8 +60,9 @@ def test_iqm_takes_any_shape_and_whole_numbers():
 # --- bootstrap
 
 
-def test_the_interval_of_one_value_each_is_missing_and_the_text_leaves_it_out():
+def test_the_bootstrap_of_few_values_is_missing_and_the_text_leaves_it_out():
     found = iqm_interval([np.array([3.0]), np.array([5.0])])
+    assert np.isnan(iqm_interval([np.arange(9.0)]).low) and np.isfinite(iqm_interval([np.arange(10.0)]).low)
     assert found.value == 4.0 and np.isnan(found.low) and np.isnan(found.high)
     assert found.text(1) == "4.0" and Estimate(4.25, 4.0, 4.5).text(1) == "4.2 [4.0, 4.5]"
 
@@ -74,15 +75,10 @@ def test_an_estimate_is_strict_json_and_back():
 
 def test_the_bootstrap_draws_within_each_task():
     """Between tasks that differ greatly but whose seeds agree there is nothing uncertain."""
-    same = [np.full(3, 0.0), np.full(3, 10.0), np.full(3, 1000.0)]
+    same = [np.full(10, 0.0), np.full(10, 10.0), np.full(10, 1000.0)]
     assert iqm_interval(same) == Estimate(*[iqm(np.concatenate(same))] * 3)
     pooled = iqm_interval([np.concatenate(same)])  # The wrong variant: one stratum.
     assert pooled.high - pooled.low > 100
-
-
-def test_the_bootstrap_of_two_values_is_exact():
-    """IQM of two values is their mean: each of {0, 0}, {0, 1}, {1, 0}, {1, 1} is drawn with probability 1/4."""
-    assert iqm_interval([np.array([0.0, 1.0])]) == Estimate(0.5, 0.0, 1.0)
 
 
 def test_the_bootstrap_is_repeatable_and_covers():
@@ -96,13 +92,98 @@ def test_the_bootstrap_is_repeatable_and_covers():
     assert all(low < value < high for value, low, high in found)
 
 
+# --- the rule
+
+
+def check_rule(function):
+    """No interval below 5 values, Student's on the mean from 5, a bootstrap of the interquartile mean from 10."""
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 100.0])
+    for n in (1, 2, 4):
+        found = function([values[:n]])
+        assert found.value == pytest.approx(values[:n].mean()) and np.isnan(found.low) and np.isnan(found.high)
+    for n in (5, 9):
+        expected = stats.ttest_1samp(values[:n], 0).confidence_interval(0.95)
+        assert function([values[:n]]) == pytest.approx((values[:n].mean(), *expected))
+    assert function([values]) == iqm_interval([values]) and function([values]).value == pytest.approx(4.5)
+
+
+def test_the_number_of_values_decides_how_they_are_summed_up():
+    check_rule(over_seeds)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [iqm_interval, lambda groups: mean_interval(groups[0]), lambda groups: Estimate(iqm(groups[0]))],
+    ids=["always the bootstrap", "always Student's", "never an interval"],
+)
+def test_other_rules_are_caught(wrong):
+    with pytest.raises(AssertionError):
+        check_rule(wrong)
+
+
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, 5), (4, 5)])
+def test_intervals_of_few_seeds_hold_the_centre_as_often_as_they_say(tasks, seeds):
+    samples = np.random.default_rng(0).normal(5.0, 1.0, (300, tasks, seeds))
+    found = [over_seeds(list(sample)) for sample in samples]
+    assert np.mean([low <= 5.0 <= high for _, low, high in found]) >= 0.92
+    if (tasks, seeds) == (1, 5):  # The wrong variant: a bootstrap of five values.
+        draws = np.random.default_rng(1).integers(0, 5, (300, 500, 5))
+        means = np.take_along_axis(samples, draws, axis=-1).mean(axis=-1)
+        low, high = np.quantile(means, [0.025, 0.975], axis=1)
+        assert np.mean((low <= 5.0) & (high >= 5.0)) < 0.9
+
+
+def test_the_smallest_group_decides_and_each_has_a_spread_of_its_own():
+    small, large = np.arange(5.0), 100 + 10 * np.arange(12.0)
+    error = np.sqrt(small.var(ddof=1) / 5 + large.var(ddof=1) / 12) / 2
+    half = stats.t.ppf(0.975, 4) * error
+    assert over_seeds([small, large]) == pytest.approx((78.5, 78.5 - half, 78.5 + half))
+    assert np.isnan(over_seeds([small[:4], large]).low)
+
+
+def test_of_few_values_every_one_is_printed():
+    assert shown([3.0, 5.0, 10.0], 1) == "6.0 (3.0, 5.0, 10.0)" and shown([3.0], 0) == "3"
+    assert shown([1.0, 2.0, 3.0, 4.0, 5.0], 1) == "3.0 [1.0, 5.0]"
+
+
+# --- shares
+
+
+def check_share(function):
+    """0 is the best baseline, 1 the bound; nothing where they are close."""
+    assert function(103.0, [22.8, 19.5, 167.0], 796.0) == pytest.approx(-64 / 629)
+    assert function(60.0, [20.0], 100.0) == pytest.approx(0.5)
+    assert function(-20.0, [-40.0], -10.0) == pytest.approx(2 / 3)  # A return that is never above 0.
+    assert function(900.0, [1000.0, 129.0], 984.0) is None  # Standing still earns more than the expert.
+    assert function(90.0, [81.0], 100.0) is None and function(90.0, [80.0], 100.0) == pytest.approx(0.5)
+    assert function(5.0, [1.0], None) is None and function(0.0, [0.0], 0.0) is None
+
+
+def test_shares_are_from_the_best_baseline_to_the_bound():
+    check_share(share)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda score, baselines, bound: None if bound is None else score / bound,
+        lambda score, baselines, bound: share(score, [list(baselines)[0]], bound),
+        lambda score, baselines, bound: share(score, [min(baselines)], bound),
+    ],
+    ids=["not subtracted", "the first baseline", "the weakest baseline"],
+)
+def test_shares_of_something_else_are_caught(wrong):
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        check_share(wrong)
+
+
 # --- Student
 
 
 def check_student(function):
-    """Of 1, 2, 3, 6: mean 3, sum of squares 4 + 1 + 0 + 9, deviation sqrt(14 / 3), t of 3 degrees 3.182446."""
-    value, low, high = function(np.array([1.0, 2.0, 3.0, 6.0]))
-    half = 3.182446305284263 * np.sqrt(14 / 3) / 2
+    """Of 1, 2, 3, 3, 6: mean 3, sum of squares 4 + 1 + 0 + 0 + 9, deviation sqrt(14 / 4), t of 4 degrees 2.776445."""
+    value, low, high = function(np.array([1.0, 2.0, 3.0, 3.0, 6.0]))
+    half = 2.7764451051977934 * np.sqrt(14 / 4) / np.sqrt(5)
     assert (value, low, high) == pytest.approx((3.0, 3 - half, 3 + half))
 
 
@@ -118,8 +199,8 @@ def population(values):
 
 def test_students_interval_equals_the_hand_computation():
     check_student(mean_interval)
-    found = mean_interval(np.array([1.0, 2.0, 3.0, 6.0]))
-    assert found[1:] == pytest.approx(stats.ttest_1samp([1, 2, 3, 6], 0).confidence_interval(0.95))
+    found = mean_interval(np.array([1.0, 2.0, 3.0, 3.0, 6.0]))
+    assert found[1:] == pytest.approx(stats.ttest_1samp([1, 2, 3, 3, 6], 0).confidence_interval(0.95))
 
 
 @pytest.mark.parametrize("wrong", [normal, population])
@@ -128,8 +209,9 @@ def test_too_narrow_intervals_are_caught(wrong):
         check_student(wrong)
 
 
-def test_one_difference_has_no_interval():
-    assert np.isnan(mean_interval(np.array([2.0])).low) and mean_interval(np.array([2.0])).text(0) == "2"
+def test_few_differences_have_no_interval():
+    found = mean_interval(np.array([2.0, 3.0, 4.0, 3.0]))
+    assert np.isnan(found.low) and found.text(0) == "3"
 
 
 # --- area under a curve

@@ -17,7 +17,7 @@ from urlrl.adaptation.suite import URLB, Suite, aggregate, find_suite
 from urlrl.agents.metra import Metra
 from urlrl.cli import main
 from urlrl.errors import UnsupportedPrompt, UserError
-from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.stats import over_seeds
 from urlrl.tasks.catalogue import TASKS, URLB_TASKS, find_task
 from urlrl.tasks.task import Task
 from urlrl.verbs import adapt as verb
@@ -134,13 +134,15 @@ def cell(seed: int, last: float) -> Cell:
 
 
 def check_aggregate(function) -> None:
-    """The last mean return of each seed, divided by each task's own expert; 4 shares of 2 tasks: 0.1 0.2 0.5 0.8."""
-    found = function({"a": [cell(0, 1.0), cell(1, 5.0)], "b": [cell(0, 20.0), cell(1, 80.0)]}, {"a": 10.0, "b": 100.0})
-    assert found["returns"] == {"a": [1.0, 5.0], "b": [20.0, 80.0]}
-    assert found["normalised"] == {"a": [0.1, 0.5], "b": [0.2, 0.8]}
-    assert found["iqm"]["value"] == pytest.approx((0.2 + 0.5) / 2) and found["mean"] == pytest.approx(0.4)
-    expected = iqm_interval([np.array([0.1, 0.5]), np.array([0.2, 0.8])])
-    assert (found["iqm"]["low"], found["iqm"]["high"]) == pytest.approx(expected[1:])
+    """The last mean return of each seed, divided by each task's own expert; 10 shares of 2 tasks."""
+    returns = {"a": [1.0, 5.0, 3.0, 2.0, 4.0], "b": [20.0, 80.0, 60.0, 40.0, 50.0]}
+    cells = {task: [cell(seed, value) for seed, value in enumerate(values)] for task, values in returns.items()}
+    found = function(cells, {"a": 10.0, "b": 100.0})
+    assert found["returns"] == returns
+    assert found["normalised"] == {"a": [0.1, 0.5, 0.3, 0.2, 0.4], "b": [0.2, 0.8, 0.6, 0.4, 0.5]}
+    assert found["estimate"]["value"] == pytest.approx((0.3 + 0.5) / 2)
+    expected = over_seeds([np.array(values) for values in found["normalised"].values()])
+    assert (found["estimate"]["low"], found["estimate"]["high"]) == pytest.approx(expected[1:])
 
 
 def test_shares_of_the_expert_are_aggregated_over_tasks_and_seeds():
@@ -168,9 +170,9 @@ def test_wrong_aggregates_are_caught(wrong):
 
 def test_tasks_weigh_equally_in_the_mean_and_one_without_results_is_left_out():
     found = aggregate({"a": [cell(0, 1.0)], "b": [cell(0, 20.0), cell(1, 80.0)], "c": []}, {"a": 10.0, "b": 100.0})
-    assert found["mean"] == pytest.approx((0.1 + 0.5) / 2) and set(found["returns"]) == {"a", "b"}
+    assert found["estimate"]["value"] == pytest.approx((0.1 + 0.5) / 2) and set(found["returns"]) == {"a", "b"}
     single = aggregate({"a": [cell(0, 1.0)]}, {"a": 10.0})
-    assert single["iqm"] == {"value": pytest.approx(0.1), "low": None, "high": None}
+    assert single["estimate"] == {"value": pytest.approx(0.1), "low": None, "high": None}
 
 
 # --- a miniature suite
@@ -250,7 +252,8 @@ def test_other_seeds_are_added(run, tmp_path, monkeypatch):
         for name in SUITE.tasks:
             first, both = (found["scores"][snapshot]["zero_shot"]["returns"][name] for found in (one, two))
             assert len(both) == 2 and both[1:] == first
-    assert strict(tmp_path / "out" / "mini-v1" / "point.json")["scores"]["30"]["zero_shot"]["iqm"]["low"] is not None
+    estimate = strict(tmp_path / "out" / "mini-v1" / "point.json")["scores"]["30"]["zero_shot"]["estimate"]
+    assert estimate["value"] and estimate["low"] is None  # Of two seeds there is no interval.
 
 
 def test_what_an_agent_cannot_do_is_a_note_and_the_others_are_scored(run, tmp_path, monkeypatch, capsys):
@@ -326,6 +329,6 @@ def test_the_command_line_scores_a_suite(scored, run, capsys):
     assert lines[0] == f"{MINI}, pretrained on point: share of the expert's return"
     score = scored[0]["scores"][70]["finetune"]
     (line,) = [line for line in lines if line.startswith("70") and "fine-tuning" in line]
-    assert line.split()[-1] == f"{score['iqm']['value']:.2f}"
+    assert line.split()[-1] == f"{score['estimate']['value']:.2f}"
     assert sum("from scratch" in line for line in lines) == 1
     assert any("(random)" in line for line in lines) and any("(zero action)" in line for line in lines)

@@ -414,3 +414,19 @@ def test_the_tasks_of_zero_shot_benchmarks_are_grouped_by_domain():
         assert len({task.name for task in tasks}) == 4 and set(names) <= set(TASKS)
         assert set.intersection(*(set(task.runs_on) for task in tasks))  # One agent can be asked for all of them.
         assert all(task.reward is not None and not task.input_names for task in tasks)
+
+
+def test_upper_bounds_are_published_or_the_largest_possible_and_say_which():
+    starts = np.zeros((1, 0))
+    bounds = {name: find_task(name).ceiling(starts) for name in ("cheetah_run", "walker_run", "half_cheetah_hurdle")}
+    assert bounds == {
+        "cheetah_run": (1000.0, "the largest possible return"),
+        "walker_run": (796.0, "published expert"),
+        "half_cheetah_hurdle": (7.0, "the largest possible return"),
+    }
+    for name in (
+        "half_cheetah_goal",
+        "ant_multi_goal",
+        "quadruped_goal",
+    ):  # Each step pays from the second or third on.
+        assert find_task(name).ceiling(starts) == (199.0, "the largest possible return"), name

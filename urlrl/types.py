@@ -359,6 +359,13 @@ class Predicts(Told, Protocol):
     def predict_return(self, task: Any, obs: Array) -> jax.Array: ...  # (*B,)
 
 
+class Doubted(Predicts, Protocol):
+    """It knows how far off its predictions are by design."""
+
+    # of steps along the task and of transitions that it learned from: what RELIABILITY lists
+    def reliability(self, task: Any, steps: Transition, seen: Transition, key: jax.Array) -> Metrics: ...
+
+
 class Adaptable(Agent, Protocol):
     """Its policy under a skill can be improved on a reward."""
 
@@ -397,6 +404,7 @@ class Plans(Agent, Protocol):
 ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
     "told": (("read", "aim"), "follow a prompt"),
     "predicts": (("predict_reward", "predict_return", "gamma"), "predict a reward"),
+    "reliability": (("reliability",), "say how far its predictions can be trusted"),
     "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),

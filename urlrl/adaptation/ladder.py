@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from urlrl.adaptation.config import METHODS, AdaptConfig
 from urlrl.config import RESUMABLE_FIELDS, flatten, from_json, run_config_from_json, to_json
 from urlrl.errors import UserError, shown
-from urlrl.evaluation.stats import Estimate, area, iqm_interval, mean_interval
+from urlrl.evaluation.stats import area, over_seeds, share
 from urlrl.files import write_atomically
 
 FORMAT = "urlrl-adapt-1"
@@ -137,9 +138,10 @@ def _matters(name: str, method: str) -> bool:
     return not any(name.startswith(f"config.{setting}.") for setting in own)
 
 
-def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str, Any]:
-    """Per method: seeds, return at the budget's end and area (mean return over the budget), each with an interval and
-    per seed; `over_scratch`: differences of areas from scratch's, paired by seed."""
+def summarise(cells: list[Cell], budget: int, baselines: Collection[float], bound: float | None) -> dict[str, Any]:
+    """Per method: seeds, return at the budget's end and area (mean return over the budget), over all seeds and of each;
+    `share` of the end from the best baseline to the bound; `over_scratch`: differences of areas from scratch's, paired
+    by seed."""
     by_method = {method: [cell for cell in cells if cell.method == method] for method in METHODS}
     scratch = {
         cell.seed: area(cell.steps, cell.returns, budget) for cell in cells if not METHODS[cell.method].pretrained
@@ -152,20 +154,16 @@ def summarise(cells: list[Cell], budget: int, expert: float | None) -> dict[str,
         areas = {cell.seed: area(cell.steps, cell.returns, budget) for cell in mine}
         compared = scratch if METHODS[method].pretrained else {}
         paired = [areas[seed] - compared[seed] for seed in areas if seed in compared]
-        end = iqm_interval([np.array(final)])
+        end = over_seeds([np.array(final)])
         result[method] = {
             "seeds": [cell.seed for cell in mine],
             "final": end.to_json(),
             "final_per_seed": final,
-            "normalised": None if expert is None else end.value / expert,
-            "area": iqm_interval([np.array(list(areas.values()))]).to_json(),
+            "share": share(end.value, baselines, bound),
+            "area": over_seeds([np.array(list(areas.values()))]).to_json(),
             "area_per_seed": list(areas.values()),
             "curves": [[[steps, mean] for steps, mean in cell.curve] for cell in mine],
-            "over_scratch": mean_interval(np.array(paired)).to_json() if paired else None,
+            "over_scratch": over_seeds([np.array(paired)]).to_json() if paired else None,
+            "over_scratch_per_seed": paired,
         }
     return result
-
-
-def estimate(data: dict[str, float | None] | None, digits: int = 1) -> str:
-    """'4.2 [3.9, 4.6]'; without an interval where there is none, empty without data."""
-    return "" if data is None else Estimate.from_json(data).text(digits)

@@ -7,7 +7,7 @@ import numpy as np
 from urlrl.adaptation.config import AdaptConfig, OffPolicyConfig
 from urlrl.adaptation.ladder import Cell
 from urlrl.errors import unknown
-from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.stats import over_seeds
 from urlrl.tasks.catalogue import URLB_TASKS
 
 
@@ -50,12 +50,11 @@ def find_suite(name: str) -> Suite:
 
 def aggregate(cells: dict[str, list[Cell]], experts: dict[str, float]) -> dict:
     """Of one snapshot's and method's cells by task: the last return of each seed, in its own units and as a share of
-    the expert's, and the interquartile mean of the shares over tasks and seeds with a stratified bootstrap interval."""
+    the expert's, as URLB has it, and what the shares come to over tasks and seeds."""
     final = {task: [float(cell.returns[-1]) for cell in mine] for task, mine in cells.items() if mine}
     shares = {task: [value / experts[task] for value in values] for task, values in final.items()}
     return {
         "returns": final,
         "normalised": shares,
-        "iqm": iqm_interval([np.array(values) for values in shares.values()]).to_json(),
-        "mean": float(np.mean([np.mean(values) for values in shares.values()])),
+        "estimate": over_seeds([np.array(values) for values in shares.values()]).to_json(),
     }

@@ -59,35 +59,39 @@ def main(argv: list[str]) -> None:
 
 
 def show_ladder(result: dict[str, Any]) -> None:
-    from urlrl.adaptation.ladder import estimate
+    from urlrl.evaluation.stats import RULE, shown
 
     console = make_console(160)
     console.print(
         f"{result['task']}: pretrained for {result['pretrain_steps']:,} steps without reward on {result['env']}, then "
         f"{result['steps']:,} steps in the task"
     )
-    columns = ["", "seeds", "return at the end", "mean over the budget", "over scratch"]
-    expert = result["expert"]
-    table = Table(*columns, *(["of the expert"] if expert else []), box=None, pad_edge=False)
+    columns, bound = (
+        ["", "seeds", "return at the end", "share", "mean over the budget", "over scratch"],
+        result["ceiling"],
+    )
+    table = Table(*columns, box=None, pad_edge=False)
     for method, entry in result["methods"].items():
-        cells = [METHODS[method].label, ", ".join(map(str, entry["seeds"]))]
-        cells += [estimate(entry[name]) for name in ("final", "area", "over_scratch")]
-        table.add_row(*cells, *([f"{entry['normalised']:.0%}"] if expert else []))
+        cells = [METHODS[method].label, ", ".join(map(str, entry["seeds"])), shown(entry["final_per_seed"], 1)]
+        cells += ["" if entry["share"] is None else f"{entry['share']:.2f}", shown(entry["area_per_seed"], 1)]
+        differences = entry["over_scratch_per_seed"]
+        table.add_row(*cells, shown(differences, 1) if differences else "")
     for name, floor in result["floors"].items():
-        table.add_row(
-            f"({name})", "", f"{floor['mean']:.1f}", "", "", *([f"{floor['mean'] / expert:.0%}"] if expert else [])
-        )
+        table.add_row(f"({name})", "", f"{floor['mean']:.1f}", "", "", "")
+    if bound is not None:
+        table.add_row(f"({bound[1]})", "", f"{bound[0]:.1f}", "", "", "")
     console.print(table)
     console.print(
-        "Interquartile means over seeds with 95 % bootstrap intervals. Over scratch: difference of the means over the "
-        "budget, paired by seed, with its 95 % Student interval."
+        f"{RULE} Share: of the return at the end, 0 is the best baseline and 1 the upper bound; none where these are "
+        f"close. Over scratch: difference of the means over the budget, paired by seed.",
+        soft_wrap=True,
     )
     for note in result["notes"]:
         console.print(note)
 
 
 def show_suite(result: dict[str, Any]) -> None:
-    from urlrl.adaptation.ladder import estimate
+    from urlrl.evaluation.stats import RULE, Estimate, shown
 
     console = make_console(160)
     tasks = list(result["experts"])
@@ -96,15 +100,15 @@ def show_suite(result: dict[str, Any]) -> None:
     for snapshot, methods in result["scores"].items():
         for method, score in methods.items():
             shares = [score["normalised"].get(task) for task in tasks]
-            means = ["" if share is None else f"{sum(share) / len(share):.2f}" for share in shares]
+            cells = ["" if share is None else shown(share, 2) for share in shares]
             steps = f"{snapshot:,}" if METHODS[method].pretrained else ""
-            table.add_row(steps, METHODS[method].label, *means, estimate(score["iqm"], 2))
+            table.add_row(steps, METHODS[method].label, *cells, Estimate.from_json(score["estimate"]).text(2))
     for name in ("random", "zero action", "standing still"):
         floors = [result["floors"][task].get(name, {}).get("mean") for task in tasks]
         if None not in floors:
             shares = [floor / result["experts"][task] for floor, task in zip(floors, tasks)]
             table.add_row("", f"({name})", *(f"{share:.2f}" for share in shares), f"{sum(shares) / len(shares):.2f}")
     console.print(table)
-    console.print("All: interquartile mean over tasks and seeds, 95 % stratified bootstrap interval.")
+    console.print(f"{RULE} All: over tasks and seeds.", soft_wrap=True)
     for note in result["notes"]:
         console.print(note)

@@ -12,6 +12,8 @@ from urlrl.cli.console import make_console
 from urlrl.errors import UserError
 from urlrl.evaluation import whereabouts
 from urlrl.evaluation.gap import beside, columns
+from urlrl.evaluation.prompting import reliability_words
+from urlrl.evaluation.suites import share_of
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,23 @@ def show_evaluation(result: dict[str, Any]) -> None:
         for name in result["goals"]["agent"]:
             kind, _, radius = name.partition("_")
             label = labels.get(name, f"goals: {kind} within {radius} m")
-            table.add_row(label, *(f"{score:.3f}" for score in beside(result, "goals", name)))
+            table.add_row(label, *_with_intervals(result["goals"], name, beside(result, "goals", name)))
     if "whereabouts" in result:
         for row in whereabouts.rows(result["whereabouts"]):
             table.add_row(*row)
     if table.row_count:
         console.print(table)
+    if result["goals"]:
+        console.print(f"In brackets: 95 % Student intervals over the {result['goals']['num_goals']} goals.")
     for note in result["notes"]:
         console.print(note)
+
+
+def _with_intervals(goals: dict[str, Any], name: str, scores: list[float]) -> list[str]:
+    """Those of the agent and of the random policy, which come first, have one."""
+    intervals = [goals["intervals"][who][name] for who in ("agent", "random")]
+    shown = [f"{score:.3f} [{low:.3f}, {high:.3f}]" for score, (low, high) in zip(scores, intervals)]
+    return shown + [f"{score:.3f}" for score in scores[len(shown) :]]
 
 
 def show_task_scores(result: dict[str, Any]) -> None:
@@ -72,8 +83,9 @@ def show_task_scores(result: dict[str, Any]) -> None:
     for name, score in {result["method"]: result["policy"], **result["floors"]}.items():
         error = f" +- {score['standard_error']:.2f}" if "standard_error" in score else ""
         print(f"return {score['mean']:.2f}{error}  ({name})")
-    if result["expert"] is not None:
-        print(f"return {result['expert']:.2f}  (published expert)")
+    if result["ceiling"] is not None:
+        bound, whose = result["ceiling"]
+        print(f"return {bound:.2f}  ({whose})")
     for note in result["notes"]:
         print(note)
 
@@ -86,21 +98,40 @@ def show_suite(result: dict[str, Any]) -> None:
     )
     rows = result["rows"]
     floors = list(dict.fromkeys(name for row in rows for name in row["floors"]))
-    columns = ["task", "told by", "return", *floors, "best in data", "ceiling", "R²", "predicted", "measured"]
-    table = Table(*columns, box=None, pad_edge=False)
+    columns = [
+        "task",
+        "told by",
+        "return",
+        *floors,
+        "best in data",
+        "upper bound",
+        "share",
+        "R²",
+        "measured",
+        "predicted",
+    ]
+    doubted = any(row["reliability"] for row in rows if row["gamma"])
+    table = Table(*columns, *(["of the prediction"] if doubted else []), box=None, pad_edge=False)
     for row in rows:
         fit, discounted = row["fit"], row["discounted_return"]
         cells = [row["task"], row["prompt"], _interval(**row["return"])]
         cells += [f"{row['floors'][name]['mean']:.1f}" if name in row["floors"] else "" for name in floors]
         cells += ["" if row["best_in_data"] is None else f"{row['best_in_data']:.1f}"]
         cells += ["" if row["ceiling"] is None else f"{row['ceiling'][0]:.0f} ({row['ceiling'][1]})"]
+        reached = share_of(row, row["return"]["mean"])
+        cells += ["" if reached is None else f"{reached:.2f}"]
         cells += ["" if not fit or fit["r2"] is None else f"{fit['r2']:.2f}"]
-        cells += ["", ""] if discounted is None else [f"{row['predicted_return']:.1f}", f"{discounted['mean']:.1f}"]
-        table.add_row(*cells)
+        cells += ["", ""] if discounted is None else [f"{discounted['mean']:.1f}", f"{row['predicted_return']:.1f}"]
+        table.add_row(*cells, *(brief for brief, _ in _doubts(row)))
     console.print(table)
     console.print(_legend(result), soft_wrap=True)
     for note in result["notes"]:
         console.print(note, soft_wrap=True)
+
+
+def _doubts(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What an agent says of its prediction; nothing where it made none."""
+    return reliability_words(row["reliability"], row["gamma"]) if row["gamma"] else []
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -124,7 +155,10 @@ def _legend(result: dict[str, Any]) -> str:
     ]
     if gammas:
         lines.append(
-            f"Predicted and measured: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the "
+            f"Measured and predicted: discounted by {', '.join(f'{gamma:g}' for gamma in sorted(gammas))}, from the "
             f"start states; a prediction has no end."
         )
+    lines += dict.fromkeys(why for row in result["rows"] for _, why in _doubts(row))
+    if any(share_of(row, 0.0) is not None for row in result["rows"]):
+        lines.append("Share: 0 is the best baseline and 1 the upper bound; none where these are close.")
     return " ".join(lines)

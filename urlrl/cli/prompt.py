@@ -17,7 +17,7 @@ from urlrl.errors import UserError
 if TYPE_CHECKING:
     from urlrl.tasks.features import Feature
 
-WHO = ("agent", "random")
+BASELINES = {"random": "random policy", "zero action": "zero action"}  # key of a result -> heading
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def show(result: dict[str, Any]) -> None:
     console, z = make_console(), np.array(result["z"])
     skill = f"skill {z.argmax()} of {len(z)}" if result["z_kind"] == "onehot" else f"z = {np.round(z, 3).tolist()}"
     console.print(f"{result['prompt']}: {result['env']}, step {result['step']:,}, seed {result['seed']}; {skill}")
-    table = Table("", "agent", "random policy", box=None, pad_edge=False)
+    table = Table("", "agent", *(BASELINES[who] for who in _who(result)[1:]), box=None, pad_edge=False)
     legend = {"reward": _show_reward, "goal": _show_goal, "demo": _show_demo}[result["kind"]](result, table, console)
     if table.row_count:
         console.print(table)
@@ -74,16 +74,22 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _show_reward(result: dict[str, Any], table: Table, console: Console) -> list[str]:
+    from urlrl.evaluation.prompting import reliability_words
+
     fit, steps, gamma = result["fit"], result["episode_steps"], result["gamma"]
     explained = "undefined, the rewards held out are all equal" if fit["r2"] is None else f"{fit['r2']:.3f}"
     console.print(f"R² of the reward as the agent reads it, on {fit['held_out']:,} transitions held out: {explained}")
-    table.add_row(f"return of {steps} steps", *(_interval(result[name]) for name in ("return", "random_return")))
-    discounted = (_interval(result[name]) for name in ("discounted_return", "random_discounted_return"))
-    table.add_row(f"discounted by {gamma:g}", *discounted)
+    starts = [start for start in ("", "random_", "zero_") if f"{start}return" in result]
+    table.add_row(f"return of {steps} steps", *(_interval(result[f"{start}return"]) for start in starts))
+    table.add_row(f"discounted by {gamma:g}", *(_interval(result[f"{start}discounted_return"]) for start in starts))
     table.add_row("predicted, discounted", f"{result['predicted_return']:.4g}", "")
+    doubts = reliability_words(result["reliability"], gamma)
+    for brief, _ in doubts:
+        table.add_row("of the prediction", brief, "")
     return [
         f"Returns are means of {result['episodes']} episodes and their 95 % intervals. Episodes end, the "
-        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it."
+        f"prediction does not: what comes after {steps} steps weighs {gamma:g}^{steps} = {result['tail']:.2g} in it.",
+        *(why for _, why in doubts),
     ]
 
 
@@ -92,9 +98,11 @@ def _show_goal(result: dict[str, Any], table: Table, console: Console) -> list[s
     from urlrl.evaluation.zero_shot import RADII
 
     for name, label in (("final_distance", "distance at the end, m"), ("closest_distance", "closest distance, m")):
-        table.add_row(label, *(f"{result[who][name]:.2f}" for who in WHO))
+        table.add_row(label, *(f"{result[who][name]:.2f}" for who in _who(result)))
     for radius in RADII:
-        table.add_row(f"within {radius} m at some time", *(f"{result[who][f'hit_{radius}']:.0%}" for who in WHO))
+        table.add_row(
+            f"within {radius} m at some time", *(f"{result[who][f'hit_{radius}']:.0%}" for who in _who(result))
+        )
     return []
 
 
@@ -102,10 +110,15 @@ def _show_demo(result: dict[str, Any], table: Table, console: Console) -> list[s
     del console
     if result["agent"] is None:
         return []
-    table.add_row("mean distance to it, m", *(f"{result[who]['distance']:.2f}" for who in WHO))
-    cosines = (result[who]["cosine"] for who in WHO)
+    table.add_row("mean distance to it, m", *(f"{result[who]['distance']:.2f}" for who in _who(result)))
+    cosines = (result[who]["cosine"] for who in _who(result))
     table.add_row("cosine of the way", *("undefined" if cosine is None else f"{cosine:.2f}" for cosine in cosines))
     return []
+
+
+def _who(result: dict[str, Any]) -> list[str]:
+    """Whose numbers the table has."""
+    return ["agent", *(who for who in BASELINES if who in result or f"{who.split()[0]}_return" in result)]
 
 
 def _interval(found: dict[str, float]) -> str:

@@ -11,13 +11,11 @@ from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
 from urlrl.errors import UserError
 
-MIN_SEEDS = 5  # of an interval that is shown without its seeds
-
 
 @dataclass(frozen=True)
 class ReportOptions:
     """One self-contained page: trajectories, curves, latents, goals, videos, config. Of several runs that differ in
-    their seed, a table instead: interquartile means with 95 % intervals."""
+    their seed, a table instead: means over seeds with 95 % intervals."""
 
     runs: Positional[tuple[Path, ...]]  # folder of the run, or of each
     step: int | None = None  # which checkpoint; the newest by default
@@ -38,18 +36,16 @@ def main(argv: list[str]) -> None:
 
 
 def show_seeds(result: dict[str, Any]) -> None:
-    """Print the table; under five seeds, every seed's value too."""
-    from urlrl.evaluation.stats import Estimate
+    """Print the table."""
+    from urlrl.evaluation.stats import RULE, shown
 
     console = make_console(160)
     seeds = ", ".join(map(str, result["seeds"]))
     console.print(f"{result['agent']} on {result['env']}, step {result['step']:,}, seeds {seeds}")
-    few = len(result["seeds"]) < MIN_SEEDS
-    table = Table("", "agent", "random policy", *(["agent, by seed"] if few else []), box=None, pad_edge=False)
+    baselines = {who: None for row in result["metrics"].values() for who in row if who != "agent"}
+    table = Table("", "agent", *baselines, box=None, pad_edge=False)
     for name, row in result["metrics"].items():
         digits = 1 if name.startswith("coverage") else 3
-        cells = [Estimate.from_json(row[who]["iqm"]).text(digits) for who in ("agent", "random")]
-        values = ", ".join(f"{value:.{digits}f}" for value in row["agent"]["values"])
-        table.add_row(name, *cells, *([values] if few else []))
+        table.add_row(name, *(shown(row[who]["values"], digits) if who in row else "" for who in ("agent", *baselines)))
     console.print(table)
-    console.print("Interquartile means over seeds with 95 % bootstrap intervals.")
+    console.print(RULE, soft_wrap=True)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from urlrl.cells import count_cells
-from urlrl.evaluation.rollout import DEFAULT_STEPS, follow, rollout, uniform
+from urlrl.evaluation.rollout import DEFAULT_STEPS, STILL, follow, rollout, uniform
 from urlrl.streams import env_seed, stream
 from urlrl.types import HostEnv, Trajectory
 
@@ -46,6 +46,7 @@ def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajecto
         "unit": "1 m cells",
         "agent": count_cells(points),
         "random": count_cells(visited(random)),
+        STILL: count_cells(visited(random)[:EPISODES]),
         "min": points.min(axis=0).tolist(),
         "max": points.max(axis=0).tolist(),
     }

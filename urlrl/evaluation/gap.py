@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from urlrl.evaluation.rollout import STILL
+
 
 def columns(evaluation: dict[str, Any]) -> list[str]:
     """What the numbers of `beside` are."""
     twin = evaluation.get("twin")
-    return ["agent", "random policy", *((f"agent in {twin['env']}", "gap") if twin else ())]
+    return ["agent", "random policy", *_still(evaluation), *((f"agent in {twin['env']}", "gap") if twin else ())]
 
 
 def beside(evaluation: dict[str, Any], part: str, name: str | None = None) -> list[float]:
-    """A score of the agent and of the random policy and, of a run that has a twin, the agent's there and how much
-    greater that is.
+    """A score of the agent, of the random policy and of standing still; of a run that has a twin also the
+    agent's there, and how much greater that is.
 
     Args:
         part: "coverage" or "goals".
@@ -21,6 +23,11 @@ def beside(evaluation: dict[str, Any], part: str, name: str | None = None) -> li
     def score(of: dict[str, Any], who: str) -> float:
         return of[part][who] if name is None else of[part][who][name]
 
-    agent, random = (score(evaluation, who) for who in ("agent", "random"))
+    agent, *baselines = (score(evaluation, who) for who in ("agent", "random", *_still(evaluation)))
     twin = evaluation.get("twin")
-    return [agent, random, *((score(twin, "agent"), score(twin, "agent") - agent) if twin else ())]
+    return [agent, *baselines, *((score(twin, "agent"), score(twin, "agent") - agent) if twin else ())]
+
+
+def _still(evaluation: dict[str, Any]) -> list[str]:
+    """An older version did not measure it."""
+    return [STILL] if STILL in (evaluation["coverage"] or {}) else []

@@ -16,6 +16,20 @@ EPISODES = 16  # what the command line watches
 HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown, at least
 LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what judges its reading is not
 
+# What agents say of their predictions: briefly, and why. {0} is the number's size, {1} its sign in words, {2} the
+# number, {3} is 1 / (1 - gamma).
+RELIABILITY = {
+    "too_low_by": (
+        "about {0:.3g} too {1}",
+        "Predictions are off by design: critics take the smaller of two values, and count entropy. Trust their order.",
+    ),
+    "mean_m": (
+        "mean M {2:.3g}, exact {3:.3g}",
+        "Predictions are too low by design: targets take the smaller of two M, whose mean is 1 / (1 - gamma) if M is "
+        "exact. Trust their order.",
+    ),
+}
+
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, physics), action (n, act) -> (n,)
 
 
@@ -24,6 +38,13 @@ class Episodes(NamedTuple):
 
     agent: Trajectory
     random: Trajectory
+    zero: Trajectory | None  # of action zero; None where actions are choices
+
+    @property
+    def by_name(self) -> dict[str, Trajectory]:
+        """The agent's, and those of all baselines."""
+        found = {"agent": self.agent, "random": self.random}
+        return found if self.zero is None else found | {"zero action": self.zero}
 
 
 def labelled_count(samples: int) -> int:
@@ -80,31 +101,52 @@ def returns(rewards: np.ndarray, gamma: float = 1.0) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> dict[str, float]:
-    """Mean of (n,) values, n >= 2, and its 95 % interval by Student's t."""
+    """Mean of (n,) values, n >= 5, and its 95 % interval by Student's t."""
     mean, low, high = mean_interval(values)
     return {"mean": mean, "low": low, "high": high}
 
 
-def return_metrics(agent: Any, task: Any, episodes: Episodes, reward: Reward) -> dict[str, Any]:
+def predict(agent: Any, task: Any, played: Trajectory, seen: Transition, seed: int) -> dict[str, Any]:
+    """What an agent expects of a reward, as a mean over the start states of the episodes in which it followed it, and
+    what it says of its predictions, by the names of RELIABILITY. `seen` are transitions that it learned from."""
+    start = played.steps.obs[0].astype(np.float32)
+    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64)
+    found: dict[str, jax.Array] = {}
+    if "reliability" in agent.abilities:
+        steps = jax.tree.map(lambda x: x[played.mask].astype(np.float32), played.steps)
+        key = stream(seed, "prompt, reliability")
+        found = jax.jit(type(agent).reliability)(agent, task, steps, seen, key)
+    reliability = {name: float(value) for name, value in found.items()}
+    return {"predicted_return": float(predicted.mean()), "reliability": reliability}
+
+
+def reliability_words(reliability: dict[str, float], gamma: float) -> list[tuple[str, str]]:
+    """Of each number what it is, and why."""
+    found = []
+    for name, value in reliability.items():
+        brief, why = RELIABILITY[name]
+        found.append((brief.format(abs(value), "low" if value >= 0 else "high", value, 1 / (1 - gamma)), why))
+    return found
+
+
+def return_metrics(
+    agent: Any, task: Any, episodes: Episodes, reward: Reward, seen: Transition, seed: int
+) -> dict[str, Any]:
     """Measured returns of both, and the agent's prediction at the start states.
 
     The prediction is discounted by the agent's gamma, as is one of the measurements, but it has no end: steps after an
     episode of T weigh `tail` = gamma^T of a return.
     """
     gamma = float(agent.gamma)
-    mine, random = (rewards_along(trajectory, reward) for trajectory in episodes)
-    start = episodes.agent.steps.obs[0].astype(np.float32)
-    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, task, start), np.float64)
-    return {
-        "return": interval(returns(mine)),
-        "random_return": interval(returns(random)),
-        "gamma": gamma,
-        "discounted_return": interval(returns(mine, gamma)),
-        "random_discounted_return": interval(returns(random, gamma)),
-        "predicted_return": float(predicted.mean()),
-        "episode_steps": len(mine),
-        "tail": gamma ** len(mine),
-    }
+    rewards = {who: rewards_along(played, reward) for who, played in episodes.by_name.items()}
+    steps = len(rewards["agent"])
+    found: dict[str, Any] = {}
+    for who, values in rewards.items():
+        start = "" if who == "agent" else f"{who.split()[0]}_"
+        found[f"{start}return"] = interval(returns(values))
+        found[f"{start}discounted_return"] = interval(returns(values, gamma))
+    predicted = predict(agent, task, episodes.agent, seen, seed)
+    return found | {"gamma": gamma, **predicted, "episode_steps": steps, "tail": gamma**steps}
 
 
 def distances(trajectory: Trajectory, position: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from urlrl.streams import env_seed, stream
 from urlrl.types import All, Carry, Each, EnvSpec, PlayEnv, Skill, Trajectory, Transition
 
 DEFAULT_STEPS = 200  # length of an episode that has no time limit
+STILL = "standing still"  # a baseline that is known without an episode
 BEGIN = np.int32(-1)  # the number of the step by whose key episodes begin
 
 
@@ -109,6 +110,13 @@ def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
 def play_random(env: PlayEnv, seed: int) -> Trajectory:
     """Episodes of the random policy, from the starts of `play`."""
     return _episodes(env, uniform(env.env_spec), stream(seed, "prompt, random"), seed)
+
+
+def play_zero(env: PlayEnv, seed: int) -> Trajectory:
+    """Episodes of action zero, from the starts of `play`."""
+    spec = env.env_spec
+    zero = Policy(uniform(spec).begin, lambda obs, carry, key, t: (np.zeros((len(obs), spec.action_dim)), carry))
+    return _episodes(env, zero, stream(seed, "prompt, random"), seed)
 
 
 def starts(env: PlayEnv, seed: int) -> np.ndarray:

@@ -1,15 +1,28 @@
-"""Statistics over seeds: interquartile means, areas under curves, intervals."""
+"""Statistics over seeds: means, areas under curves, intervals, shares.
 
+How many values there are decides how they are summed up, in every table and in every picture: with 10 seeds or more by
+the interquartile mean and a bootstrap interval, from 5 by the mean and Student's interval. Below 5 there is no
+interval, but every value. A bootstrap of few values is too narrow: its 95 % intervals hold the centre of normal values
+in 52, 75 and 90 % of all cases for 2, 3 and 5 of them.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2_000
+STUDENT_FROM, BOOTSTRAP_FROM = 5, 10  # values
+RULE = (
+    "Over seeds: the mean with Student's 95 % interval; from 10 seeds the interquartile mean with a 95 % bootstrap "
+    "interval; below 5 the mean without an interval, and every seed."
+)
+LEAST_ROOM = 0.2  # of the upper bound: with less between it and the baselines a share says nothing
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval; the interval is NaN for a single value."""
+    """A number and its 95 % interval, which is NaN where there are too few values."""
 
     value: float
     low: float = float("nan")
@@ -29,6 +42,29 @@ class Estimate(NamedTuple):
         return cls(**{name: number for name, number in data.items() if number is not None})
 
 
+def over_seeds(groups: Sequence[np.ndarray]) -> Estimate:
+    """What groups of values, a task's seeds each, come to; see the rule above. The smallest group decides."""
+    fewest = min(len(group) for group in groups)
+    return iqm_interval(groups) if fewest >= BOOTSTRAP_FROM else _mean_of_groups(groups)
+
+
+def shown(values: Sequence[float], digits: int) -> str:
+    """`over_seeds` of one group as text: '4.2 [3.9, 4.6]', or of few values '4.2 (3.9, 4.5)'."""
+    text = over_seeds([np.asarray(values, float)]).text(digits)
+    if not 1 < len(values) < STUDENT_FROM:
+        return text
+    return f"{text} ({', '.join(f'{value:.{digits}f}' for value in values)})"
+
+
+def share(score: float, baselines: Iterable[float], bound: float | None) -> float | None:
+    """How far a score is from the best baseline, 0, to the upper bound, 1; below 0 it is worse than a baseline. None
+    where no bound is known, or where it is so near to a baseline that a share says nothing."""
+    best = max(baselines)
+    if bound is None or bound - best < LEAST_ROOM * abs(bound) or bound <= best:
+        return None
+    return (score - best) / (bound - best)
+
+
 def iqm(values: np.ndarray) -> float:
     """Mean of the middle half of all values (Agarwal et al., 2021): a quarter is cut off at either end, values at the
     cuts count by their share."""
@@ -42,10 +78,11 @@ def _iqm_of_rows(values: np.ndarray) -> np.ndarray:
     return np.average(np.sort(values), axis=-1, weights=np.maximum(weights, 0))
 
 
-def iqm_interval(groups: list[np.ndarray], seed: int = 0) -> Estimate:
-    """IQM over groups of values, a task's seeds each, with a stratified bootstrap interval."""
+def iqm_interval(groups: Sequence[np.ndarray], seed: int = 0) -> Estimate:
+    """IQM over groups of values, a task's seeds each, with a stratified bootstrap interval; without one where a group
+    has less than 10."""
     value = iqm(np.concatenate(groups))
-    if max(len(group) for group in groups) < 2:
+    if min(len(group) for group in groups) < BOOTSTRAP_FROM:
         return Estimate(value)
     rng = np.random.default_rng(seed)
     draws = np.concatenate([rng.choice(group, (RESAMPLES, len(group))) for group in groups], axis=1)
@@ -53,12 +90,17 @@ def iqm_interval(groups: list[np.ndarray], seed: int = 0) -> Estimate:
 
 
 def mean_interval(values: np.ndarray) -> Estimate:
-    """Mean of paired differences, one per seed, with Student's interval: wider for few seeds than a bootstrap's."""
-    values = np.asarray(values, float)
-    mean = float(values.mean())
-    if len(values) < 2:
+    """Mean with Student's interval; without one for less than 5 values."""
+    return _mean_of_groups([np.asarray(values, float)])
+
+
+def _mean_of_groups(groups: Sequence[np.ndarray]) -> Estimate:
+    """Mean of the groups' means. Each group has a spread of its own; the smallest one's degrees of freedom count."""
+    mean, fewest = float(np.mean([np.mean(group) for group in groups])), min(len(group) for group in groups)
+    if fewest < STUDENT_FROM:
         return Estimate(mean)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    error = np.sqrt(sum(np.var(group, ddof=1) / len(group) for group in groups)) / len(groups)
+    half = float(stats.t.ppf(0.975, fewest - 1) * error)
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -6,9 +6,10 @@ Scores are of the final checkpoint. An agent is told each task once, by `samples
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from urlrl.errors import unknown
+from urlrl.evaluation.stats import share
 
 PromptKind = Literal["reward", "goal", "plan"]  # "plan": a goal, by an agent that plans a way there
 
@@ -39,6 +40,12 @@ def make_suites(
         *(ZeroShotSuite(f"fre-v1/{name}", tasks, GOALS, samples=32) for name, tasks in fre.items()),
     ]
     return {suite.name: suite for suite in suites}
+
+
+def share_of(row: dict[str, Any], score: float) -> float | None:
+    """How far a score is from the best baseline of a result's row to its upper bound, see `stats.share`."""
+    bound = None if row["ceiling"] is None else row["ceiling"][0]
+    return share(score, [floor["mean"] for floor in row["floors"].values()], bound)
 
 
 def find_suite(name: str, suites: dict[str, ZeroShotSuite]) -> ZeroShotSuite:

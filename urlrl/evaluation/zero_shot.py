@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from urlrl.evaluation.rollout import DEFAULT_STEPS, Policy, acting, rollout, uniform
+from urlrl.evaluation.rollout import DEFAULT_STEPS, STILL, Policy, acting, rollout, uniform
+from urlrl.evaluation.stats import mean_interval
 from urlrl.streams import env_seed, stream
 from urlrl.types import Each, GoalPrompt, HostEnv, Trajectory, Transition, need
 
@@ -20,28 +21,42 @@ def draw_goals(goal_box: tuple[float, ...], num_goals: int, seed: int) -> np.nda
     return np.random.default_rng(seed).uniform(-half, half, (num_goals, len(half)))
 
 
-def goal_metrics(trajectory: Trajectory, goals: np.ndarray) -> dict[str, float]:
-    """Means over goals (n, p). `hit_r`: ever within r; `end_r`: within r at the last step; `at_r`: share of the steps
-    within r (strictly; the start does not count); `final_distance` and `closest_distance` in metres."""
+def goal_outcomes(trajectory: Trajectory, goals: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each of the goals (n, p), (n,). `hit_r`: ever within r; `end_r`: within r at the last step; `at_r`: share of
+    the steps within r (strictly; the start does not count); `final_distance` and `closest_distance` in metres."""
     assert trajectory.position is not None
-    mask = trajectory.mask
-    assert len(goals) == mask.shape[1], (goals.shape, mask.shape)
-    distance = np.linalg.norm(trajectory.position[1:] - goals, axis=-1)  # (T, n)
-    last = mask.sum(axis=0) - 1
-    final = distance[last, np.arange(len(goals))]
-    metrics = {}
+    return _outcomes(np.linalg.norm(trajectory.position[1:] - goals, axis=-1), trajectory.mask)
+
+
+def _outcomes(distance: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Of distances (T, n), in metres."""
+    assert distance.shape == mask.shape, (distance.shape, mask.shape)
+    steps = mask.sum(axis=0)
+    final = distance[steps - 1, np.arange(len(steps))]
+    outcomes = {}
     for radius in RADII:
         inside = (distance < radius) & mask
-        metrics[f"hit_{radius}"] = float(inside.any(axis=0).mean())
-        metrics[f"end_{radius}"] = float((final < radius).mean())
-        metrics[f"at_{radius}"] = float((inside.sum(axis=0) / mask.sum(axis=0)).mean())
-    metrics["final_distance"] = float(final.mean())
-    metrics["closest_distance"] = float(np.where(mask, distance, np.inf).min(axis=0).mean())
-    return metrics
+        outcomes[f"hit_{radius}"] = inside.any(axis=0).astype(float)
+        outcomes[f"end_{radius}"] = (final < radius).astype(float)
+        outcomes[f"at_{radius}"] = inside.sum(axis=0) / steps
+    closest = np.where(mask, distance, np.inf).min(axis=0)
+    return outcomes | {"final_distance": final, "closest_distance": closest}
 
 
-def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition | None, seed: int) -> dict[str, dict]:
-    """Goal metrics of the agent and of the random policy; `env` has one lane per goal (n, p).
+def goal_metrics(trajectory: Trajectory, goals: np.ndarray) -> dict[str, float]:
+    """Means of `goal_outcomes` over goals."""
+    return _means(goal_outcomes(trajectory, goals))
+
+
+def _means(outcomes: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in outcomes.items()}
+
+
+def reach_goals(
+    env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition | None, seed: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """`goal_outcomes` of the agent, of the random policy, and of who stays at the start; `env` has one lane per goal
+    (n, p).
 
     `seen` is a batch of transitions, for agents whose reading of a prompt needs data.
 
@@ -55,17 +70,36 @@ def reach_goals(env: HostEnv, agent: Any, goals: np.ndarray, seen: Transition | 
     tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(goal_obs)
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
 
-    def run(policy: Policy, key: jax.Array) -> dict[str, float]:
-        return goal_metrics(rollout(env, policy, key, env_seed(seed, "goals"), steps), goals)
+    def run(policy: Policy, key: jax.Array) -> Trajectory:
+        return rollout(env, policy, key, env_seed(seed, "goals"), steps)
 
+    random = run(uniform(env.env_spec), random_key)
+    assert random.position is not None
+    at_start = np.linalg.norm(random.position[0] - goals, axis=-1)
     return {
-        "agent": run(acting(agent, Each(tasks), temperature=1.0), agent_key),
-        "random": run(uniform(env.env_spec), random_key),
+        "agent": goal_outcomes(run(acting(agent, Each(tasks), temperature=1.0), agent_key), goals),
+        "random": goal_outcomes(random, goals),
+        STILL: _outcomes(np.broadcast_to(at_start, random.mask.shape), random.mask),
     }
 
 
 def score(env: HostEnv, agent: Any, seen: Transition | None, seed: int) -> dict[str, Any]:
-    """`reach_goals` on the protocol's goals, as JSON; `env` has NUM_GOALS lanes."""
+    """`reach_goals` on the protocol's goals, as JSON: means, their intervals, and every goal with its outcomes; `env`
+    has NUM_GOALS lanes."""
     box = env.env_spec.goal_box
-    scores = reach_goals(env, agent, draw_goals(box, NUM_GOALS, env_seed(seed, "goals, drawn")), seen, seed)
-    return {"protocol": PROTOCOL, "num_goals": NUM_GOALS, "goal_box": list(box), **scores}
+    goals = draw_goals(box, NUM_GOALS, env_seed(seed, "goals, drawn"))
+    found = reach_goals(env, agent, goals, seen, seed)
+    return {
+        "protocol": PROTOCOL,
+        "num_goals": NUM_GOALS,
+        "goal_box": list(box),
+        **{who: _means(outcomes) for who, outcomes in found.items()},
+        "intervals": {
+            who: {name: mean_interval(values)[1:] for name, values in outcomes.items()}
+            for who, outcomes in found.items()
+        },
+        "goals": goals.tolist(),
+        "outcomes": {
+            who: {name: values.tolist() for name, values in outcomes.items()} for who, outcomes in found.items()
+        },
+    }

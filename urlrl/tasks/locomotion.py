@@ -84,7 +84,7 @@ LOCOMOTION: dict[str, Task] = {
     ),
     "half_cheetah_hurdle": HurdleTask(
         "half_cheetah_hurdle", "half_cheetah_hurdle", ("half_cheetah", "half_cheetah_hurdle"), episode_steps=200,
-        input_names=("hurdle_x", "hurdle_distance"),
+        input_names=("hurdle_x", "hurdle_distance"), largest=float((HURDLES >= 0).sum()),
     ),
     "quadruped_goal": GoalTask(
         "quadruped_goal", "dmc:quadruped_run", tuple(f"dmc:quadruped_{task}" for task in ("run", "walk")),

@@ -19,6 +19,8 @@ from urlrl.envs.rewards import library
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
+LARGEST = "the largest possible return"  # an upper bound of nobody's
+
 Reward = Callable[[Any, Any], Any]  # physics (*B, physics), action (*B, act) -> (*B,)
 
 
@@ -46,6 +48,7 @@ class Task:
     runs_on: tuple[str, ...]  # environments whose agents see the same observations
     reward: Reward | None = None
     expert: float | None = None  # published return that scores are divided by
+    largest: float | None = None  # the largest possible return, where that is known
     stand_still: float | None = None  # return of standing upright and doing nothing else, where that is known
     episode_steps: int | None = None  # None is the environment's own
     option_steps: int = 25  # control steps that a high-level controller holds a skill
@@ -77,7 +80,9 @@ class Task:
         """A return that is hard to exceed, and whose it is, as a mean over episodes that start at these physics rows
         (n, physics); None where none is known."""
         del starts
-        return None if self.expert is None else (self.expert, "published expert")
+        if self.expert is not None:
+            return self.expert, "published expert"
+        return None if self.largest is None else (self.largest, LARGEST)
 
     def score(self, moment: Moment) -> Any:
         """The reward of one control step, (n,)."""
@@ -154,6 +159,11 @@ class GoalTask(Task):
 
     def inputs(self, physics: Any, context: Any, clock: Any) -> Any:
         return self.goal(context, clock)
+
+    def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
+        del starts
+        assert self.episode_steps is not None
+        return self.pays * (self.episode_steps - self.first + 1), LARGEST
 
     def score(self, moment: Moment) -> Any:
         goal = self.goal(moment.context, moment.clock - 1)

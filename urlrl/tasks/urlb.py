@@ -152,7 +152,7 @@ def _suite_task(domain: str, move: str) -> dict[str, Any]:
     reward = partial(_suite_reward, domain, move)
     return {
         "env": envs[0], "runs_on": envs, "reward": reward, "option_steps": _SUITE[domain].option_steps,
-        "device": f"mjx:{domain}_{move}",
+        "device": f"mjx:{domain}_{move}", "largest": 1000.0,  # of 1,000 steps, each pays at most 1
     }  # fmt: skip
 
 

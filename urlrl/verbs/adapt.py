@@ -17,7 +17,7 @@ from urlrl.adaptation.methods import RUN, Setting, episode_returns, need_skills
 from urlrl.config import MAX_SEED
 from urlrl.data.rows import relabelled
 from urlrl.errors import UnsupportedPrompt, UserError, check, unknown
-from urlrl.evaluation.rollout import Policy
+from urlrl.evaluation.rollout import STILL, Policy, starts
 from urlrl.evaluation.video import check_video
 from urlrl.files import check_folder_of, write_json
 from urlrl.learners.statistics import Normalizer
@@ -65,8 +65,8 @@ def adapt(
         out: `<run>/adapt` by default.
 
     Returns:
-        {"task", "env", "pretrain_steps", "steps", "expert", "floors", "notes", "methods": {name: {"seeds", "final",
-        "area", "over_scratch", ...}}}: see docs/metrics.md.
+        {"task", "agent", "env", "pretrain_steps", "steps", "floors", "ceiling", "notes", "methods": {name: {"seeds",
+        "final", "area", "over_scratch", ...}}}: see docs/metrics.md.
 
     Raises:
         UserError: unknown names, a task for another environment, damaged results or such of another agent or of other
@@ -174,23 +174,29 @@ def _compare(
     """What the cells say together: written to ladder.json, drawn to ladder.png."""
     from urlrl.adaptation.plot import draw  # Imports matplotlib.
 
-    floors = measure_floors(task)
+    floors, bound = measure_floors(task), _upper_bound(task)
+    baselines = [floor["mean"] for floor in floors.values()]
     result = {
         "task": task.name,
+        "agent": loaded.config.agent_name,
         "env": loaded.config.env,
         "pretrain_steps": loaded.step,
         "steps": config.steps,
-        "expert": task.expert,
         "floors": floors,
-        "methods": summarise(cells, config.steps, task.expert),
+        "ceiling": bound,
+        "methods": summarise(cells, config.steps, baselines, None if bound is None else bound[0]),
         "notes": notes,
         "versions": versions(),
     }
     write_json(result, folder / "ladder.json")
-    title = f"{task.name}: {loaded.config.agent_name} pretrained on {loaded.config.env} for {loaded.step:,} steps"
-    lines = {name: floor["mean"] for name, floor in floors.items()}
-    draw(cells, lines, config.steps, title, folder / "ladder.png")
+    draw(result, folder / "ladder.png")
     return result
+
+
+def _upper_bound(task: Task) -> tuple[float, str] | None:
+    """A return that is hard to exceed, and whose it is."""
+    with closing(make_task_env(task, FLOOR_EPISODES)) as env:
+        return task.ceiling(starts(env, 0))
 
 
 def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict[str, float]]:
@@ -206,7 +212,7 @@ def measure_floors(task: Task, episodes: int = FLOOR_EPISODES) -> dict[str, dict
             returns = np.bincount(lanes, weights=rewards(task, moment), minlength=episodes)
         floors[name] = _score(returns)
     if task.stand_still is not None:
-        floors["standing still"] = {"mean": task.stand_still}
+        floors[STILL] = {"mean": task.stand_still}
     return floors
 
 
@@ -227,7 +233,7 @@ def evaluate_adapted(
 
     Returns:
         {"task", "env", "method", "step", "seed", "policy": {"mean", "standard_error", "episodes"}, "floors": {name:
-        the same}, "expert", "notes"}.
+        the same}, "ceiling", "notes"}.
     """
     check_folder_of(json_file)
     if video is not None:
@@ -244,7 +250,7 @@ def evaluate_adapted(
         "seed": seed,
         "policy": _score(returns),
         "floors": measure_floors(adapted.task),
-        "expert": adapted.task.expert,
+        "ceiling": _upper_bound(adapted.task),
         "notes": [failure] if failure else [],
     }
     write_json(result, Path(folder) / "evaluation.json", json_file, indent=2)

@@ -5,11 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from urlrl.config import MAX_SEED, OfflineConfig, to_json
-from urlrl.data.rows import Rows
+from urlrl.data.rows import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
@@ -63,7 +62,8 @@ def evaluate_suite(
     Returns:
         {"suite", "protocol", "env", "agent", "step", "seed", "samples", "rows": [...], "notes", "versions"}; a row is
         {"task", "prompt", "return": {"mean", "low", "high"}, "fit": {"samples", "held_out", "r2"}, "gamma",
-        "predicted_return", "discounted_return", "floors", "ceiling", "best_in_data", ...}: see docs/metrics.md.
+        "predicted_return", "reliability", "discounted_return", "floors", "ceiling", "best_in_data", ...}: see
+        docs/metrics.md.
 
     Raises:
         UserError: no such suite, a run of another environment, or one without data that could be labelled.
@@ -150,7 +150,7 @@ def _score_task(
                 continue
             read, fit = told
             trajectory = play_one(env, agent, read, seed)
-            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind)}
+            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind, rows, seed)}
             progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
             found.append(row | around)
     return found
@@ -186,7 +186,7 @@ def _read(
     return agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
 
 
-def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) -> dict[str, Any]:
+def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind, rows: Rows, seed: int) -> dict[str, Any]:
     """Returns of the episodes, and what the agent expected of them where it was told a reward."""
     rewards = np.where(trajectory.mask, trajectory.steps.reward, np.nan)
     returns = prompting.returns(rewards)
@@ -198,10 +198,10 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind) ->
     if kind != "reward":
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.gamma)
-    start = trajectory.steps.obs[0].astype(np.float32)
-    predicted = np.asarray(jax.jit(type(agent).predict_return)(agent, read, start), np.float64)
     discounted = prompting.interval(prompting.returns(rewards, gamma))
-    return row | {"gamma": gamma, "discounted_return": discounted, "predicted_return": float(predicted.mean())}
+    seen = relabelled(rows, rows["reward"])
+    predicted = prompting.predict(agent, read, trajectory, seen, seed)
+    return row | {"gamma": gamma, "discounted_return": discounted, **predicted}
 
 
 def _best_in_data(loaded: Loaded, task: Task) -> float | None:

@@ -17,7 +17,7 @@ from urlrl.errors import UserError, check
 from urlrl.evaluation import figures, prompting
 from urlrl.evaluation.figures import OverTime
 from urlrl.evaluation.prompting import EPISODES, Episodes
-from urlrl.evaluation.rollout import play, play_random
+from urlrl.evaluation.rollout import play, play_random, play_zero
 from urlrl.evaluation.zero_shot import goal_metrics
 from urlrl.files import check_folder_of, write_atomically, write_json
 from urlrl.runs.begin import make_run_env
@@ -28,7 +28,7 @@ from urlrl.streams import env_seed, stream
 from urlrl.tasks.expressions import parse
 from urlrl.tasks.features import Feature, evaluate, features
 from urlrl.training.run import RunFolder
-from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, Trajectory, need
+from urlrl.types import DemoPrompt, GoalPrompt, HostEnv, need
 
 SAMPLES = 5120  # labelled transitions that a reward prompt shows
 
@@ -133,10 +133,11 @@ def _ask_reward(asked: Asked, text: str) -> Outcome:
         return expression(dict(zip(expression.names, evaluate(chosen, physics, action))))
 
     labels = reward(rows["next_physics"], rows["action"].astype(np.float64))
-    task, fit = prompting.read_reward(asked.loaded.agent, relabelled(rows, labels), asked.samples, asked.seed)
-    episodes = _watch(asked, task, play_random(asked.env, asked.seed))
-    measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward)
-    along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes))
+    seen = relabelled(rows, labels)
+    task, fit = prompting.read_reward(asked.loaded.agent, seen, asked.samples, asked.seed)
+    episodes = _watch(asked, task)
+    measured = prompting.return_metrics(asked.loaded.agent, task, episodes, reward, seen, asked.seed)
+    along = OverTime("reward per control step", *(prompting.rewards_along(played, reward) for played in episodes[:2]))
     return Outcome(text.strip(), {"kind": "reward", "fit": fit, **measured}, episodes, along)
 
 
@@ -145,13 +146,12 @@ def _ask_goal(asked: Asked, goal: Mapping[str, float]) -> Outcome:
     position = prompting.goal_position(goal, asked.loaded.spec.position)
     obs = asked.env.goal_obs(position[None])[0].astype(np.float32)
     episodes = _follow(asked, GoalPrompt(obs))
-    along = OverTime("distance to the goal (m)", *(prompting.distances(played, position) for played in episodes))
+    along = OverTime("distance to the goal (m)", *(prompting.distances(played, position) for played in episodes[:2]))
     goals = np.broadcast_to(position, (EPISODES, len(position)))
     result = {
         "kind": "goal",
         "goal": position.tolist(),
-        "agent": goal_metrics(episodes.agent, goals),
-        "random": goal_metrics(episodes.random, goals),
+        **{who: goal_metrics(played, goals) for who, played in episodes.by_name.items()},
     }
     words = ",".join(f"{name}={value:g}" for name, value in zip(asked.loaded.spec.position, position))
     return Outcome(words, result, episodes, along, goal=position)
@@ -168,24 +168,27 @@ def _ask_demo(asked: Asked, obs: np.ndarray, words: str) -> Outcome:
         note = f"The observation of '{spec.id}' does not show where it is: nothing says how close the path is."
         return Outcome(words, {**result, "notes": [note]}, episodes, None)
     path = obs[:, columns].astype(np.float64)
-    result |= {who: prompting.demo_metrics(getattr(episodes, who), path) for who in ("agent", "random")}
-    apart = (prompting.distances_to_demo(played, path) for played in episodes)
+    result |= {who: prompting.demo_metrics(played, path) for who, played in episodes.by_name.items()}
+    apart = (prompting.distances_to_demo(played, path) for played in episodes[:2])
     assert episodes.agent.position is not None
     shifted = path - path[0] + episodes.agent.position[0].mean(axis=0)  # Each path is seen from its own start.
     return Outcome(words, result, episodes, OverTime("distance to the demonstration (m)", *apart), demo=shifted)
 
 
 def _follow(asked: Asked, told: GoalPrompt | DemoPrompt) -> Episodes:
-    agent, random = asked.loaded.agent, play_random(asked.env, asked.seed)
+    agent = asked.loaded.agent
     seen = seen_of(asked.run, asked.loaded, agent, asked.samples, asked.seed)
     if seen is None:  # A run may go without its transitions.
+        random = play_random(asked.env, asked.seed)
         seen = jax.tree.map(lambda column: column[random.mask].astype(np.float32), random.steps)
     need(agent, "told")
-    return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")), random)
+    return _watch(asked, agent.read(told, seen, stream(asked.seed, "prompt, read")))
 
 
-def _watch(asked: Asked, task: Any, random: Trajectory) -> Episodes:
-    return Episodes(play(asked.env, asked.loaded.agent, task, asked.seed), random)
+def _watch(asked: Asked, task: Any) -> Episodes:
+    env, seed = asked.env, asked.seed
+    zero = None if env.env_spec.action == "onehot" else play_zero(env, seed)
+    return Episodes(play(env, asked.loaded.agent, task, seed), play_random(env, seed), zero)
 
 
 # What is written.
@@ -241,7 +244,7 @@ def _write(
 
 
 def _picture(outcome: Outcome, loaded: Loaded) -> bytes:
-    agent, random = outcome.episodes
+    agent, random, _ = outcome.episodes
     figure = figures.draw_prompt(
         agent, random, loaded.spec, outcome.over_time, figures.LIGHT, goal=outcome.goal, demo=outcome.demo
     )

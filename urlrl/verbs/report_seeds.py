@@ -1,4 +1,4 @@
-"""What runs that differ in their seed have in common: interquartile means with intervals."""
+"""What runs that differ in their seed have in common: means with intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,14 @@ import numpy as np
 
 from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
-from urlrl.evaluation.stats import iqm_interval
+from urlrl.evaluation.rollout import STILL
+from urlrl.evaluation.stats import over_seeds
 from urlrl.evaluation.whereabouts import ROWS
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.verbs.evaluate import evaluate
+
+WHO = ("agent", "random", STILL)
 
 
 def report_seeds(
@@ -25,8 +28,8 @@ def report_seeds(
         json_file: also write the result there.
 
     Returns:
-        {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "iqm"}, "random": ...}}}: values in the
-        order of the seeds, "iqm" is an `Estimate` as JSON with its 95 % bootstrap interval. Runs in another simulator
+        {"env", "agent", "step", "seeds", "metrics": {name: {"agent": {"values", "estimate"}, "random": ...}}}: values
+        in the order of the seeds, "estimate" is what `over_seeds` makes of them, as JSON. Runs in another simulator
         have each metric in C MuJoCo too, and how much greater it is there.
 
     Raises:
@@ -46,9 +49,9 @@ def report_seeds(
             )
     scores = [_scores(evaluation) for evaluation in evaluations]
     metrics = {
-        name: {who: _summary([score[name][who] for score in scores]) for who in ("agent", "random")}
+        name: {who: _summary([score[name][who] for score in scores]) for who in WHO if _have(scores, name, who)}
         for name in scores[0]
-        if all(name in score for score in scores)  # An older version did not measure where time is spent.
+        if _have(scores, name, "agent")
     }
     result = {
         "env": configs[0]["env"], "agent": configs[0]["agent_name"], "step": evaluations[0]["step"],
@@ -73,8 +76,13 @@ def _check_alike(runs: Sequence[Path | str], configs: Sequence[dict[str, Any]]) 
         seen[seed] = run
 
 
+def _have(scores: list[dict[str, dict[str, float]]], name: str, who: str) -> bool:
+    """An older version did not measure where time is spent, nor standing still."""
+    return all(who in score.get(name, {}) for score in scores)
+
+
 def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """By metric, of the agent and of the random policy."""
+    """By metric, of the agent and of the baselines."""
     scores = _of_one(evaluation)
     if twin := evaluation.get("twin"):
         for name, there in _of_one(twin).items():
@@ -91,12 +99,12 @@ def _of_one(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
     """In one simulator."""
     scores = {}
     if coverage := evaluation["coverage"]:
-        scores[f"coverage, {coverage['unit']}"] = {who: coverage[who] for who in ("agent", "random")}
+        scores[f"coverage, {coverage['unit']}"] = {who: coverage[who] for who in WHO if who in coverage}
     if goals := evaluation["goals"]:
         for name in goals["agent"]:
-            scores[f"goals, {name}"] = {who: goals[who][name] for who in ("agent", "random")}
+            scores[f"goals, {name}"] = {who: goals[who][name] for who in WHO if who in goals}
     return scores
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-    return {"values": values, "iqm": iqm_interval([np.array(values, float)]).to_json()}
+    return {"values": values, "estimate": over_seeds([np.array(values, float)]).to_json()}
