@@ -28,7 +28,7 @@ from urlrl.config import changed, to_json
 from urlrl.envs import make_env
 from urlrl.evaluation import whereabouts
 from urlrl.evaluation.rollout import Policy, acting, rollout, uniform
-from urlrl.evaluation.stats import iqm_interval, mean_interval
+from urlrl.evaluation.stats import RULE, over_seeds, shown
 from urlrl.presets import preset
 from urlrl.runs.load import load
 from urlrl.runtime import enable_compilation_cache, versions
@@ -188,12 +188,12 @@ def column(rows: list[dict[str, Any]], world: str, objective: str, name: str) ->
 
 
 def line(rows: list[dict[str, Any]], study: Study, world: str, objective: str) -> str:
-    scores = (f"{name} {iqm_interval([column(rows, world, objective, name)]).text(2)}" for name in study.scores)
+    scores = (f"{name} {shown(list(column(rows, world, objective, name)), 2)}" for name in study.scores)
     return f"{world:24} {WORDS[objective]:22} " + ", ".join(scores)
 
 
 def summary(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> dict[str, Any]:
-    """By world and objective: interquartile means; and the paired differences to adversarial surprise."""
+    """By world and objective, and the paired differences to adversarial surprise."""
     found: dict[str, Any] = {}
     for world in worlds:
         for objective in (*study.worlds[world], RANDOM):
@@ -201,20 +201,18 @@ def summary(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -
             for name in study.scores:
                 ours, scores = (column(rows, world, who, name) for who in ("adversarial", objective))
                 about[name] = {
-                    "mean": mean_interval(scores).to_json(),
-                    "iqm": iqm_interval([scores]).to_json(),
-                    "adversarial_minus_this": iqm_interval([ours - scores]).to_json(),
-                    "adversarial_minus_this_mean": mean_interval(ours - scores).to_json(),
+                    "estimate": over_seeds([scores]).to_json(),
+                    "adversarial_minus_this": over_seeds([ours - scores]).to_json(),
                 }
             found[f"{world} {objective}"] = about
         log_p, random = (column(rows, world, "adversarial", name) for name in ("log_p", "log_p_random_explore"))
-        difference = mean_interval(log_p - random).to_json()
+        difference = over_seeds([log_p - random]).to_json()
         found[f"{world} log p of control, against its Explore minus against a random one"] = difference
     return found
 
 
 def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> Figure:
-    """A panel for each score and world; a dot is a seed, the line their interquartile mean."""
+    """A panel for each score and world; a dot is a seed, the line what they come to."""
     figure = Figure((4 * len(worlds), 2.6 * len(study.scores)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(study.scores), len(worlds), squeeze=False, sharey="row")
@@ -224,7 +222,7 @@ def draw(rows: list[dict[str, Any]], study: Study, worlds: tuple[str, ...]) -> F
             for place, objective in enumerate(objectives):
                 scores, colour = column(rows, world, objective, name), COLOURS[objective]
                 ax.plot(np.full(len(scores), place), scores, "o", color=colour, alpha=0.4)
-                ax.hlines(iqm_interval([scores]).value, place - 0.3, place + 0.3, color=colour, linewidth=2)
+                ax.hlines(over_seeds([scores]).value, place - 0.3, place + 0.3, color=colour, linewidth=2)
             ax.set_xticks(range(len(objectives)), objectives, rotation=20)
         across[0].set_ylim(0, 1.08 * max(row[name] for row in rows))
         across[0].set_ylabel(SCORES[name], fontsize=7)
@@ -243,8 +241,7 @@ def main(options: Options) -> None:
             print(line(rows, study, world, objective), flush=True)
         print(line(rows, study, world, RANDOM), flush=True)
     content = {
-        "protocol": f"{whereabouts.PROTOCOL}: {whereabouts.EPISODES} episodes of each seed, as in training; IQM with a "
-        "bootstrap interval, of paired differences too; and their mean with Student's interval",
+        "protocol": f"{whereabouts.PROTOCOL}: {whereabouts.EPISODES} episodes of each seed, as in training. {RULE}",
         "config": to_json(preset("adversarial_surprise", study.preset)),
         "changes": {**study.changes, **({"steps": options.steps} if options.steps else {})},
         "versions": versions(),
