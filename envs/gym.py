@@ -103,6 +103,11 @@ class GymEnv(LaneByLaneEnv):
         super().__init__(spec, num_envs)
         self._index = np.array(position["obs_index"], int)
         self._envs = [maker() for _ in range(num_envs)]
+        if len({id(env.unwrapped) for env in (self._spare, *self._envs)}) <= num_envs:
+            raise UserError(
+                f"Environment '{name}' gives the same object each time, so that lanes would share one state: "
+                "expected a function that makes a new one."
+            )
         self._shape = (spec.obs_dim,)  # of an observation
         self._rows = np.zeros((num_envs, spec.obs_dim))
         self._cut = np.zeros(num_envs, bool)  # lanes that the environment itself truncated
@@ -137,8 +142,8 @@ class GymEnv(LaneByLaneEnv):
             obs, gained, ends, cuts, _ = found
             self._rows[i] = self._checked_obs(where, obs)
             reward[i] = gained if isinstance(gained, _FLOATS) else self._number(where, "reward", gained)
-            terminated[i] = ends if isinstance(ends, _FLAGS) else self._number(where, "termination", ends)
-            self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._number(where, "truncation", cuts)
+            terminated[i] = ends if isinstance(ends, _FLAGS) else self._flag(where, "termination", ends)
+            self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._flag(where, "truncation", cuts)
         return reward, terminated
 
     def _own_actions(self, actions: np.ndarray) -> Any:
@@ -176,6 +181,13 @@ class GymEnv(LaneByLaneEnv):
         if array is None or array.size != 1:
             raise self._refusal(where, f"the {what} ", value, "one number")
         return array.item()
+
+    def _flag(self, where: tuple[int, int], what: str, value: Any) -> bool:
+        """A flag that is no bool: as a number it is 0 or 1."""
+        number = self._number(where, what, value)
+        if number not in (0, 1):
+            raise self._refusal(where, f"the {what} ", value, "True or False")
+        return bool(number)
 
     def _refusal(self, where: tuple[int, int], what: str, value: Any, expected: str) -> UserError:
         array = _numbers(value)
