@@ -104,11 +104,8 @@ class HostVectorEnv(VectorEnv, ABC):
     def _finite(self, what: str, values: np.ndarray) -> np.ndarray:
         """`values` (n, ...), or a UserError that says which lane has some that are not finite as float32, as which
         they are kept."""
-        if np.vdot(values, values) <= FLOAT32_MAX:  # One fast pass, never so for NaN, which nearly always suffices.
-            return values
-        finite = np.abs(values) <= FLOAT32_MAX
-        if not finite.all():
-            lane = int(np.argwhere(~finite)[0, 0])
+        if not all_finite(values):
+            lane = int(np.argwhere(~_finite(values))[0, 0])
             raise UserError(not_finite(self.env_spec.id, what, lane, int(self.clock[lane])))
         return values
 
@@ -146,3 +143,12 @@ class LaneByLaneEnv(HostVectorEnv):
     @abstractmethod
     def _reset_lane(self, lane: int, seed: tuple[int, int, int]) -> None:
         """Put one lane into a fresh state that depends on the seed alone."""
+
+
+def all_finite(values: np.ndarray | float) -> bool:
+    """Whether all values are finite as float32. One fast pass nearly always suffices; it is never so for NaN."""
+    return bool(np.vdot(values, values) <= FLOAT32_MAX or _finite(values).all())
+
+
+def _finite(values: np.ndarray | float) -> Any:
+    return np.abs(values) <= FLOAT32_MAX

@@ -483,6 +483,11 @@ BAD = {
     "position length": (place(goal_box=[1.0]), "of one length"),
     "position dt": (place(control_dt=0), "a positive number of seconds as 'control_dt'"),
     "gym no goals": (lambda: GymEnv("toy", Toy, 1).goal_obs(np.zeros((1, 2))), "'toy' has no goal positions"),
+    "no end": (
+        lambda: make_env("dmc:walker_walk", on_nonfinite="end"),
+        "'dmc:walker_walk' has no option on_nonfinite: expected a gym: environment or your own",
+    ),
+    "no end of ours": (lambda: make_env("ant+noise3", on_nonfinite="end"), "'ant' has no option on_nonfinite"),
     "reset obs": (toy(start=np.nan), r"non-finite observation \(lane 0, step 0"),
 }
 

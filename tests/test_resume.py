@@ -28,6 +28,7 @@ from urlrl.errors import UserError
 from urlrl.training import checkpoint
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.log import read_metrics
+from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 
 # Trains and kills itself at one moment. argv: a function, as module:path; "before", "after" or "amid" a call of it; the
@@ -258,6 +259,49 @@ def test_a_resumed_environment_that_cannot_save_its_state_begins_new_episodes(un
     for name in rows.keys() - {"truncated"}:
         np.testing.assert_array_equal(rows[name][:160], whole[name][:160])
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(40, 321, 40))
+
+
+class Breaks(Uneven):
+    """Observes a NaN after 5 steps of an episode of 11."""
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return np.full(3, np.nan) if self.last == 11 and obs[1] == 5 else obs, *rest
+
+
+class Raises(Uneven):
+    """An error of its own."""
+
+    def step(self, action):
+        if self.last == 11 and self.state[1] == 5:
+            raise ZeroDivisionError("of the user")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(("name", "error"), [("Breaks", UserError), ("Raises", ZeroDivisionError)])
+def test_a_run_whose_environment_fails_is_saved_first(tmp_path, capsys, name, error):
+    config = dataclasses.replace(UNEVEN, env=f"{__name__}:{name}")
+    with pytest.raises(error, match="non-finite observation|of the user"):
+        urlrl.pretrain(config, tmp_path, quiet=True)
+    saved = RunFolder(tmp_path).checkpoints.steps()[-1]
+    assert saved == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] > 0
+    assert f"The run is saved at step {saved}." in capsys.readouterr().err
+
+
+def test_what_is_not_finite_ends_the_episode_where_the_user_asks_for_it(tmp_path, caplog):
+    config = dataclasses.replace(UNEVEN, env=f"{__name__}:Breaks")
+    with pytest.raises(UserError, match="non-finite observation"):
+        urlrl.pretrain(config, tmp_path, quiet=True)
+    saved = RunFolder(tmp_path).checkpoints.steps()[-1]
+    urlrl.pretrain(dataclasses.replace(config, on_nonfinite="end", steps=640), tmp_path, quiet=True)
+    _, rows = transitions(tmp_path)
+    assert len(rows["obs"]) == 640 and all(np.isfinite(column).all() for column in rows.values())
+    broken = (rows["obs"] == rows["next_obs"]).all(axis=1)
+    assert rows["truncated"][broken].all() and (rows["obs"][broken, 1] == 4).all()
+    assert broken.sum() > 1 and not broken[:saved].any()
+    after = np.flatnonzero(broken)[:-1] + 2  # The next row of the lane.
+    assert (rows["obs"][after, 1] == 0).all()
+    assert "(lane" in caplog.text and "This is number 2 of such episodes." in caplog.text
 
 
 # --- arrays without elements: the skills of an agent that has none

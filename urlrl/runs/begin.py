@@ -163,7 +163,13 @@ def make_run_env(config: RunConfig, num_envs: int) -> HostEnv:
         raise UserError(
             "The run's dataset names no environment: expected --env NAME when it is pretrained or converted."
         )
-    return make_env(config.env, num_envs, episode_steps=config.episode_steps, root_position=config.root_position)
+    return make_env(
+        config.env,
+        num_envs,
+        episode_steps=config.episode_steps,
+        root_position=config.root_position,
+        on_nonfinite=config.on_nonfinite,
+    )
 
 
 def _device_env(config: PretrainConfig) -> DeviceEnv:

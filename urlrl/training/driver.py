@@ -3,14 +3,14 @@ several that advance together, each with a folder of its own."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from urlrl.config import PretrainConfig, RunConfig
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.training.log import MetricsLog, Progress, duration
-from urlrl.training.loop import Lane, Loop, Timed
+from urlrl.training.loop import Lane, Loop, Timed, Undone
 from urlrl.training.saver import Saver
 from urlrl.training.stop import Interrupted, Stop
 
@@ -47,7 +47,7 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
 
     Raises:
         Interrupted: a signal came; checkpoints were written.
-        UserError: a disk cannot be written.
+        UserError: a disk cannot be written; or an environment cannot go on, and on the host all was saved.
     """
     speed, live = Speed(loop, config), list(members)
     try:
@@ -58,7 +58,10 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
                     member.log.write(0, metrics)
             speed.see(untrained)
         while live and loop.step < config.steps:
-            live = _epoch(loop, members, config, speed, stop, progress)
+            try:
+                live = _epoch(loop, members, config, speed, stop, progress)
+            except Undone as undone:
+                _save_before(undone, loop, live, stop, progress)
             if stop.name or any(member.saver.due() for member in live):
                 _save(live, stop)
             if stop.name:
@@ -101,6 +104,15 @@ def _save(members: Sequence[Member], stop: Stop) -> None:
     for member in members:
         member.saver.save()
     stop.unsaved = False
+
+
+def _save_before(undone: Undone, loop: Loop, members: Sequence[Member], stop: Stop, progress: Progress) -> NoReturn:
+    """Save what there was before the epoch that failed, and raise what made it fail."""
+    if loop.step:
+        _save(members, stop)
+        progress.note(f"The run is saved at step {loop.step:,}.")
+    assert undone.__cause__
+    raise undone.__cause__ from None
 
 
 def raise_diverged(members: Sequence[Member]) -> None:
