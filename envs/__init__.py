@@ -64,9 +64,11 @@ def make_env(
 
         device = make_device_env(name, episode_steps=episode_steps, root_position=root_position)
         return DeviceHostEnv(device, num_envs)
+    from urlrl.envs.gym import GymEnv, find_maker, near_ids
+
     if not rest:
-        raise unknown("environment", name, [*ENVS, *(each.names for each in SCHEMES.values()), "module:function"])
-    from urlrl.envs.gym import GymEnv, find_maker
+        names = [*ENVS, *(each.names for each in SCHEMES.values()), "module:function", *near_ids(name)]
+        raise unknown("environment", name, names)
 
     return GymEnv(name, find_maker(name), num_envs, episode_steps, on_nonfinite)
 

@@ -65,9 +65,14 @@ def _make_registered(gym_id: str) -> gymnasium.Env:
         return gymnasium.make(gym_id)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        near = [] if gym_id in gymnasium.registry else difflib.get_close_matches(gym_id, gymnasium.registry, n=1)
-        hint = f"; did you mean 'gym:{near[0]}'?" if near else "."
+        near = [] if gym_id in gymnasium.registry else near_ids(gym_id)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
         raise UserError(f"Cannot make environment 'gym:{gym_id}': {reason}{hint}") from error
+
+
+def near_ids(name: str) -> list[str]:
+    """`gym:<id>` of the registered id that is most like a name, if any is."""
+    return [f"gym:{near}" for near in difflib.get_close_matches(name, gymnasium.registry, n=1)]
 
 
 class GymEnv(LaneByLaneEnv):

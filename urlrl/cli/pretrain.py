@@ -11,7 +11,7 @@ from tyro.conf import AvoidSubcommands
 
 from urlrl.agents import find_agent
 from urlrl.cli.arguments import TRUST, asks_for_help, check_arguments, literal, number_list, take, take_flag
-from urlrl.config import OfflineConfig, PretrainConfig, to_json
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
 from urlrl.errors import UserError, shown
 from urlrl.presets import learns_from_data, preset
 
@@ -61,14 +61,22 @@ def main(argv: list[str]) -> None:
     if not dry_run:
         command = shlex.join(["urlrl", "pretrain", *argv])
         return _train(config, many, folder, {"continue_with": changes, "quiet": quiet, "command": command})
-    if isinstance(config, OfflineConfig):
-        from urlrl.data.dataset import Dataset
-        from urlrl.runs.begin import with_data
-
-        config, _ = with_data(config, Dataset(config.data))
+    config = _checked(config)
     asked = {"seeds": many, "continue_with": changes}
     asked = {name: value for name, value in asked.items() if value}
     print(json.dumps({"out": str(folder), **asked, "config": to_json(config)}, indent=2))
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    """The config with what a dataset says of itself. Raises UserError where the run could not begin by its environment
+    or data."""
+    from urlrl.data.dataset import Dataset
+    from urlrl.runs.begin import begin, with_data
+
+    if isinstance(config, OfflineConfig):
+        return with_data(config, Dataset(config.data))[0]
+    with begin(config, config.loop == "device") as begun:
+        return begun.config
 
 
 def _settings(options: list[str]) -> dict[str, Any]:
