@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -170,6 +172,37 @@ def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypa
     assert config["agent"]["lr"] == 3e-4 and config["agent"]["z"] == {"kind": "onehot", "dim": 16}
     assert config["agent"]["sac"]["learn_alpha"] is False and config["keep_data"] == "window" and config["seed"] == 7
     assert config["agent"]["width"] == preset.agent.width and config["env"] == preset.env
+
+
+def test_what_comes_next_can_be_pasted_and_a_path_may_begin_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain", lambda config, out, **options: out)
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain_seeds", lambda config, seeds, out, **options: [out / "seed-0"])
+    for out in (["--out", "~/my runs"], ["--out=~/my runs"]):
+        main(["pretrain", "metra", "--preset", "point-quick", *out])
+        run = f"{tmp_path}/my runs"
+        said = capsys.readouterr().out.strip()
+        assert said == f"Done. Next: urlrl evaluate '{run}'; urlrl report '{run}'"
+    main(["pretrain", "metra", "--preset", "point-quick", "--seeds", "0..1", "--out", "my runs"])
+    assert capsys.readouterr().out.strip().endswith("urlrl evaluate 'my runs/seed-0'; urlrl report 'my runs'/seed-*")
+
+
+def test_a_preset_for_a_gpu_says_so_where_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain", lambda config, out, **options: out)
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    main(["pretrain", "metra", "--preset", "mjx-ant"])
+    assert "Preset 'mjx-ant' is made for a GPU (it takes: a GPU, 7 minutes" in capsys.readouterr().err
+    main(["pretrain", "metra", "--preset", "point-quick"])
+    assert not capsys.readouterr().err
+    costs = [entry for presets in all_presets().values() for entry in presets.values()]
+    assert all(entry.for_gpu == ("GPU" in entry.cost or "H200" in entry.cost) for entry in costs)
+
+
+def test_a_backend_that_is_not_there_is_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "urlrl", "pretrain", "metra", "--preset", "point-quick", "--out", str(tmp_path)]
+    ran = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "rocm"}, capture_output=True, text=True)
+    assert ran.returncode == 2 and "urlrl: JAX cannot start on 'rocm', as JAX_PLATFORMS says" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 # What was typed -> what the sentence says (test_config.py tests the ranges of all numbers). `mine` is the

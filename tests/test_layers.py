@@ -17,7 +17,7 @@ ALLOWED = {
     "urlrl/errors.py": set(),
     "urlrl/files.py": {"errors"},
     "urlrl/streams.py": set(),
-    "urlrl/runtime.py": set(),
+    "urlrl/runtime.py": {"errors"},
     "urlrl/cells.py": set(),
     "urlrl/schemes.py": set(),
     "urlrl/loading.py": {"errors", "files", "schemes"},

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
+from urlrl.errors import UserError
 from urlrl.evaluation.video import find_gl
-from urlrl.runtime import compilation_cache
+from urlrl.runtime import check_backend, compilation_cache
 
 PACKAGES = (
     "urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "gymnasium", "mujoco", "dm_control",
@@ -117,7 +118,10 @@ def _look_at_jax() -> Found:
     try:
         import jax
 
+        check_backend()
         backend, devices = jax.default_backend(), jax.devices()
+    except UserError as error:
+        return [("JAX backend", "none")], [str(error)], []
     except (ImportError, RuntimeError, AttributeError) as error:
         return [("JAX backend", "none")], [f"JAX does not start: {_first_line(error)}"], []
     facts = [("JAX backend", backend), ("JAX devices", ", ".join(str(device) for device in devices))]

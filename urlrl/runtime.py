@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from urlrl.errors import UserError, shown
+
 VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "mujoco-mjx", "gymnasium", "dm_control")
 
 
@@ -40,9 +42,26 @@ def compilation_cache() -> Path:
     return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
 
 
-def enable_compilation_cache() -> None:
+def check_backend() -> None:
+    """Start JAX. Raises UserError where JAX_PLATFORMS names a backend that it cannot start."""
     import jax
 
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # The latter where none of the backends that it knows has a device.
+        if not (asked := os.environ.get("JAX_PLATFORMS")):
+            raise
+        raise UserError(
+            f"JAX cannot start on '{shown(asked)}', as JAX_PLATFORMS says: expected a backend that is installed here, "
+            "such as cpu."
+        ) from error
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between runs: the first thing that a verb does. Raises UserError as `check_backend`."""
+    import jax
+
+    check_backend()
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

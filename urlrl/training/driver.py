@@ -57,6 +57,8 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
                 if metrics:
                     member.log.write(0, metrics)
             speed.see(untrained)
+        if loop.step < config.steps:
+            progress.update(f"{speed.name}  {loop.step:,}/{config.steps:,}  compiling, then the first epoch")
         while live and loop.step < config.steps:
             try:
                 live = _epoch(loop, members, config, speed, stop, progress)
