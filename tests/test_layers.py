@@ -26,7 +26,7 @@ ALLOWED = {
     "urlrl/acting.py": {"types"},
     "urlrl/learners": {"types", "errors", "learners", "loading"},
     "urlrl/data": {"acting", "types", "errors", "files", "runtime", "data"},
-    "envs": {"types", "errors", "envs", "loading", "schemes"},
+    "envs": {"types", "errors", "envs", "loading", "runtime", "schemes"},
     "agents": {"types", "errors", "learners", "agents", "loading"},
     "urlrl/presets": {"types", "errors", "config", "learners", "agents", "presets"},
     "urlrl/tasks": {"types", "errors", "loading", "envs", "tasks"},

@@ -128,13 +128,16 @@ def test_a_run_that_continues_with_other_versions_says_so(whole_run, tmp_path):
     run = RunFolder(copy_of(whole_run, tmp_path))
     manifest, longer, notes = run.manifest(), dataclasses.replace(TINY, steps=400), Notes()
     saver = SimpleNamespace(run=run, loop=SimpleNamespace(step=320), saved_step=320)
-    now = manifest["versions"]["jax"]
-    run.config_file.write_text(json.dumps({**manifest, "versions": {**manifest["versions"], "jax": "0.1.0"}}))
+    now, cores = manifest["versions"]["jax"], manifest["versions"]["cores"]
+    run.config_file.write_text(
+        json.dumps({**manifest, "versions": {**manifest["versions"], "jax": "0.1.0", "cores": "64"}})
+    )
     verbs.claim(saver, longer, None, notes)
-    assert f"{run.path} was made with other versions: jax 0.1.0 is now {now}. It need not end" in "".join(notes.notes)
+    changed = f"jax 0.1.0 is now {now}, cores 64 is now {cores}"
+    assert f"{run.path} was made under other conditions: {changed}. It need not end" in "".join(notes.notes)
     notes.notes.clear()
     verbs.claim(saver, longer, None, notes)  # It was continued with these.
-    assert "other versions" not in "".join(notes.notes)
+    assert "other conditions" not in "".join(notes.notes)
 
 
 def test_two_processes_cannot_share_a_folder(whole_run):

@@ -1,5 +1,6 @@
 """`urlrl doctor`: what is installed, what it runs on, and what is known not to work together."""
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 from urlrl.errors import UserError
 from urlrl.evaluation.video import find_gl
-from urlrl.runtime import check_backend, compilation_cache
+from urlrl.runtime import check_backend, compilation_cache, usable_cores
 
 PACKAGES = (
     "urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "gymnasium", "mujoco", "dm_control",
@@ -136,7 +137,7 @@ def _look_at_jax() -> Found:
 
 def _look_at_mujoco() -> Found:
     try:
-        from urlrl.envs.pool import usable_cores
+        importlib.import_module("mujoco")
     except (ImportError, RuntimeError, AttributeError) as error:  # MuJoCo loads what MUJOCO_GL names.
         hint = f" MUJOCO_GL is '{os.environ['MUJOCO_GL']}': unset it." if "MUJOCO_GL" in os.environ else ""
         return [], [f"MuJoCo does not import: {_first_line(error)}.{hint}"], []
