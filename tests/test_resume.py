@@ -4,12 +4,12 @@ import dataclasses
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+from kill_tools import killed_at
 from run_tools import (
     TINY,
     assert_same,
@@ -31,37 +31,7 @@ from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 
-# Trains and kills itself at one moment. argv: a function, as module:path; "before", "after" or "amid" a call of it; the
-# call's number among those whose arguments (arrays by their shape) match a pattern; the pattern; the run's folder.
-KILLED_AT = """
-import functools, importlib, itertools, os, re, signal, sys
-
-def die_at(owner, name, when, number, pattern=""):
-    original, numbers = getattr(owner, name), itertools.count(1)
-
-    def patched(*args, **kwargs):
-        said = " ".join(str(getattr(arg, "shape", arg)) for arg in args)
-        here = re.search(pattern, said) and next(numbers) == number
-        if here and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if here and when == "amid":  # A deletion, at its third file.
-            die_at(os, "unlink", "before", 3)
-        result = original(*args, **kwargs)
-        if here and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, patched)
-
-import urlrl
-from run_tools import TINY
-
-function, when, number, pattern, out = sys.argv[1:]
-module, _, path = function.partition(":")
-*owners, name = path.split(".")
-die_at(functools.reduce(getattr, owners, importlib.import_module(module)), name, when, int(number), pattern)
-urlrl.pretrain(TINY, out, quiet=True)
-"""
+# Of `killed_at`; WINDOW is of a run that drops old transitions.
 MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two parts.
     "writing config.json": ("os:replace", "before", 1, r"config\.json$"),
     "the untrained agent was evaluated": ("urlrl.training.log:MetricsLog.write", "after", 1, ""),
@@ -75,15 +45,20 @@ MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two pa
 }
 
 
+WINDOW = {  # The first one alone is no slow test.
+    "between two old shards": ("pathlib:Path.unlink", "after", 2, r"/replay/\d+-\d+\.safetensors$"),
+    "before the first old shard is deleted": ("pathlib:Path.unlink", "before", 1, r"/replay/\d+-\d+\.safetensors$"),
+    "after the part of the agent": ("orbax.checkpoint:Checkpointer.save", "after", 13, ""),
+}
+
+
 QUICK = ("writing config.json", "collecting", "learned and logged half a row", "between the parts of a checkpoint")
 
 
 @pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in MOMENTS])
 def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, moment):
     run = tmp_path / "run"
-    arguments = [sys.executable, "-c", KILLED_AT, *map(str, MOMENTS[moment]), str(run)]
-    killed = subprocess.run(arguments, cwd=Path(__file__).parent, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed_at(MOMENTS[moment], f"import urlrl, run_tools; urlrl.pretrain(run_tools.TINY, {str(run)!r}, quiet=True)")
     if "half a row" in moment:
         with open(run / "metrics.jsonl", "a") as file:
             file.write('{"step": 200, "phi/lo')
@@ -92,6 +67,20 @@ def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, momen
     np.testing.assert_equal(transitions(run), transitions(whole_run))  # Also those that it no longer learns from.
     for folder in (".", "checkpoints", "replay"):  # Nothing is left over.
         assert names(run / folder) == names(whole_run / folder)
+
+
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=pytest.mark.slow if i else ()) for i, m in enumerate(WINDOW)])
+def test_a_run_that_drops_old_transitions_is_killed_and_continues_exactly(whole_run, tmp_path, moment):
+    run, config = tmp_path / "run", dataclasses.replace(TINY, keep_data="window")
+    program = (
+        "import dataclasses, urlrl, run_tools; "
+        f"urlrl.pretrain(dataclasses.replace(run_tools.TINY, keep_data='window'), {str(run)!r}, quiet=True)"
+    )
+    killed_at(WINDOW[moment], program)
+    assert RunFolder(run).checkpoints.steps()[-1] in range(40, 320)
+    urlrl.pretrain(config, run, quiet=True)
+    assert_same(final_state(whole_run), final_state(run))
+    assert transitions(run)[0] == 120  # What the older checkpoint, of 280, needs of 150; nothing is left over.
 
 
 def names(folder: Path) -> list[str]:
