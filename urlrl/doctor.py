@@ -1,6 +1,5 @@
 """`urlrl doctor`: what is installed, what it runs on, and what is known not to work together."""
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -137,8 +136,8 @@ def _look_at_jax() -> Found:
 
 def _look_at_mujoco() -> Found:
     try:
-        importlib.import_module("mujoco")
-    except (ImportError, RuntimeError, AttributeError) as error:  # MuJoCo loads what MUJOCO_GL names.
+        import mujoco  # noqa: F401 - it loads what MUJOCO_GL names
+    except (ImportError, RuntimeError, AttributeError) as error:
         hint = f" MUJOCO_GL is '{os.environ['MUJOCO_GL']}': unset it." if "MUJOCO_GL" in os.environ else ""
         return [], [f"MuJoCo does not import: {_first_line(error)}.{hint}"], []
     return [("Usable cores", str(usable_cores()))], [], []
