@@ -277,6 +277,23 @@ def test_a_run_whose_environment_fails_is_saved_first(tmp_path, capsys, name, er
     assert f"The run is saved at step {saved}." in capsys.readouterr().err
 
 
+def test_a_run_whose_evaluation_fails_is_saved_first(whole_run, tmp_path, monkeypatch):
+    def fails(agent, step):
+        if step:
+            raise UserError("The evaluation failed.")
+        return {}
+
+    config = dataclasses.replace(TINY, checkpoint_minutes=60)
+    with monkeypatch.context() as patch:
+        patch.setattr("urlrl.verbs.pretrain.coverage_metric", lambda config, env: fails)
+        with pytest.raises(UserError, match="The evaluation failed"):
+            urlrl.pretrain(config, tmp_path, quiet=True)
+    assert RunFolder(tmp_path).checkpoints.steps() == [120]  # The first epoch's end after step 100.
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 120
+    urlrl.pretrain(config, tmp_path, quiet=True)
+    assert_same(final_state(whole_run) | {"metrics": {}}, final_state(tmp_path) | {"metrics": {}})
+
+
 def test_what_is_not_finite_ends_the_episode_where_the_user_asks_for_it(tmp_path, caplog):
     config = dataclasses.replace(UNEVEN, env=f"{__name__}:Breaks")
     with pytest.raises(UserError, match="non-finite observation"):

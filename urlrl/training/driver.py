@@ -63,7 +63,7 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
             try:
                 live = _epoch(loop, members, config, speed, stop, progress)
             except Undone as undone:
-                _save_before(undone, loop, live, stop, progress)
+                _save_first(undone, loop, live, stop, progress)
             if stop.name or any(member.saver.due() for member in live):
                 _save(live, stop)
             if stop.name:
@@ -79,7 +79,8 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
 def _epoch(
     loop: Loop, members: Sequence[Member], config: RunConfig, speed: "Speed", stop: Stop, progress: Progress
 ) -> list[Member]:
-    """One epoch, logged; returns the members that are still finite."""
+    """One epoch, logged; returns the members that are still finite. Raises Undone as the loop does, and where the epoch
+    is done and an evaluation fails."""
     before, outcomes, made = loop.step, loop.epoch(), []
     stop.unsaved = True
     for member, outcome in zip(members, outcomes):
@@ -89,11 +90,17 @@ def _epoch(
             member.leave(outcome, progress)
         else:
             made.append((member, outcome))
+    failed: Exception | None = None
     if config.eval_every and loop.step // config.eval_every > before // config.eval_every:
-        made = [(member, metrics | member.evaluate()) for member, metrics in made]
+        try:
+            made = [(member, metrics | member.evaluate()) for member, metrics in made]
+        except Exception as error:  # noqa: BLE001 - it is raised when the epoch, which is whole, is logged
+            failed = error
     rates = speed.measure()
     for member, metrics in made:
         member.log.write(loop.step, metrics | rates)
+    if failed:
+        raise Undone from failed
     speed.see([metrics for _, metrics in made])
     progress.update(speed.line())
     return [member for member, _ in made]
@@ -108,10 +115,10 @@ def _save(members: Sequence[Member], stop: Stop) -> None:
     stop.unsaved = False
 
 
-def _save_before(undone: Undone, loop: Loop, members: Sequence[Member], stop: Stop, progress: Progress) -> NoReturn:
-    """Save what there was before the epoch that failed, and raise what made it fail."""
+def _save_first(undone: Undone, loop: Loop, members: Sequence[Member], stop: Stop, progress: Progress) -> NoReturn:
+    """Save what there was before something failed, and raise it."""
     if loop.step:
-        _save(members, stop)
+        _save([member for member in members if not member.error], stop)
         progress.note(f"The run is saved at step {loop.step:,}.")
     assert undone.__cause__
     raise undone.__cause__ from None

@@ -17,7 +17,7 @@ class Memory(Protocol):
 
 
 class Undone(Exception):
-    """What failed, its `__cause__`, left no trace in the loop, which is as it was before this epoch."""
+    """What failed, its `__cause__`, left no trace in the loop, which is as it was before and can be saved."""
 
 
 class Lane(Memory, Protocol):
