@@ -1,6 +1,8 @@
 """Environments by name: a key of `ENVS`, a name of one of `SCHEMES`, or a user's `module:function`; after one of ours a
 plus and distractors (envs/distractors.py)."""
 
+from typing import Any
+
 from urlrl.errors import UserError, unknown
 from urlrl.loading import load_object
 from urlrl.schemes import SCHEMES
@@ -17,7 +19,14 @@ ENVS = {
 }
 
 
-def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, root_position: bool = False) -> HostEnv:
+def make_env(
+    name: str,
+    num_envs: int = 1,
+    *,
+    episode_steps: int | None = None,
+    root_position: bool = False,
+    on_nonfinite: str = "stop",
+) -> HostEnv:
     """`num_envs` copies of an environment, stepped together.
 
     Args:
@@ -26,6 +35,8 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         episode_steps: another time limit, in control steps; None keeps the environment's own.
         root_position: put the root's position in front of the observation (`dmc:` and `mjx:` only: their observations
             lack it, and METRA's phi can only cover what it sees).
+        on_nonfinite: "end" ends an episode where the environment returns what is not finite (`gym:` and
+            `module:function` only); "stop" is an error.
 
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
@@ -34,26 +45,32 @@ def make_env(name: str, num_envs: int = 1, *, episode_steps: int | None = None, 
         from urlrl.envs.distractors import DistractedEnv, parts
 
         name, more = parts(name)
-        return DistractedEnv(make_env(name, num_envs, episode_steps=episode_steps, root_position=root_position), more)
+        options: dict[str, Any] = {"root_position": root_position, "on_nonfinite": on_nonfinite}
+        return DistractedEnv(make_env(name, num_envs, episode_steps=episode_steps, **options), more)
     start, colon, rest = name.partition(":")
     scheme = SCHEMES.get(start) if colon and name not in ENVS else None
     if root_position and not (scheme and scheme.takes_root):
         raise UserError(f"Environment '{name}' has no option root_position: expected a dmc: or a mjx: environment.")
+    if on_nonfinite != "stop" and (name in ENVS or (scheme and not scheme.wraps)):
+        raise UserError(f"Environment '{name}' has no option on_nonfinite: expected a gym: environment or your own.")
     if name in ENVS:
         return load_object(ENVS[name], "environment")(num_envs=num_envs, episode_steps=episode_steps)
     if scheme and scheme.host:
-        root = {"root_position": root_position} if scheme.takes_root else {}
-        return load_object(scheme.host, "environment")(rest, num_envs, episode_steps=episode_steps, **root)
+        own: dict[str, Any] = {"root_position": root_position} if scheme.takes_root else {}
+        own |= {"on_nonfinite": on_nonfinite} if scheme.wraps else {}
+        return load_object(scheme.host, "environment")(rest, num_envs, episode_steps=episode_steps, **own)
     if scheme:
         from urlrl.envs.on_device import DeviceHostEnv
 
         device = make_device_env(name, episode_steps=episode_steps, root_position=root_position)
         return DeviceHostEnv(device, num_envs)
-    if not rest:
-        raise unknown("environment", name, [*ENVS, *(each.names for each in SCHEMES.values()), "module:function"])
-    from urlrl.envs.gym import GymEnv, find_maker
+    from urlrl.envs.gym import GymEnv, find_maker, near_ids
 
-    return GymEnv(name, find_maker(name), num_envs, episode_steps=episode_steps)
+    if not rest:
+        names = [*ENVS, *(each.names for each in SCHEMES.values()), "module:function", *near_ids(name)]
+        raise unknown("environment", name, names)
+
+    return GymEnv(name, find_maker(name), num_envs, episode_steps, on_nonfinite)
 
 
 def make_device_env(name: str, *, episode_steps: int | None = None, root_position: bool = False) -> DeviceEnv:

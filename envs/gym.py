@@ -14,6 +14,7 @@ episode's boundary. Observations must have the shape of their space; a reward or
 """
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,11 +22,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from urlrl.envs.base import LaneByLaneEnv
+from urlrl.envs.base import LaneByLaneEnv, all_finite
 from urlrl.errors import UserError, shown
 from urlrl.loading import load_module, load_object
 from urlrl.types import EnvSpec
 
+logger = logging.getLogger(__name__)
 Maker = Callable[[], gymnasium.Env]
 _FLOATS, _FLAGS = (float, np.floating), (bool, np.bool_)  # what needs no further look
 
@@ -63,21 +65,30 @@ def _make_registered(gym_id: str) -> gymnasium.Env:
         return gymnasium.make(gym_id)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        near = [] if gym_id in gymnasium.registry else difflib.get_close_matches(gym_id, gymnasium.registry, n=1)
-        hint = f"; did you mean 'gym:{near[0]}'?" if near else "."
+        near = [] if gym_id in gymnasium.registry else near_ids(gym_id)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
         raise UserError(f"Cannot make environment 'gym:{gym_id}': {reason}{hint}") from error
+
+
+def near_ids(name: str) -> list[str]:
+    """`gym:<id>` of the registered id that is most like a name, if any is."""
+    return [f"gym:{near}" for near in difflib.get_close_matches(name, gymnasium.registry, n=1)]
 
 
 class GymEnv(LaneByLaneEnv):
     """`num_envs` environments that `maker` made. Actions in [-1, 1] are mapped onto the action box, one-hot ones onto
     the choices of a Discrete space. `episode_steps` truncates earlier than the environment itself does. Where a step
-    both terminates and truncates, it terminates.
+    both terminates and truncates, it terminates. With `on_nonfinite="end"`, a step to an observation or a reward that
+    is not finite truncates the episode: the last finite observation and a reward of 0 stand for them. A warning counts
+    these episodes.
 
     Raises:
         UserError: the spaces are not flat boxes, the action box has no bounds, or `metadata["position"]` is wrong.
     """
 
-    def __init__(self, name: str, maker: Maker, num_envs: int, episode_steps: int | None = None):
+    def __init__(
+        self, name: str, maker: Maker, num_envs: int, episode_steps: int | None = None, on_nonfinite: str = "stop"
+    ):
         self._spare = maker()  # where goals' observations come from
         if not isinstance(self._spare, gymnasium.Env):
             raise UserError(f"Environment '{name}' is a {type(self._spare).__name__}: expected a gymnasium.Env.")
@@ -103,9 +114,15 @@ class GymEnv(LaneByLaneEnv):
         super().__init__(spec, num_envs)
         self._index = np.array(position["obs_index"], int)
         self._envs = [maker() for _ in range(num_envs)]
+        if len({id(env.unwrapped) for env in (self._spare, *self._envs)}) <= num_envs:
+            raise UserError(
+                f"Environment '{name}' gives the same object each time, so that lanes would share one state: "
+                "expected a function that makes a new one."
+            )
         self._shape = (spec.obs_dim,)  # of an observation
         self._rows = np.zeros((num_envs, spec.obs_dim))
         self._cut = np.zeros(num_envs, bool)  # lanes that the environment itself truncated
+        self._ends_nonfinite, self._ended_nonfinite = on_nonfinite == "end", 0  # episodes that were
 
     def position(self) -> np.ndarray:
         return self._rows[:, self._index]
@@ -135,11 +152,26 @@ class GymEnv(LaneByLaneEnv):
             if not (isinstance(found, tuple) and len(found) == 5):
                 raise self._refusal(where, "", found, "(observation, reward, terminated, truncated, info)")
             obs, gained, ends, cuts, _ = found
-            self._rows[i] = self._checked_obs(where, obs)
+            row = self._checked_obs(where, obs)
             reward[i] = gained if isinstance(gained, _FLOATS) else self._number(where, "reward", gained)
-            terminated[i] = ends if isinstance(ends, _FLAGS) else self._number(where, "termination", ends)
-            self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._number(where, "truncation", cuts)
+            terminated[i] = ends if isinstance(ends, _FLAGS) else self._flag(where, "termination", ends)
+            self._cut[i] = cuts if isinstance(cuts, _FLAGS) else self._flag(where, "truncation", cuts)
+            if self._ends_nonfinite and not (all_finite(row) and all_finite(reward[i])):
+                reward[i], self._cut[i] = 0.0, True
+                self._warn_of_nonfinite(where)
+            else:
+                self._rows[i] = row
         return reward, terminated
+
+    def _warn_of_nonfinite(self, where: tuple[int, int]) -> None:
+        """Count an episode that ended so; say it at the first one, the second, the fourth, and so on."""
+        self._ended_nonfinite += 1
+        if self._ended_nonfinite.bit_count() == 1:
+            logger.warning(
+                "Environment '%s' returned a number that is not finite (lane %d, step %d of its episode): the episode "
+                "ends there. This is number %d of such episodes.",
+                self.env_spec.id, *where, self._ended_nonfinite,
+            )  # fmt: skip
 
     def _own_actions(self, actions: np.ndarray) -> Any:
         """What the environments take, one for each."""
@@ -177,6 +209,13 @@ class GymEnv(LaneByLaneEnv):
             raise self._refusal(where, f"the {what} ", value, "one number")
         return array.item()
 
+    def _flag(self, where: tuple[int, int], what: str, value: Any) -> bool:
+        """A flag that is no bool: as a number it is 0 or 1."""
+        number = self._number(where, what, value)
+        if number not in (0, 1):
+            raise self._refusal(where, f"the {what} ", value, "True or False")
+        return bool(number)
+
     def _refusal(self, where: tuple[int, int], what: str, value: Any, expected: str) -> UserError:
         array = _numbers(value)
         kind = f"of shape {array.shape}" if array is not None else f"of type {type(value).__name__}"
@@ -195,10 +234,10 @@ class GymEnv(LaneByLaneEnv):
         self.ended[:] = True  # The next call is a reset, which continues the sequence of episodes.
 
 
-def registered(gym_id: str, num_envs: int, episode_steps: int | None = None) -> GymEnv:
+def registered(gym_id: str, num_envs: int, episode_steps: int | None = None, on_nonfinite: str = "stop") -> GymEnv:
     """What Gymnasium makes for an id."""
     name = f"gym:{gym_id}"
-    return GymEnv(name, find_maker(name), num_envs, episode_steps)
+    return GymEnv(name, find_maker(name), num_envs, episode_steps, on_nonfinite)
 
 
 def _seed(parts: tuple[int, int, int]) -> int:

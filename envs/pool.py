@@ -6,8 +6,6 @@ run alone: results do not depend on the number of lanes or threads, and equal Gy
 is the ceiling, and which in closed loop was no faster and does not hand back the solver's warm start.
 """
 
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +15,9 @@ import mujoco
 import numpy as np
 
 from urlrl.errors import UserError
+from urlrl.runtime import usable_cores
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @contextmanager

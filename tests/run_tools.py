@@ -119,13 +119,13 @@ class Notes:
     """A progress line that remembers what it was told."""
 
     def __init__(self):
-        self.notes = []
+        self.notes, self.lines = [], []
 
     def note(self, line):
         self.notes.append(line)
 
     def update(self, line):
-        pass
+        self.lines.append(line)
 
     say = update
 

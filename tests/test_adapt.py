@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from kill_tools import killed_at
 from matplotlib.axes import Axes
 from matplotlib.image import imread
 from run_tools import TINY, Notes, copy_of
@@ -1131,6 +1132,19 @@ def test_what_was_killed_goes_on_bit_for_bit(method, epoch, run, ladder, tmp_pat
         adapt(run, "point_near", [method], **options)
     assert load_adapted(tmp_path / "point_near" / f"{method}-0").steps < 300  # It can be looked at meanwhile.
     adapt(run, "point_near", [method], **options)
+    assert_equal_cells(method, ladder[1], tmp_path / "point_near")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["finetune", "hierarchical"])
+def test_a_killed_process_goes_on_bit_for_bit(method, run, ladder, tmp_path):
+    """The same by SIGKILL, which runs no handler."""
+    patches = "t.Saver.due = lambda self: True; t.TASKS['point_near'] = lambda: t.NEAR"
+    options = f"seeds=[0], out={str(tmp_path)!r}, config=t.SMALL, quiet=True"
+    program = f"import test_adapt as t; {patches}; t.adapt({str(run)!r}, 'point_near', [{method!r}], {options})"
+    killed_at(("urlrl.training.host:Host.epoch", "after", 4, ""), program)
+    assert load_adapted(tmp_path / "point_near" / f"{method}-0").steps < 300
+    adapt(run, "point_near", [method], seeds=[0], config=SMALL, out=tmp_path, quiet=True)
     assert_equal_cells(method, ladder[1], tmp_path / "point_near")
 
 

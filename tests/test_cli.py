@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -172,6 +174,37 @@ def test_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path, monkeypa
     assert config["agent"]["width"] == preset.agent.width and config["env"] == preset.env
 
 
+def test_what_comes_next_can_be_pasted_and_a_path_may_begin_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain", lambda config, out, **options: out)
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain_seeds", lambda config, seeds, out, **options: [out / "seed-0"])
+    for out in (["--out", "~/my runs"], ["--out=~/my runs"]):
+        main(["pretrain", "metra", "--preset", "point-quick", *out])
+        run = f"{tmp_path}/my runs"
+        said = capsys.readouterr().out.strip()
+        assert said == f"Done. Next: urlrl evaluate '{run}'; urlrl report '{run}'"
+    main(["pretrain", "metra", "--preset", "point-quick", "--seeds", "0..1", "--out", "my runs"])
+    assert capsys.readouterr().out.strip().endswith("urlrl evaluate 'my runs/seed-0'; urlrl report 'my runs'/seed-*")
+
+
+def test_a_preset_for_a_gpu_says_so_where_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr("urlrl.verbs.pretrain.pretrain", lambda config, out, **options: out)
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    main(["pretrain", "metra", "--preset", "mjx-ant"])
+    assert "Preset 'mjx-ant' is made for a GPU (it takes: a GPU, 7 minutes" in capsys.readouterr().err
+    main(["pretrain", "metra", "--preset", "point-quick"])
+    assert not capsys.readouterr().err
+    costs = [entry for presets in all_presets().values() for entry in presets.values()]
+    assert all(entry.for_gpu == ("GPU" in entry.cost or "H200" in entry.cost) for entry in costs)
+
+
+def test_a_backend_that_is_not_there_is_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "urlrl", "pretrain", "metra", "--preset", "point-quick", "--out", str(tmp_path)]
+    ran = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "rocm"}, capture_output=True, text=True)
+    assert ran.returncode == 2 and "urlrl: JAX cannot start on 'rocm', as JAX_PLATFORMS says" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 # What was typed -> what the sentence says (test_config.py tests the ranges of all numbers). `mine` is the
 # user's module, RUN a finished run.
 MISTAKES = {
@@ -215,6 +248,12 @@ MISTAKES = {
     "pretrain --agent.lr nan": "lr is nan: expected a number above 0.",
     "pretrain --seed 99999999999999999999": "seed is 99999999999999999999: expected a number",
     "pretrain --replay-capacity 10": "replay_capacity is 10: expected at least one rollout",
+    "pretrain --env half_cheeta --dry-run": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",
+    "pretrain --env mine:Camera --dry-run": "Environment 'mine:Camera' has the observation space",
+    "pretrain --env mine:Walk --dry-run": "Environment 'mine:Walk' has no published normalisation constants",
+    "pretrain --env HalfCheetah-v5": "Unknown environment 'HalfCheetah-v5': did you mean 'gym:HalfCheetah-v5'?",
+    "pretrain --env ant --on-nonfinite end": "Environment 'ant' has no option on_nonfinite",
+    "pretrain --env mjx:ant --loop device --on-nonfinite end": "Environment 'mjx:ant' has no option on_nonfinite",
     "pretrain --env half_cheeta": "Unknown environment 'half_cheeta': did you mean 'half_cheetah'?",
     "pretrain --env nomodule:function": "Cannot import the environment 'nomodule:function'",
     "pretrain --env ./mine.py:Map": "expected 'module:name', a module such as 'my_agents', not a path.",

@@ -483,6 +483,11 @@ BAD = {
     "position length": (place(goal_box=[1.0]), "of one length"),
     "position dt": (place(control_dt=0), "a positive number of seconds as 'control_dt'"),
     "gym no goals": (lambda: GymEnv("toy", Toy, 1).goal_obs(np.zeros((1, 2))), "'toy' has no goal positions"),
+    "no end": (
+        lambda: make_env("dmc:walker_walk", on_nonfinite="end"),
+        "'dmc:walker_walk' has no option on_nonfinite: expected a gym: environment or your own",
+    ),
+    "no end of ours": (lambda: make_env("ant+noise3", on_nonfinite="end"), "'ant' has no option on_nonfinite"),
     "reset obs": (toy(start=np.nan), r"non-finite observation \(lane 0, step 0"),
 }
 
@@ -539,6 +544,13 @@ WRONG = {
     "rewards": ({"reward": np.zeros(2)}, r"the reward .* of shape \(2,\) "),
     "reward nan": ({"reward": np.nan}, "a non-finite reward "),
     "reward inf": ({"reward": np.array([np.inf], np.float32)}, "a non-finite reward "),
+    "obs too large": (
+        {"obs": np.full(3, 1e39)},
+        "a non-finite observation .*: expected numbers that are finite as float32",
+    ),
+    "reward too large": ({"reward": -1e39}, "a non-finite reward "),
+    "flag nan": ({"terminated": np.nan}, r"the termination nan, of shape \(\) .*: expected True or False"),
+    "flag discount": ({"truncated": 0.99}, r"the truncation 0\.99, of shape \(\) "),
     "flag": ({"terminated": "no"}, "the termination no, of type str "),
     "flags": ({"truncated": np.zeros(2, bool)}, r"the truncation .* of shape \(2,\) "),
     "four": ((np.zeros(3), 0.0, False, {}), f": expected {FOUR}"),
@@ -559,6 +571,15 @@ def test_a_step_that_returns_something_else_is_refused(case):
 def test_a_reset_that_returns_something_else_is_refused(found):
     with pytest.raises(UserError, match=r"^Environment 'toy' returned .* \(lane 0, step 0 of its episode\): expected "):
         says(found, at=0)
+
+
+def test_one_object_for_several_lanes_is_refused():
+    same = Toy()
+    for maker in (lambda: same, lambda: gymnasium.wrappers.TimeLimit(same, 5)):
+        with pytest.raises(
+            UserError, match="^Environment 'toy' gives the same object each time, .*: expected a function"
+        ):
+            GymEnv("toy", maker, 2)
 
 
 def test_a_reset_that_takes_no_seed_is_refused(monkeypatch):

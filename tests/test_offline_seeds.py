@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_tools import make_dataset
+from kill_tools import killed_at
 from run_tools import assert_same, saved_arrays
 from test_device import assert_close
 from test_offline import FB_TINY, HILP_TINY, INFO, maze_episodes, offline, state
@@ -31,6 +32,7 @@ from urlrl.runs.begin import create_agent, run_spec
 from urlrl.training import memory
 from urlrl.training.log import read_metrics
 from urlrl.training.offline_seeds import OfflineSeeds, sample
+from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec, Goals
 from urlrl.verbs import pretrain as verb
 from urlrl.verbs.pretrain import pretrain_seeds
@@ -108,6 +110,16 @@ def test_runs_that_were_stopped_continue_exactly(data, three, tmp_path):
     pretrain_seeds(replace(config, steps=10), [0, 1, 2], tmp_path, quiet=True)
     runs = pretrain_seeds(config, [0, 1, 2], tmp_path, quiet=True)
     for whole, run in zip(three, runs):
+        assert_same(state(whole), state(run))
+
+
+def test_runs_that_were_killed_continue_exactly(data, three, tmp_path):
+    """Seed 0 had saved one checkpoint more than the others."""
+    call = f"pretrain_seeds(t.offline({str(data)!r}, normalizer='fit'), [0, 1, 2], {str(tmp_path)!r}, quiet=True)"
+    killed_at(("urlrl.training.saver:Saver.save", "after", 7, ""), f"import test_offline_seeds as t; t.{call}")
+    newest = [RunFolder(tmp_path / f"seed-{seed}").checkpoints.steps()[-1] for seed in (0, 1, 2)]
+    assert newest == [15, 10, 10]
+    for whole, run in zip(three, pretrain_seeds(offline(data, normalizer="fit"), [0, 1, 2], tmp_path, quiet=True)):
         assert_same(state(whole), state(run))
 
 

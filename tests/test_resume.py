@@ -4,12 +4,12 @@ import dataclasses
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+from kill_tools import killed_at
 from run_tools import (
     TINY,
     assert_same,
@@ -28,39 +28,10 @@ from urlrl.errors import UserError
 from urlrl.training import checkpoint
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.log import read_metrics
+from urlrl.training.run import RunFolder
 from urlrl.types import BatchSpec
 
-# Trains and kills itself at one moment. argv: a function, as module:path; "before", "after" or "amid" a call of it; the
-# call's number among those whose arguments (arrays by their shape) match a pattern; the pattern; the run's folder.
-KILLED_AT = """
-import functools, importlib, itertools, os, re, signal, sys
-
-def die_at(owner, name, when, number, pattern=""):
-    original, numbers = getattr(owner, name), itertools.count(1)
-
-    def patched(*args, **kwargs):
-        said = " ".join(str(getattr(arg, "shape", arg)) for arg in args)
-        here = re.search(pattern, said) and next(numbers) == number
-        if here and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if here and when == "amid":  # A deletion, at its third file.
-            die_at(os, "unlink", "before", 3)
-        result = original(*args, **kwargs)
-        if here and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, patched)
-
-import urlrl
-from run_tools import TINY
-
-function, when, number, pattern, out = sys.argv[1:]
-module, _, path = function.partition(":")
-*owners, name = path.split(".")
-die_at(functools.reduce(getattr, owners, importlib.import_module(module)), name, when, int(number), pattern)
-urlrl.pretrain(TINY, out, quiet=True)
-"""
+# Of `killed_at`; WINDOW is of a run that drops old transitions.
 MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two parts.
     "writing config.json": ("os:replace", "before", 1, r"config\.json$"),
     "the untrained agent was evaluated": ("urlrl.training.log:MetricsLog.write", "after", 1, ""),
@@ -74,15 +45,20 @@ MOMENTS = {  # An epoch is 40 steps; each is followed by a checkpoint, of two pa
 }
 
 
+WINDOW = {  # The first one alone is no slow test.
+    "between two old shards": ("pathlib:Path.unlink", "after", 2, r"/replay/\d+-\d+\.safetensors$"),
+    "before the first old shard is deleted": ("pathlib:Path.unlink", "before", 1, r"/replay/\d+-\d+\.safetensors$"),
+    "after the part of the agent": ("orbax.checkpoint:Checkpointer.save", "after", 13, ""),
+}
+
+
 QUICK = ("writing config.json", "collecting", "learned and logged half a row", "between the parts of a checkpoint")
 
 
 @pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in MOMENTS])
 def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, moment):
     run = tmp_path / "run"
-    arguments = [sys.executable, "-c", KILLED_AT, *map(str, MOMENTS[moment]), str(run)]
-    killed = subprocess.run(arguments, cwd=Path(__file__).parent, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed_at(MOMENTS[moment], f"import urlrl, run_tools; urlrl.pretrain(run_tools.TINY, {str(run)!r}, quiet=True)")
     if "half a row" in moment:
         with open(run / "metrics.jsonl", "a") as file:
             file.write('{"step": 200, "phi/lo')
@@ -91,6 +67,20 @@ def test_a_run_killed_at_any_moment_continues_exactly(whole_run, tmp_path, momen
     np.testing.assert_equal(transitions(run), transitions(whole_run))  # Also those that it no longer learns from.
     for folder in (".", "checkpoints", "replay"):  # Nothing is left over.
         assert names(run / folder) == names(whole_run / folder)
+
+
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=pytest.mark.slow if i else ()) for i, m in enumerate(WINDOW)])
+def test_a_run_that_drops_old_transitions_is_killed_and_continues_exactly(whole_run, tmp_path, moment):
+    run, config = tmp_path / "run", dataclasses.replace(TINY, keep_data="window")
+    program = (
+        "import dataclasses, urlrl, run_tools; "
+        f"urlrl.pretrain(dataclasses.replace(run_tools.TINY, keep_data='window'), {str(run)!r}, quiet=True)"
+    )
+    killed_at(WINDOW[moment], program)
+    assert RunFolder(run).checkpoints.steps()[-1] in range(40, 320)
+    urlrl.pretrain(config, run, quiet=True)
+    assert_same(final_state(whole_run), final_state(run))
+    assert transitions(run)[0] == 120  # What the older checkpoint, of 280, needs of 150; nothing is left over.
 
 
 def names(folder: Path) -> list[str]:
@@ -258,6 +248,66 @@ def test_a_resumed_environment_that_cannot_save_its_state_begins_new_episodes(un
     for name in rows.keys() - {"truncated"}:
         np.testing.assert_array_equal(rows[name][:160], whole[name][:160])
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(40, 321, 40))
+
+
+class Breaks(Uneven):
+    """Observes a NaN after 5 steps of an episode of 11."""
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return np.full(3, np.nan) if self.last == 11 and obs[1] == 5 else obs, *rest
+
+
+class Raises(Uneven):
+    """An error of its own."""
+
+    def step(self, action):
+        if self.last == 11 and self.state[1] == 5:
+            raise ZeroDivisionError("of the user")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(("name", "error"), [("Breaks", UserError), ("Raises", ZeroDivisionError)])
+def test_a_run_whose_environment_fails_is_saved_first(tmp_path, capsys, name, error):
+    config = dataclasses.replace(UNEVEN, env=f"{__name__}:{name}")
+    with pytest.raises(error, match="non-finite observation|of the user"):
+        urlrl.pretrain(config, tmp_path, quiet=True)
+    saved = RunFolder(tmp_path).checkpoints.steps()[-1]
+    assert saved == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] > 0
+    assert f"The run is saved at step {saved}." in capsys.readouterr().err
+
+
+def test_a_run_whose_evaluation_fails_is_saved_first(whole_run, tmp_path, monkeypatch):
+    def fails(agent, step):
+        if step:
+            raise UserError("The evaluation failed.")
+        return {}
+
+    config = dataclasses.replace(TINY, checkpoint_minutes=60)
+    with monkeypatch.context() as patch:
+        patch.setattr("urlrl.verbs.pretrain.coverage_metric", lambda config, env: fails)
+        with pytest.raises(UserError, match="The evaluation failed"):
+            urlrl.pretrain(config, tmp_path, quiet=True)
+    assert RunFolder(tmp_path).checkpoints.steps() == [120]  # The first epoch's end after step 100.
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 120
+    urlrl.pretrain(config, tmp_path, quiet=True)
+    assert_same(final_state(whole_run) | {"metrics": {}}, final_state(tmp_path) | {"metrics": {}})
+
+
+def test_what_is_not_finite_ends_the_episode_where_the_user_asks_for_it(tmp_path, caplog):
+    config = dataclasses.replace(UNEVEN, env=f"{__name__}:Breaks")
+    with pytest.raises(UserError, match="non-finite observation"):
+        urlrl.pretrain(config, tmp_path, quiet=True)
+    saved = RunFolder(tmp_path).checkpoints.steps()[-1]
+    urlrl.pretrain(dataclasses.replace(config, on_nonfinite="end", steps=640), tmp_path, quiet=True)
+    _, rows = transitions(tmp_path)
+    assert len(rows["obs"]) == 640 and all(np.isfinite(column).all() for column in rows.values())
+    broken = (rows["obs"] == rows["next_obs"]).all(axis=1)
+    assert rows["truncated"][broken].all() and (rows["obs"][broken, 1] == 4).all()
+    assert broken.sum() > 1 and not broken[:saved].any()
+    after = np.flatnonzero(broken)[:-1] + 2  # The next row of the lane.
+    assert (rows["obs"][after, 1] == 0).all()
+    assert "(lane" in caplog.text and "This is number 2 of such episodes." in caplog.text
 
 
 # --- arrays without elements: the skills of an agent that has none

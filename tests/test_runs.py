@@ -16,7 +16,8 @@ import urlrl
 from urlrl import acting
 from urlrl.agents.metra import Metra
 from urlrl.errors import TrainingDiverged, UserError
-from urlrl.training import learn, loop
+from urlrl.runs.begin import make_normalizer
+from urlrl.training import learn, loop, normalizer
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 
@@ -127,13 +128,16 @@ def test_a_run_that_continues_with_other_versions_says_so(whole_run, tmp_path):
     run = RunFolder(copy_of(whole_run, tmp_path))
     manifest, longer, notes = run.manifest(), dataclasses.replace(TINY, steps=400), Notes()
     saver = SimpleNamespace(run=run, loop=SimpleNamespace(step=320), saved_step=320)
-    now = manifest["versions"]["jax"]
-    run.config_file.write_text(json.dumps({**manifest, "versions": {**manifest["versions"], "jax": "0.1.0"}}))
+    now, cores = manifest["versions"]["jax"], manifest["versions"]["cores"]
+    run.config_file.write_text(
+        json.dumps({**manifest, "versions": {**manifest["versions"], "jax": "0.1.0", "cores": "64"}})
+    )
     verbs.claim(saver, longer, None, notes)
-    assert f"{run.path} was made with other versions: jax 0.1.0 is now {now}. It need not end" in "".join(notes.notes)
+    changed = f"jax 0.1.0 is now {now}, cores 64 is now {cores}"
+    assert f"{run.path} was made under other conditions: {changed}. It need not end" in "".join(notes.notes)
     notes.notes.clear()
     verbs.claim(saver, longer, None, notes)  # It was continued with these.
-    assert "other versions" not in "".join(notes.notes)
+    assert "other conditions" not in "".join(notes.notes)
 
 
 def test_two_processes_cannot_share_a_folder(whole_run):
@@ -218,18 +222,24 @@ def test_evaluate_a_run_and_a_checkpoint_of_it(whole_run, tmp_path):
 
 
 def test_a_fitted_normaliser_is_the_published_one(tmp_path, monkeypatch):
-    import urlrl.runs.begin as verbs
-    from urlrl.training import normalizer
-
     # All 10,000 rollouts give METRA's published constants within 2.2 % (std) and 0.03 standard deviations (mean).
     monkeypatch.setattr(normalizer, "ROLLOUTS", 1000)
-    config = dataclasses.replace(TINY, env="half_cheetah", normalizer="fit", episode_steps=200)
+    config = dataclasses.replace(TINY, env="half_cheetah", normalizer="fit", episode_steps=200, steps=2_000_000)
     env = urlrl.make_env("half_cheetah", 1)
-    fitted = verbs.make_normalizer(config, env.env_spec, Notes())
+    fitted = make_normalizer(config, env.env_spec, Notes())
     np.testing.assert_allclose(fitted.std, env.env_spec.obs_std, rtol=0.07)
     np.testing.assert_array_less(np.abs(np.subtract(fitted.mean, env.env_spec.obs_mean)) / env.env_spec.obs_std, 0.1)
-    off = verbs.make_normalizer(dataclasses.replace(config, normalizer="off"), env.env_spec, Notes())
+    off = make_normalizer(dataclasses.replace(config, normalizer="off"), env.env_spec, Notes())
     assert not off.mean.any() and (off.std == 1).all()
+
+
+def test_a_normaliser_costs_what_the_run_is_worth_and_shows_how_far_it_is():
+    assert [normalizer.rollouts_for(n) for n in (80_000, 2_000_000, 10_000_000)] == [400, 10_000, 10_000]
+    shown, spec = Notes(), urlrl.make_env("point").env_spec
+    make_normalizer(dataclasses.replace(TINY, normalizer="fit", steps=800), spec, shown)
+    fitting = [line for line in shown.lines if line.startswith("fitting")]
+    assert fitting[0] == "fitting the normaliser  0/1,000 steps" and len(fitting) == normalizer.STEPS
+    assert fitting[-1] == "fitting the normaliser  980/1,000 steps"
 
 
 def test_a_run_from_before_an_option_was_there_continues(whole_run, tmp_path):

@@ -162,11 +162,52 @@ box, dict_space = gymnasium.spaces.Box, gymnasium.spaces.Dict
         (refused(action_space=box(-np.inf, 1, (ACT,))), {}, "acts by Box.*with bounds"),
         (refused(action_space=box(-1, 1, (ACT,), np.int8)), {}, "acts by Box.*expected a Box of 2 real numbers"),
         (refused(action_space=gymnasium.spaces.Discrete(ACT)), {}, r"acts by Discrete\(2\)"),
+        (World(low=-0.4, high=0.4), {}, r"acts by Box.*expected the bounds \[-1.0, -1.0\] to \[3.0, 3.0\]"),
+        (refused(dt=0.02), {}, "has a control step of 0.02 s: expected 0.05 s"),
+        (refused(metadata={"position": {"control_dt": 0.1}}), {}, "has a control step of 0.1 s: expected 0.05 s"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(env, options, found):
     with pytest.raises(SkillError, match=rf"{found}.*\.$"):
         SkillEnv(env, make_policy(), **options)
+
+
+class Degrees(World):
+    """The same in other units."""
+
+    def shown(self):
+        return (57.3 * super().shown()).astype(np.float32)
+
+
+STOCK = {
+    "Ant-v5": ("ant", {}, r"observes 0\.\d+ as 'qpos/root/x': expected .*, as the simulation has it\.$"),
+    "Walker2d-v5": (
+        "half_cheetah",
+        {"exclude_current_positions_from_observation": False, "frame_skip": 25},
+        "model has no joint for 'qpos/bthigh': expected the policy's body",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_observations_that_are_not_those_of_the_bundle_are_refused(name):
+    bundle, options, found = STOCK[name]
+    env = SkillEnv(gymnasium.make(name, **options), SkillPolicy.from_pretrained(BUNDLES / bundle))
+    with pytest.raises(SkillError, match=found):
+        env.reset(seed=0)
+
+
+def test_a_stock_environment_with_the_observations_of_the_bundle_is_accepted():
+    whole = gymnasium.make("Ant-v5", exclude_current_positions_from_observation=False)
+    env = SkillEnv(whole, SkillPolicy.from_pretrained(BUNDLES / "ant"), k=2)
+    for seed in range(3):
+        env.reset(seed=seed)
+        env.step(env.policy.skills["east"])
+
+
+def test_observations_in_other_units_are_refused():
+    with pytest.raises(SkillError, match="observes 17.2 as 'entry_0': expected one near"):
+        SkillEnv(Degrees(), make_policy()).reset()
 
 
 @pytest.mark.parametrize(

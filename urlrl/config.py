@@ -15,8 +15,9 @@ from urlrl.errors import UserError, check, check_all, check_choice, shown, unkno
 from urlrl.renamed import renewed
 from urlrl.types import BatchSpec
 
-# What may differ when a run is continued: how far it goes and how it is kept, never what it computes.
-RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env")
+# What may differ when a run is continued: how far it goes and how it is kept, never what it computes. Nothing
+# that is not finite has come where `on_nonfinite` matters.
+RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env", "on_nonfinite")
 # What a run that has a checkpoint may change where it is asked to: what leaves its environment and rows as they are.
 CHANGEABLE = ("agent.", "steps_per_update", "min_replay", "eval_every", "precision")
 MAX_SEED = 2**32 - 1  # JAX drops the bits above: a larger seed would repeat a smaller one
@@ -43,6 +44,7 @@ class PretrainConfig(Generic[AgentConfig]):
     env: str = "half_cheetah"  # a name that make_env knows
     episode_steps: int | None = None  # time limit; None is the environment's own
     root_position: bool = False  # dmc: and dm_control's bodies of mjx: put the root's position into the observation
+    on_nonfinite: Literal["stop", "end"] = "stop"  # at a NaN of a gym: or own environment: stop | end the episode
     normalizer: Literal["preset", "fit", "off"] = "preset"  # published constants | from random actions | none
     num_envs: int = 8  # environments stepped together
     stagger_resets: bool = False  # let the first episodes end one after another, so that resets never come all at once
@@ -162,6 +164,7 @@ class OfflineConfig(Generic[AgentConfig]):
     # The environment is taken as it is: what the dataset shows is what an agent can act on.
     episode_steps = None
     root_position = False
+    on_nonfinite = "stop"
 
     def __post_init__(self):
         check_all(self, "updates", "steps", low=1)

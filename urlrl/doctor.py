@@ -9,8 +9,9 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
+from urlrl.errors import UserError
 from urlrl.evaluation.video import find_gl
-from urlrl.runtime import compilation_cache
+from urlrl.runtime import check_backend, compilation_cache, usable_cores
 
 PACKAGES = (
     "urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "gymnasium", "mujoco", "dm_control",
@@ -117,7 +118,10 @@ def _look_at_jax() -> Found:
     try:
         import jax
 
+        check_backend()
         backend, devices = jax.default_backend(), jax.devices()
+    except UserError as error:
+        return [("JAX backend", "none")], [str(error)], []
     except (ImportError, RuntimeError, AttributeError) as error:
         return [("JAX backend", "none")], [f"JAX does not start: {_first_line(error)}"], []
     facts = [("JAX backend", backend), ("JAX devices", ", ".join(str(device) for device in devices))]
@@ -132,8 +136,8 @@ def _look_at_jax() -> Found:
 
 def _look_at_mujoco() -> Found:
     try:
-        from urlrl.envs.pool import usable_cores
-    except (ImportError, RuntimeError, AttributeError) as error:  # MuJoCo loads what MUJOCO_GL names.
+        import mujoco  # noqa: F401 - it loads what MUJOCO_GL names
+    except (ImportError, RuntimeError, AttributeError) as error:
         hint = f" MUJOCO_GL is '{os.environ['MUJOCO_GL']}': unset it." if "MUJOCO_GL" in os.environ else ""
         return [], [f"MuJoCo does not import: {_first_line(error)}.{hint}"], []
     return [("Usable cores", str(usable_cores()))], [], []

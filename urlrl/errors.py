@@ -34,8 +34,8 @@ def shown(value: object, most: int = 100) -> str:
 def not_finite(env: str, what: str, lane: int, step: int) -> str:
     """The sentence for an environment that returned a NaN or an infinity."""
     return (
-        f"Environment '{env}' returned a non-finite {what} (lane {lane}, step {step} of its episode): expected finite "
-        "numbers."
+        f"Environment '{env}' returned a non-finite {what} (lane {lane}, step {step} of its episode): expected numbers "
+        "that are finite as float32."
     )
 
 

@@ -5,12 +5,14 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from urlrl.errors import UserError, shown
+
 VERSIONED = ("urlrl", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "mujoco-mjx", "gymnasium", "dm_control")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that numbers depend on; and what they run on: JAX's backend, its devices and the flags
-    that it was given."""
+    """Of Python and the packages that numbers depend on; and what they run on: the cores that this process may
+    use, JAX's backend, its devices and the flags that it was given."""
     import jax
 
     found = {"python": sys.version.split()[0]}
@@ -21,13 +23,25 @@ def versions() -> dict[str, str]:
             found[name] = "source"
     devices = jax.devices()
     flags = {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION") if name in os.environ}
-    return found | {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"} | flags
+    place = {"backend": jax.default_backend(), "devices": f"{len(devices)} x {devices[0].device_kind}"}
+    return found | place | {"cores": str(usable_cores())} | flags
 
 
-def changed_versions(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Which packages have another version now, as "jax 0.10.1 is now 0.10.2"."""
-    both = [(name, before[name], now[name]) for name in VERSIONED if name in before]
-    return [f"{name} {old} is now {new}" for name, old, new in both if old != new]
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def made_elsewhere(path: Path, before: dict[str, str]) -> str:
+    """A sentence that says what of `versions` has changed since a run in `path` was made; "" where nothing has that its
+    numbers may depend on. XLA shares out large matrix products over the cores, and rounds by how it does."""
+    now = versions()
+    names = [name for name in (*VERSIONED, "backend", "devices", "cores") if name in before]
+    changed = [f"{name} {before[name]} is now {now[name]}" for name in names if before[name] != now[name]]
+    if not changed:
+        return ""
+    return (
+        f"{path} was made under other conditions: {', '.join(changed)}. It need not end as one that was never stopped."
+    )
 
 
 def cache_folder() -> Path:
@@ -40,9 +54,26 @@ def compilation_cache() -> Path:
     return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
 
 
-def enable_compilation_cache() -> None:
+def check_backend() -> None:
+    """Start JAX. Raises UserError where JAX_PLATFORMS names a backend that it cannot start."""
     import jax
 
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # The latter where none of the backends that it knows has a device.
+        if not (asked := os.environ.get("JAX_PLATFORMS")):
+            raise
+        raise UserError(
+            f"JAX cannot start on '{shown(asked)}', as JAX_PLATFORMS says: expected a backend that is installed here, "
+            "such as cpu."
+        ) from error
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between runs: the first thing that a verb does. Raises UserError as `check_backend`."""
+    import jax
+
+    check_backend()
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

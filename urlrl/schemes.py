@@ -12,6 +12,7 @@ class Scheme(NamedTuple):
     host: str = ""  # makes a `HostEnv`; empty: what is made on the device is stepped on the host
     device: str = ""  # makes a `DeviceEnv`; empty: there is none
     takes_root: bool = False  # whether it has the option root_position
+    wraps: bool = False  # whether others made what it names: it has the option on_nonfinite
 
 
 SCHEMES = {
@@ -23,5 +24,5 @@ SCHEMES = {
     "ogbench": Scheme("ogbench:<id>", "urlrl.envs.ogbench:OGBenchEnv"),
     "rooms": Scheme("rooms:<world>", device="urlrl.envs.rooms:device_env"),
     "tv": Scheme("tv:rooms[_quiet]", device="urlrl.envs.tv:device_env"),
-    "gym": Scheme("gym:<id>", "urlrl.envs.gym:registered"),
+    "gym": Scheme("gym:<id>", "urlrl.envs.gym:registered", wraps=True),
 }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urlrl.envs.pool import usable_cores
+from urlrl.runtime import usable_cores
 
 
 class Contender(NamedTuple):

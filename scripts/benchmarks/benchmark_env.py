@@ -16,7 +16,8 @@ from rich.table import Table
 
 from urlrl.envs import make_env
 from urlrl.envs.locomotion import FRAME_SKIP
-from urlrl.envs.pool import silenced, usable_cores
+from urlrl.envs.pool import silenced
+from urlrl.runtime import usable_cores
 
 SEED = 0
 # Gymnasium's equal: the same observation, no contact forces in it, no early end.

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from benchmark_common import Contender, interleave, load_average, spread
 
-from urlrl.envs.pool import usable_cores
+from urlrl.runtime import usable_cores
 
 SEED = 0
 

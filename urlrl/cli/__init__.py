@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> None:
         elif argv[0] not in VERBS:
             raise unknown("command", argv[0], VERBS)
         else:
-            from urlrl.cli.arguments import take, take_flag
+            from urlrl.cli.arguments import take, take_flag, with_home
 
-            verb, *options = argv
+            verb, *options = map(with_home, argv)
             names = OPTIONS if verb in READERS else {}
             words = {field: name for field, option in names.items() if (name := take(options, option)) is not None}
             with given(take_flag(options, "--trust"), words):

@@ -85,6 +85,12 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
         raise UserError(f"Argument {missing[0]} is missing: expected {_in_words(options[missing[0]])}.")
 
 
+def with_home(token: str) -> str:
+    """A path that begins with ~, alone or after an option's =, as the shell leaves it there, with the home folder."""
+    name, equals, value = token.partition("=") if token.startswith("--") else ("", "", token)
+    return f"{name}{equals}{Path(value).expanduser()}" if value.startswith("~/") else token
+
+
 def take(options: list[str], name: str) -> str | None:
     """Remove `name VALUE` or `name=VALUE` from the options; returns the value."""
     for i, token in enumerate(options):

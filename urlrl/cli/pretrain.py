@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from tyro.conf import AvoidSubcommands
 
 from urlrl.agents import find_agent
 from urlrl.cli.arguments import TRUST, asks_for_help, check_arguments, literal, number_list, take, take_flag
-from urlrl.config import OfflineConfig, PretrainConfig, to_json
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
 from urlrl.errors import UserError, shown
-from urlrl.presets import learns_from_data, preset
+from urlrl.presets import learns_from_data, preset, presets_of
 
 
 def main(argv: list[str]) -> None:
@@ -59,16 +60,26 @@ def main(argv: list[str]) -> None:
     folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
     many = None if seeds is None else number_list("--seeds", seeds)
     if not dry_run:
+        if preset_name:
+            _check_gpu(agent, preset_name)
         command = shlex.join(["urlrl", "pretrain", *argv])
         return _train(config, many, folder, {"continue_with": changes, "quiet": quiet, "command": command})
-    if isinstance(config, OfflineConfig):
-        from urlrl.data.dataset import Dataset
-        from urlrl.runs.begin import with_data
-
-        config, _ = with_data(config, Dataset(config.data))
+    config = _checked(config)
     asked = {"seeds": many, "continue_with": changes}
     asked = {name: value for name, value in asked.items() if value}
     print(json.dumps({"out": str(folder), **asked, "config": to_json(config)}, indent=2))
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    """The config with what a dataset says of itself. Raises UserError where the run could not begin by its environment
+    or data."""
+    from urlrl.data.dataset import Dataset
+    from urlrl.runs.begin import begin, with_data
+
+    if isinstance(config, OfflineConfig):
+        return with_data(config, Dataset(config.data))[0]
+    with begin(config, config.loop == "device") as begun:
+        return begun.config
 
 
 def _settings(options: list[str]) -> dict[str, Any]:
@@ -82,17 +93,33 @@ def _settings(options: list[str]) -> dict[str, Any]:
     return settings
 
 
+def _check_gpu(agent: str, preset_name: str) -> None:
+    """Say so where a preset is made for a GPU and there is none."""
+    import jax
+
+    from urlrl.runtime import check_backend
+
+    check_backend()
+    chosen = presets_of(agent)[preset_name]
+    if chosen.for_gpu and jax.default_backend() == "cpu":
+        print(
+            f"Preset '{preset_name}' is made for a GPU (it takes: {chosen.cost}), and JAX has only the CPU here: the "
+            "run may take days. Ctrl-C stops it and saves.",
+            file=sys.stderr,
+        )
+
+
 def _train(config: Any, seeds: list[int] | None, folder: Path, options: dict[str, Any]) -> None:
     """A run into `folder`, or one for each of the seeds into folders in it, with these options of `pretrain`."""
     from urlrl.verbs.pretrain import pretrain, pretrain_seeds
 
-    first, made = folder, str(folder)
+    first, made = folder, shlex.quote(str(folder))
     if seeds is not None:
-        first, made = pretrain_seeds(config, seeds, folder, **options)[0], f"{folder}/seed-*"
+        first, made = pretrain_seeds(config, seeds, folder, **options)[0], f"{made}/seed-*"
     else:
         pretrain(config, folder, **options)
     suite = _suite_option(first) if isinstance(config, OfflineConfig) else ""
-    print(f"Done. Next: urlrl evaluate {first}{suite}; urlrl report {made}")
+    print(f"Done. Next: urlrl evaluate {shlex.quote(str(first))}{suite}; urlrl report {made}")
 
 
 def _suite_option(folder: Path) -> str:

@@ -12,6 +12,11 @@ class Preset:
     source: str  # where the settings come from
     cost: str  # what a run takes
 
+    @property
+    def for_gpu(self) -> bool:
+        """Whether it takes a GPU to make such a run in hours; its cost says so first."""
+        return self.cost.startswith("a GPU")
+
 
 HILP = "HILP's released code (github.com/seohongpark/HILP)"
 FRE = "FRE's released code (github.com/kvfrans/fre)"

@@ -44,7 +44,7 @@ PRESETS = {
             keep_data="window", loop="device",
         ),
         _CODE + ", but for the number of environments",
-        "7 minutes on an H200, docs/device.md",
+        "a GPU, 7 minutes on an H200, docs/device.md",
     ),
     "point-quick": Preset(
         PretrainConfig(

@@ -108,9 +108,10 @@ def make_normalizer(config: PretrainConfig, spec: EnvSpec, progress: Progress) -
         return Normalizer.identity(spec.obs_dim)
     if config.normalizer == "preset":
         return Normalizer(mean=jnp.float32(spec.obs_mean), std=jnp.float32(spec.obs_std))
-    progress.say(f"Fitting the normaliser: {normalizer.ROLLOUTS:,} random-action rollouts of {normalizer.STEPS} steps.")
-    with closing(make_run_env(config, FIT_LANES)) as env:
-        mean, std = normalizer.fit_statistics(env, normalizer.ROLLOUTS, env_seed(config.seed, "fit"))
+    rollouts = normalizer.rollouts_for(config.steps)
+    progress.say(f"Fitting the normaliser: {rollouts:,} random-action rollouts of {normalizer.STEPS} steps.")
+    with closing(make_run_env(config, min(FIT_LANES, rollouts))) as env:
+        mean, std = normalizer.fit_statistics(env, rollouts, env_seed(config.seed, "fit"), progress)
     return Normalizer(mean=jnp.float32(mean), std=jnp.float32(std))
 
 
@@ -166,10 +167,18 @@ def make_run_env(config: RunConfig, num_envs: int) -> HostEnv:
         raise UserError(
             "The run's dataset names no environment: expected --env NAME when it is pretrained or converted."
         )
-    return make_env(config.env, num_envs, episode_steps=config.episode_steps, root_position=config.root_position)
+    return make_env(
+        config.env,
+        num_envs,
+        episode_steps=config.episode_steps,
+        root_position=config.root_position,
+        on_nonfinite=config.on_nonfinite,
+    )
 
 
 def _device_env(config: PretrainConfig) -> DeviceEnv:
+    if config.on_nonfinite != "stop":
+        make_run_env(config, 1).close()  # This refuses the option: only environments of the host have it.
     try:
         return make_device_env(config.env, episode_steps=config.episode_steps, root_position=config.root_position)
     except UserError:

@@ -1,5 +1,6 @@
 """Environments whose actions are skills: what a high-level controller sees. Beside the runtime, it needs Gymnasium."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from urlrl.skills.policy import SkillError, SkillPolicy
 
 Begin = Callable[[np.ndarray], Any]  # skills (n, d) -> what the policy remembers while it follows them
 Act = Callable[[np.ndarray, Any], tuple[Any, Any]]  # observations (n, obs), that -> actions (n, act), that after them
+FAR = 10.0  # times the spread of the observations that a bundle keeps: what is farther from them has other units
+NEAR = 0.1  # between an observation and the state that it is to show, absolute and relative: sensors may be noisy
 Z_SCALE = 1.5  # a choice in [-1, 1]^d times this is a skill without a fixed length (CSF's code: for DADS and CIC)
 
 
@@ -24,7 +27,11 @@ class SkillEnv(gymnasium.Wrapper):
 
     The action space is the index of a skill (Discrete) for one-hot skills, else [-1, 1]^d (Box): a vector of any
     length is projected onto unit skills, and multiplied by `Z_SCALE` for Gaussian ones. The policy's actions are mapped
-    from [-1, 1] onto the bounds of `env.action_space`.
+    from [-1, 1] onto the bounds of `env.action_space`, which are [-1, 1] or the policy's own.
+
+    What can be compared with the bundle is: the bounds; the control step, where the environment says it (`dt`, or
+    `control_dt` in `metadata["position"]`); after each reset the observation, with those that the bundle keeps, and
+    with the MuJoCo state that its names stand for, where the environment has a `model` and its `data`.
 
     Args:
         env: shows the observations that the policy knows, further entries behind them.
@@ -34,7 +41,8 @@ class SkillEnv(gymnasium.Wrapper):
             action is a preference per skill, and the largest acts: for agents that need a Box.
 
     Raises:
-        SkillError: one of these does not fit the policy; in `step`, an action that is no skill.
+        SkillError: one of these does not fit the policy; in `reset`, an observation that it does not know; in `step`,
+            an action that is no skill.
     """
 
     def __init__(self, env: gymnasium.Env, policy: SkillPolicy, k: int = 25, discrete: bool | None = None):
@@ -46,7 +54,8 @@ class SkillEnv(gymnasium.Wrapper):
             raise SkillError("The policy is of one task and has no skills: expected one with skills to choose from.")
         self.obs_dim, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
         _check(k, env.observation_space, self.obs_dim)
-        actions = _bounded(env.action_space, policy.config["action"]["size"])
+        actions = _bounded(env.action_space, policy.config["action"])
+        _check_control_dt(env, policy.config["control_dt"])
         low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
         self._middle, self._half, self._dtype = (high + low) / 2, (high - low) / 2, actions.dtype
         self.discrete = self._kind == "onehot" if discrete is None else discrete
@@ -57,7 +66,25 @@ class SkillEnv(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         self._obs, info = self.env.reset(seed=seed, options=options)
+        self._check_obs(np.asarray(self._obs[: self.obs_dim], np.float64))
         return self._obs, info
+
+    def _check_obs(self, obs: np.ndarray) -> None:
+        """Refuse a first observation (obs,) that is not what the policy knows."""
+        rows, names = np.array(self.policy.config["golden"]["act"]["obs"]), self.policy.config["observation"]["names"]
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        far = FAR * np.maximum(high - low, self.policy.tensors["normalizer.std"])
+        state = _state(names, self.env.unwrapped)
+        for known, what in (
+            ((low - far <= obs) & (obs <= high + far), lambda i: f"one near {low[i]:.3g} to {high[i]:.3g}"),
+            (
+                ~(np.abs(obs - state) > NEAR * (1 + np.abs(state))),
+                lambda i: f"{state[i]:.3g}, as the simulation has it",
+            ),
+        ):
+            if not known.all():
+                i = int(np.argmin(known))
+                raise SkillError(f"The environment observes {obs[i]:.3g} as '{names[i]}': expected {what(i)}.")
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Perform a skill; returns the observation it led to, the sum of rewards, terminated, truncated, info."""
@@ -159,8 +186,50 @@ def _check(k: int, observations: Space, obs_dim: int) -> None:
         raise SkillError(f"The environment observes {observations}: expected a flat Box of at least {obs_dim} numbers.")
 
 
-def _bounded(actions: Space, size: int) -> Box:
+def _bounded(actions: Space, known: dict[str, Any]) -> Box:
+    """The action space, if a policy that acts as `known` says can act in it."""
+    size, low, high = known["size"], np.float32(known["low"]), np.float32(known["high"])
     real = np.issubdtype(actions.dtype, np.floating)
     if not isinstance(actions, Box) or not real or actions.shape != (size,) or not actions.is_bounded():
         raise SkillError(f"The environment acts by {actions}: expected a Box of {size} real numbers, with bounds.")
+    bounds = np.stack([actions.low, actions.high])
+    if not any(np.allclose(bounds, np.broadcast_to(pair, bounds.shape)) for pair in ([low, high], [[-1.0], [1.0]])):
+        raise SkillError(
+            f"The environment acts by {actions}: expected the bounds {known['low']} to {known['high']} of the policy, "
+            "or [-1, 1]; gymnasium.wrappers.RescaleAction maps others."
+        )
     return actions
+
+
+def _check_control_dt(env: gymnasium.Env, known: float | None) -> None:
+    """Refuse an environment that says of its control step, in seconds, that it is another one."""
+    found = getattr(env.unwrapped, "dt", None) or (env.metadata.get("position") or {}).get("control_dt")
+    if known and isinstance(found, float) and abs(found - known) > 1e-6:
+        raise SkillError(f"The environment has a control step of {found:g} s: expected {known:g} s, as the policy has.")
+
+
+def _state(names: list[str], env: Any) -> np.ndarray:
+    """What the names of an observation's entries, "qpos/<joint>" and "qvel/<joint>", stand for in the state of a MuJoCo
+    simulation; NaN where they say nothing of it, or the environment shows none.
+
+    Raises:
+        SkillError: the simulation lacks such a joint.
+    """
+    model: Any = getattr(env, "model", None)
+    data: Any = getattr(env, "data", None)
+    values, seen = np.full(len(names), np.nan), Counter[tuple[str, str]]()
+    if not getattr(model, "njnt", 0) or getattr(data, "qpos", None) is None:
+        return values
+    joints = {model.joint(i).name or f"joint_{i}": i for i in range(model.njnt)}
+    parts = {"qpos": (data.qpos, model.jnt_qposadr), "qvel": (data.qvel, model.jnt_dofadr)}
+    for i, name in enumerate(names):
+        kind, _, rest = name.partition("/")
+        if kind not in parts:
+            continue
+        joint = next((part for part in (rest, rest.rpartition("/")[0]) if part in joints), None)
+        if joint is None:
+            raise SkillError(f"The environment's model has no joint for '{name}': expected the policy's body.")
+        numbers, first = parts[kind]
+        values[i] = numbers[first[joints[joint]] + seen[kind, joint]]
+        seen[kind, joint] += 1
+    return values

@@ -27,6 +27,7 @@ class SingleEnv(gymnasium.Env):
         if env.num_envs != 1:
             raise UserError(f"'{env.env_spec.id}' has {env.num_envs} lanes: expected an environment of one.")
         self.env, self._seeded = env, False
+        self.dt = env.env_spec.control_dt  # seconds, as Gymnasium's environments in MuJoCo name it
         space = env.single_observation_space
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
         self.action_space = env.single_action_space

@@ -3,14 +3,14 @@ several that advance together, each with a folder of its own."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from urlrl.config import PretrainConfig, RunConfig
 from urlrl.errors import TrainingDiverged, UserError
 from urlrl.training.log import MetricsLog, Progress, duration
-from urlrl.training.loop import Lane, Loop, Timed
+from urlrl.training.loop import Lane, Loop, Timed, Undone
 from urlrl.training.saver import Saver
 from urlrl.training.stop import Interrupted, Stop
 
@@ -47,7 +47,7 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
 
     Raises:
         Interrupted: a signal came; checkpoints were written.
-        UserError: a disk cannot be written.
+        UserError: a disk cannot be written; or an environment cannot go on, and on the host all was saved.
     """
     speed, live = Speed(loop, config), list(members)
     try:
@@ -57,8 +57,13 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
                 if metrics:
                     member.log.write(0, metrics)
             speed.see(untrained)
+        if loop.step < config.steps:
+            progress.update(f"{speed.name}  {loop.step:,}/{config.steps:,}  compiling, then the first epoch")
         while live and loop.step < config.steps:
-            live = _epoch(loop, members, config, speed, stop, progress)
+            try:
+                live = _epoch(loop, members, config, speed, stop, progress)
+            except Undone as undone:
+                _save_first(undone, loop, live, stop, progress)
             if stop.name or any(member.saver.due() for member in live):
                 _save(live, stop)
             if stop.name:
@@ -74,7 +79,8 @@ def drive(loop: Loop, members: Sequence[Member], config: RunConfig, stop: Stop, 
 def _epoch(
     loop: Loop, members: Sequence[Member], config: RunConfig, speed: "Speed", stop: Stop, progress: Progress
 ) -> list[Member]:
-    """One epoch, logged; returns the members that are still finite."""
+    """One epoch, logged; returns the members that are still finite. Raises Undone as the loop does, and where the epoch
+    is done and an evaluation fails."""
     before, outcomes, made = loop.step, loop.epoch(), []
     stop.unsaved = True
     for member, outcome in zip(members, outcomes):
@@ -84,11 +90,17 @@ def _epoch(
             member.leave(outcome, progress)
         else:
             made.append((member, outcome))
+    failed: Exception | None = None
     if config.eval_every and loop.step // config.eval_every > before // config.eval_every:
-        made = [(member, metrics | member.evaluate()) for member, metrics in made]
+        try:
+            made = [(member, metrics | member.evaluate()) for member, metrics in made]
+        except Exception as error:  # noqa: BLE001 - it is raised when the epoch, which is whole, is logged
+            failed = error
     rates = speed.measure()
     for member, metrics in made:
         member.log.write(loop.step, metrics | rates)
+    if failed:
+        raise Undone from failed
     speed.see([metrics for _, metrics in made])
     progress.update(speed.line())
     return [member for member, _ in made]
@@ -101,6 +113,15 @@ def _save(members: Sequence[Member], stop: Stop) -> None:
     for member in members:
         member.saver.save()
     stop.unsaved = False
+
+
+def _save_first(undone: Undone, loop: Loop, members: Sequence[Member], stop: Stop, progress: Progress) -> NoReturn:
+    """Save what there was before something failed, and raise it."""
+    if loop.step:
+        _save([member for member in members if not member.error], stop)
+        progress.note(f"The run is saved at step {loop.step:,}.")
+    assert undone.__cause__
+    raise undone.__cause__ from None
 
 
 def raise_diverged(members: Sequence[Member]) -> None:

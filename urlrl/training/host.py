@@ -17,7 +17,7 @@ from urlrl.data.rows import Rows, agent_fields, blank
 from urlrl.errors import UserError
 from urlrl.streams import env_seed, stream
 from urlrl.training.learn import as_batch, finite_metrics, learn
-from urlrl.training.loop import Outcome, Stopwatch
+from urlrl.training.loop import Outcome, Stopwatch, Undone
 from urlrl.training.rollouts import check_episodes, first_clock, rollout_coverage
 from urlrl.types import HostEnv, Transition
 
@@ -56,14 +56,20 @@ class Host:
         return [self]
 
     def epoch(self) -> list[Outcome]:
-        """Collect, then learn; returns metrics, or why they are not finite."""
+        """Collect, then learn; returns metrics, or why they are not finite. Raises Undone where the environment or the
+        agent's acting fails."""
         with self.watch("host"):
             return [self._epoch()]
 
     def _epoch(self) -> Outcome:
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), 5)
         act_key, begin_key, seen_key, sample_key, update_key = keys
-        rows, given, positions = self._collect(act_key, begin_key, self._plan(seen_key))
+        before = self._between()
+        try:
+            rows, given, positions = self._collect(act_key, begin_key, self._plan(seen_key))
+        except Exception as error:
+            self._go_back(before)
+            raise Undone from error
         self.replay.add(
             {name: column.reshape(self.config.epoch_steps, *column.shape[2:]) for name, column in rows.items()}
         )
@@ -80,24 +86,30 @@ class Host:
 
     def state(self) -> dict[str, Any]:
         """Everything but the replay's rows, in two parts: the agent, and what else continues the loop."""
-        loop = {
+        return {"agent": self.agent, "loop": self._between()}
+
+    def _between(self) -> dict[str, Any]:
+        """What continues collecting from between two epochs."""
+        return {
             "carry": remembered(self.carry),
             "obs": self.obs,
             "ended": self.ended,
             "env": self.env.get_state(),
             "epochs": np.int64(self.epochs),
         }
-        return {"agent": self.agent, "loop": loop}
 
-    def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
-        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last. Where the
-        environment cannot save its state, new episodes begin."""
-        loop = state["loop"]
-        self.agent = jax.tree.map(jnp.asarray, state["agent"])
+    def _go_back(self, loop: dict[str, Any]) -> None:
+        """The reverse of `_between`."""
         self.carry = recalled(jax.tree.map(jnp.asarray, loop["carry"]), self.carry)
         self.obs, self.ended = loop["obs"], np.array(loop["ended"])
         self.env.set_state(loop["env"])
         self.epochs = int(loop["epochs"])
+
+    def restore(self, state: dict[str, Any], total: int, rows: Rows) -> None:
+        """Continue from `state()` of a run that had seen `total` transitions, of which `rows` are the last. Where the
+        environment cannot save its state, new episodes begin."""
+        self.agent = jax.tree.map(jnp.asarray, state["agent"])
+        self._go_back(state["loop"])
         self.replay.restore(total, rows)
         if not self.env.env_spec.exact_resume:
             self.ended[:] = True

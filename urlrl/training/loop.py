@@ -16,6 +16,10 @@ class Memory(Protocol):
     def restore(self, state: dict[str, Any], step: int, rows: Any) -> None: ...
 
 
+class Undone(Exception):
+    """What failed, its `__cause__`, left no trace in the loop, which is as it was before and can be saved."""
+
+
 class Lane(Memory, Protocol):
     """One of the runs of a loop."""
 
@@ -75,4 +79,4 @@ class Loop(Timed, Protocol):
 
     @property
     def runs(self) -> Sequence[Lane]: ...
-    def epoch(self) -> list[Outcome]: ...  # by run
+    def epoch(self) -> list[Outcome]: ...  # by run; raises Undone where it can go back

@@ -153,7 +153,8 @@ def run_cell(
             else:
                 need(loaded.agent, "adaptable")
             with RunFolder(folder).lock():
-                claim(folder, loaded, same["task"], method, seed, config)
+                if said := claim(folder, loaded, same["task"], method, seed, config):
+                    progress.note(said)
                 progress.say(f"{method} seed {seed}, in {folder}.")
                 train(folder, method, setting, stop, progress)
         else:

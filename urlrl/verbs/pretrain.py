@@ -17,7 +17,7 @@ from urlrl.data.rows import Fields, agent_fields
 from urlrl.errors import UserError
 from urlrl.evaluation import coverage
 from urlrl.runs.begin import Begun, agent_shapes, begin, create_agent, make_eval_env, normalized
-from urlrl.runtime import changed_versions, enable_compilation_cache, versions
+from urlrl.runtime import enable_compilation_cache, made_elsewhere, versions
 from urlrl.streams import env_seed, stream
 from urlrl.training.driver import Measure, Member, drive, raise_diverged
 from urlrl.training.host import Host
@@ -213,11 +213,8 @@ def claim(
         run.claim(to_json(config), versions(), command or "", from_step=None)
     elif step < config.steps:
         progress.say(f"Continuing {run.path} from step {step:,}.")
-        if changed := changed_versions(run.versions(), versions()):
-            progress.note(
-                f"{run.path} was made with other versions: {', '.join(changed)}. It need not end as one that was never "
-                f"stopped."
-            )
+        if said := made_elsewhere(run.path, run.versions()):
+            progress.note(said)
         run.claim(to_json(config), versions(), command or "", step, settings)
     elif settings:
         progress.note(f"{run.path} is at its last step, {step:,}: its settings stay as they are without more --steps.")

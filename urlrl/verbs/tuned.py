@@ -26,7 +26,7 @@ from urlrl.files import read_json, write_atomically, write_json
 from urlrl.loading import check_names
 from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runs.load import Loaded
-from urlrl.runtime import versions
+from urlrl.runtime import made_elsewhere, versions
 from urlrl.tasks.catalogue import find_task
 from urlrl.tasks.task import Task, make_task_env
 from urlrl.training.checkpoint import Checkpoints
@@ -69,9 +69,9 @@ def _settings(task: str, pretrain: dict[str, Any], step: int, config: dict[str, 
     return {"task": task, "pretrain": pretrain, "pretrain_steps": step, "config": config}
 
 
-def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, config: AdaptConfig) -> None:
+def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, config: AdaptConfig) -> str:
     """Write into `folder`, which the caller has locked, what it will hold; and beside it the pretrained agent, where
-    that is a part of it: the run may go on and drop this checkpoint.
+    that is a part of it: the run may go on and drop this checkpoint. Returns `made_elsewhere` of what was there.
 
     Raises:
         UserError: a training of other settings was begun there.
@@ -81,7 +81,7 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
         same = _settings(there["task"], there["pretrain"], there["pretrain_steps"], there["config"])
         here = settings(task, loaded, config)
         check_same(folder / TUNED, method, same, here, type(loaded.config.agent))
-        return
+        return made_elsewhere(folder, there["versions"])
     content = {
         "format": FORMAT, "task": task, "method": method, "seed": seed, "pretrain": to_json(loaded.config),
         "pretrain_steps": loaded.step, "config": to_json(config), "versions": versions(),
@@ -91,6 +91,7 @@ def claim(folder: Path, loaded: Loaded, task: str, method: str, seed: int, confi
     if METHODS[method].keeps != "policy":
         _keep_agent(_agent_folder(folder, content), loaded)
     write_json(content, folder / TUNED)
+    return ""
 
 
 def _agent_folder(folder: Path, content: dict[str, Any]) -> Path:
