@@ -70,7 +70,9 @@ def make_parts(rules, kind="wide_sphere", seed=0, length=None):
         "format": FORMAT,
         "env": "test",
         "control_dt": 0.05,
-        "observation": {"size": OBS, "names": [f"entry_{i}" for i in range(OBS)]},
+        "observation": {
+            "size": OBS, "names": [f"entry_{i}" for i in range(OBS)], "low": [-2.0] * OBS, "high": [3.0] * OBS,
+        },
         "action": {"size": ACT, "names": ["left", "right"], "low": [-1.0] * ACT, "high": [3.0] * ACT},
         "skill": {"kind": kind, "dim": D},
         "skills": {},
@@ -289,6 +291,18 @@ def test_bad_prompts_are_named(call, message):
     with pytest.raises(SkillError, match=message) as caught:
         call(make(FB))
     assert "\n" not in str(caught.value)
+
+
+def test_who_is_strict_acts_near_what_training_saw_only(bundle):
+    policy = SkillPolicy.from_pretrained(bundle, strict=True)
+    obs = np.float32([[0, 0, 0, 0], [-6.9, 7.9, 0, 0]])
+    np.testing.assert_array_equal(policy.act(obs, "forward"), SkillPolicy.from_pretrained(bundle).act(obs, "forward"))
+    for entry, value in ((1, 8.1), (3, -7.1), (2, 1e6)):
+        obs = np.zeros(OBS)
+        obs[entry] = value
+        with pytest.raises(SkillError, match=rf"obs is .* at entry {entry} \('entry_{entry}'\): expected -7 to 8, as"):
+            policy.act(obs, "forward")
+    assert repr(policy) == ("SkillPolicy('test', 4 -> 2, z: wide_sphere 3, 1 named, told by goal reward demo)")
 
 
 def test_what_a_bundle_cannot_be_told_it_says():

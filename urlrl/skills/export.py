@@ -114,7 +114,11 @@ def make_policy(
         "format": FORMAT,
         "env": spec.id,
         "control_dt": spec.control_dt,
-        "observation": {"size": spec.obs_dim + len(features), "names": [*observation_names(spec, model), *features]},
+        "observation": {
+            "size": spec.obs_dim + len(features),
+            "names": [*observation_names(spec, model), *features],
+            **_seen_range([_steps_of(trajectory), *([seen.steps] if seen else [])]),
+        },
         "action": {"size": spec.action_dim, "names": action_names(spec, model), "low": low, "high": high},
         "skill": {"kind": z.kind, "dim": z.dim},
         "skills": {name: {**skill, "told_by": None, "weights": weights} for name, skill in skills.items()},
@@ -141,6 +145,12 @@ def make_policy(
 def _steps_of(trajectory: Trajectory) -> Transition:
     """The steps that count, (n, ...)."""
     return jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+
+
+def _seen_range(all_steps: Sequence[Transition]) -> dict[str, list[float]]:
+    """The least and largest of each entry of an observation."""
+    obs = np.concatenate([np.asarray(rows, np.float32) for steps in all_steps for rows in (steps.obs, steps.next_obs)])
+    return {"low": to_json(obs.min(axis=0)), "high": to_json(obs.max(axis=0))}
 
 
 def _possible(kind: str, rule: Rule | None, seen: Seen | None) -> Rule | None:

@@ -41,6 +41,7 @@ ANGLE = 1e-5  # of golden skills from rewards: 1 - cos, or the share of the leng
 KINDS = ("sphere", "wide_sphere", "gaussian", "onehot", "none")
 LARGEST = float(np.finfo(np.float32).max)
 TINY = 1e-8  # below this norm a vector has no direction
+NAME = re.compile(r"\w[\w-]*")
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 MAX_OPS = 256  # of a network
@@ -291,7 +292,6 @@ _COMMON = {
     "format": str,
     "env": str,
     "control_dt": (float, None),  # seconds per control step
-    "observation": {"size": int, "names": [str]},
     "action": {"size": int, "names": [str], "low": [float], "high": [float]},  # bounds in actuator units
     "skill": {"kind": str, "dim": int},  # the prior over z
     "goal": ({"names": [str], "index": [int], "template": [float]}, None),  # position entries of an observation
@@ -301,6 +301,7 @@ _ACT = {"obs": [[float]], "z": [[float]], "action": [[float]]}
 _AIM = ({"goal": [[float]], "obs": [[float]], "z": [[float]]}, None)  # null where goals cannot be told
 _CHAIN = {"sizes": [int], "activations": [str]}
 _SCHEMA_1 = _COMMON | {
+    "observation": {"size": int, "names": [str]},
     "skills": {str: {"z": [float], "displacement": ({str: float}, None)}},
     "policy": _CHAIN,  # [normalised obs, z] -> action
     "latent": (_CHAIN, None),  # normalised obs -> phi
@@ -309,6 +310,7 @@ _SCHEMA_1 = _COMMON | {
 _CHAINED = ("linear", "relu", "tanh")  # activations of format 1
 _RULE = ({"rule": str, "options": [str], "numbers": {str: [float]}}, None)  # null: it cannot be told so
 _SCHEMA = _COMMON | {
+    "observation": {"size": int, "names": [str], "low": [float], "high": [float]},  # between which training saw it
     # Named skills: where an episode led, what they were asked for, and the SHA-256 of the weights that they are for.
     "skills": {str: {"z": [float], "displacement": ({str: float}, None), "told_by": (str, None), "weights": str}},
     "networks": {str: [{"op": str, "inputs": [str], "output": str, "numbers": {str: [float]}}]},  # of ROLES
@@ -385,7 +387,8 @@ class SkillPolicy:
 
     `config` is the contract that config.json states, `tensors` are the weights by name, `skills` maps names to skills
     z (d,), `transitions` are what rewards are told on (None: there are none), `card` is the model card: all as loaded,
-    none to be changed.
+    none to be changed. A `strict` one refuses to act on observations far from those of its training: beyond their
+    range by more than the range itself.
 
     Raises:
         SkillError: config and tensors do not fit each other, or do not give the golden outputs.
@@ -397,6 +400,7 @@ class SkillPolicy:
         tensors: dict[str, np.ndarray],
         card: str,
         seen: dict[str, np.ndarray] | None = None,
+        strict: bool = False,
     ):
         networks = _check_config(config)
         _check_tensors(tensors, expected_shapes(config))
@@ -413,6 +417,7 @@ class SkillPolicy:
         self._encoder: Any
         self._policy, self._features, self._encoder = (run.get(role) for role in ROLES)
         self._rules = _prompting(config)
+        self._range = _range(config["observation"]) if strict else None
         self._obs_dim, self._z_dim = config["observation"]["size"], config["skill"]["dim"]
         self._onehot = config["skill"]["kind"] == "onehot"
         low, high = (np.array(config["action"][bound], np.float64) for bound in ("low", "high"))
@@ -438,7 +443,12 @@ class SkillPolicy:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike, revision: str | None = None, local_files_only: bool = False
+        cls,
+        source: str | os.PathLike,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        *,
+        strict: bool = False,
     ) -> "SkillPolicy":
         """Load a bundle from a folder, or from the Hugging Face hub if there is no such folder.
 
@@ -447,6 +457,7 @@ class SkillPolicy:
                 package huggingface_hub).
             revision: of a hub id: a branch, tag or commit; None is the newest.
             local_files_only: of a hub id: never use the network.
+            strict: see the class.
 
         Raises:
             SkillError: it is missing, damaged, of another format, or does not give its golden outputs.
@@ -465,7 +476,7 @@ class SkillPolicy:
                 raise SkillError(f"{folder / PROMPT} was changed or damaged: its SHA-256 is not what {CONFIG} states.")
             seen = _parse_tensors(prompt, PROMPT)
         try:
-            return cls(config, _parse_tensors(content[WEIGHTS], WEIGHTS), card, seen)
+            return cls(config, _parse_tensors(content[WEIGHTS], WEIGHTS), card, seen, strict)
         except SkillError as error:
             raise SkillError(f"Bundle '{source}': {error}") from error
 
@@ -511,7 +522,9 @@ class SkillPolicy:
             SkillError: a wrong size, length or name, or what is not finite.
         """
         x = self._normalised("obs", obs)
-        x, z = _side_by_side(x, z.aim(obs) if isinstance(z, Toward) else self._skill(z), "obs and z")
+        if self._range is not None:
+            self._check_range(np.asarray(obs, np.float32), *self._range)
+        x, z = _side_by_side(x, z.aim(obs) if isinstance(z, Toward) else self.skill(z), "obs and z")
         action = self._policy(x, z)
         if not math.isfinite(np.vdot(action, action)):
             raise SkillError("The action is not finite: expected obs and z of a size that the policy was trained on.")
@@ -705,7 +718,8 @@ class SkillPolicy:
         """That all skills have; None where they differ."""
         return typical_norm(self.config["skill"]) if self.config["skill"]["kind"] in ("sphere", "wide_sphere") else None
 
-    def _skill(self, z: Any) -> np.ndarray:
+    def skill(self, z: Any) -> np.ndarray:
+        """The skill (d,) or (n, d) that `act` means by z: a name, an index, or numbers of the right length."""
         if isinstance(z, str):
             if z not in self.skills:
                 raise _unknown("skill", z, self.skills)
@@ -726,6 +740,22 @@ class SkillPolicy:
 
     def _normalised(self, name: str, obs: Any) -> np.ndarray:
         return (_vector(name, obs, self._obs_dim, self.config["observation"]["names"]) - self._mean) / self._std
+
+    def _check_range(self, obs: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+        if ((obs < low) | (obs > high)).any():
+            where = np.argwhere((obs < low) | (obs > high))[0]
+            i, name = where[-1], self.config["observation"]["names"][where[-1]]
+            raise SkillError(
+                f"obs is {obs[tuple(where)]:g} at entry {i} ('{name}'): expected {low[i]:g} to {high[i]:g}, as training "
+                f"saw nothing like it."
+            )
+
+    def __repr__(self) -> str:
+        config, told = self.config, [kind for kind, rule in self._rules.items() if rule]
+        return (
+            f"SkillPolicy({config['env']!r}, {config['observation']['size']} -> {config['action']['size']}, z: "
+            f"{config['skill']['kind']} {self._z_dim}, {len(self.skills)} named, told by {' '.join(told) or 'nothing'})"
+        )
 
     def _one_hot(self, index: Any) -> np.ndarray:
         return (np.arange(self._z_dim) == np.expand_dims(index, -1)).astype(np.float32)
@@ -777,6 +807,14 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= network.tensor_shapes
     reward = _prompting(config)["reward"]
     return shapes | ({"prompting.moves": (z, z)} if reward and "moves" in reward["options"] else {})
+
+
+def _range(observation: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(obs,) each: what training saw, with as much on either side."""
+    if "low" not in observation:
+        raise SkillError(f"A bundle of the format '{FORMAT_1}' does not say what training saw: expected strict=False.")
+    low, high = (np.array(observation[name], np.float32) for name in ("low", "high"))
+    return low - (high - low), high + (high - low)
 
 
 def _networks(config: dict[str, Any]) -> dict[str, Network]:
@@ -1036,7 +1074,10 @@ def _check_second(config: dict[str, Any]) -> None:
     """What only format 2 has."""
     if unknown := config["networks"].keys() - ROLES:
         raise _unknown("role", min(unknown), ROLES)
-    about, z = config["transitions"], config["skill"]["dim"]
+    about, z, size = config["transitions"], config["skill"]["dim"], config["observation"]["size"]
+    _check_rows(
+        "observation", {"low": size, "high": size}, {key: [config["observation"][key]] for key in ("low", "high")}
+    )
     there = {*config["networks"], *(["transitions"] if about else [])}
     for kind, rule in config["prompting"].items():
         if rule is None:
@@ -1146,6 +1187,8 @@ def _find(source: str, revision: str | None, local_files_only: bool) -> tuple[Pa
     if is_folder:
         _expect("revision", revision is None, revision, f"None, as '{folder}' is a folder and no hub id")
         return folder, folder.resolve()
+    if NAME.fullmatch(source) and (shipped := Path(__file__).parent / "bundles" / source).is_dir():
+        return shipped, shipped.resolve()
     if exists or not HUB_ID.fullmatch(source):
         raise SkillError(f"{_short(source)} is {'a file' if exists else 'not there'}: expected a bundle's folder.")
     try:
