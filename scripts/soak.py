@@ -4,10 +4,9 @@
     python scripts/soak.py --minutes 60 metra --preset maze-quick --loop device --replay-capacity 20032
 
 What follows the options is what `urlrl pretrain` gets. Its replay should be full soon, as one that fills up grows by
-right. Evaluations and checkpoints come four times as often as by default, and more: an hour holds as many as four do
-otherwise. Tensorstore, which writes the checkpoints, keeps about 0.1 MB of each (3 MB in an hour by default), which the
-tolerance allows. The last third of the time is compared with the third before it. Linux only. Exit code 1: something
-grew.
+right. It saves four times as often as by default. Tensorstore, which writes the checkpoints, keeps about 0.1 MB of
+each, 3 MB in an hour of an ordinary run: the tolerance allows it. The last third of the time is compared with the third
+before it. Linux only. Exit code 1: something grew.
 """
 
 import argparse
