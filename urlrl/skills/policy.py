@@ -744,11 +744,9 @@ class SkillPolicy:
     def _check_range(self, obs: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         if ((obs < low) | (obs > high)).any():
             where = np.argwhere((obs < low) | (obs > high))[0]
-            i, name = where[-1], self.config["observation"]["names"][where[-1]]
-            raise SkillError(
-                f"obs is {obs[tuple(where)]:g} at entry {i} ('{name}'): expected {low[i]:g} to {high[i]:g}, as training "
-                f"saw nothing like it."
-            )
+            i, value = where[-1], obs[tuple(where)]
+            entry = f"obs is {value:g} at entry {i} ('{self.config['observation']['names'][i]}')"
+            raise SkillError(f"{entry}: expected {low[i]:g} to {high[i]:g}, as training saw nothing like it.")
 
     def __repr__(self) -> str:
         config, told = self.config, [kind for kind, rule in self._rules.items() if rule]
