@@ -527,3 +527,31 @@ except SkillError as error:
     said = done.stdout.splitlines()
     np.testing.assert_allclose(json.loads(said[0]), action, atol=1e-6)
     assert said[1] == "A reward in words needs the package urlrl: expected numbers or a function here."
+
+
+def test_the_package_without_jax_loads_prompts_and_drives(bundle):
+    """As after `pip install --no-deps urlrl numpy safetensors`."""
+    code = f"""
+import sys
+allowed = set(sys.stdlib_module_names) | {{"numpy", "safetensors", "urlrl", "huggingface_hub"}}
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in allowed:
+            raise ImportError(f"{{name}} is blocked")
+sys.meta_path.insert(0, Blocker())
+from urlrl.skills.control import SkillSwitcher, TimedLoop
+from urlrl.skills.policy import SkillPolicy
+policy = SkillPolicy.from_pretrained({str(bundle)!r}, strict=True)
+print(policy.act([0] * 4, policy.prompt(reward="speed - entry_1 ** 2")).tolist())
+for name in ("ant", "half_cheetah"):
+    shipped = SkillPolicy.from_pretrained(name)
+    obs, skill = [0] * shipped.config["observation"]["size"], next(iter(shipped.skills))
+    print(TimedLoop(shipped)(0.0, obs, SkillSwitcher(shipped, skill)).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    action, *shapes = done.stdout.splitlines()
+    expected = SkillPolicy.from_pretrained(bundle)
+    told = expected.prompt(reward=expected.transitions["speed"] - expected.transitions["entry_1"] ** 2)
+    np.testing.assert_allclose(json.loads(action), expected.act([0] * OBS, told), atol=1e-5)
+    assert shapes == ["(8,)", "(6,)"]
