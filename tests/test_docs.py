@@ -50,7 +50,6 @@ SHORTER = {
     },
     "skills": {
         "drive_skill.py bundles": f"drive_skill.py {BUNDLES}",
-        '"bundles/half_cheetah"': f'"{BUNDLES}/half_cheetah"',
     },
     "zero-shot": {
         **DATA,

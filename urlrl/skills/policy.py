@@ -86,7 +86,13 @@ def _dense_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[st
 
 def _dense(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
     kernel, bias = tensors["kernel"], tensors["bias"]
-    return lambda x: x @ kernel + bias
+
+    def run(x: np.ndarray) -> np.ndarray:
+        y = x @ kernel
+        y += bias
+        return y
+
+    return run
 
 
 def _norm_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
@@ -229,6 +235,12 @@ OPS: dict[str, Op] = {
 }
 
 
+IN_PLACE: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # a tenth of the time of a small network
+    "relu": lambda x: np.maximum(x, _ZERO, out=x),
+    "tanh": lambda x: np.tanh(x, out=x),
+}
+
+
 class Network:
     """Operations, each of inputs or of results that came before it; the last one's result is the network's.
 
@@ -267,8 +279,12 @@ class Network:
         """The function of the inputs, in their order; each has its shape as its last axes, float32."""
         places = {name: i for i, name in enumerate(self.inputs)}
         steps = []
+        used = [name for op in self.ops for name in op["inputs"]]
         for op in self.ops:
             function = OPS[op["op"]].make(op["numbers"], self.tensors_of(op, tensors))
+            x = op["inputs"][0]
+            if op["op"] in IN_PLACE and x not in self.inputs and used.count(x) == 1:  # Nobody else sees it.
+                function = IN_PLACE[op["op"]]
             steps.append((function, [places[name] for name in op["inputs"]]))
             places[op["output"]] = len(places)
 
@@ -732,10 +748,9 @@ class SkillPolicy:
             return np.zeros(0, np.float32)
         z = _vector("z", z, self._z_dim)
         if self._length is not None and z.size:  # Another length acts plausibly, and wrongly.
-            length = np.sqrt(np.square(z).sum(axis=-1)).ravel()
-            worst = float(length[np.abs(length - self._length).argmax()])
-            if not abs(worst - self._length) <= 1e-3 * self._length:
-                raise SkillError(f"z has length {worst:.4g}: expected {self._length:.4g}, as `project` makes it.")
+            for length in np.sqrt(np.square(z).sum(axis=1)) if z.ndim == 2 else (math.sqrt(np.vdot(z, z)),):
+                if not abs(length - self._length) <= 1e-3 * self._length:
+                    raise SkillError(f"z has length {length:.4g}: expected {self._length:.4g}, as `project` makes it.")
         return z
 
     def _normalised(self, name: str, obs: Any) -> np.ndarray:
