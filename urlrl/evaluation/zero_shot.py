@@ -95,7 +95,7 @@ def score(env: HostEnv, agent: Any, seen: Transition | None, seed: int) -> dict[
         "goal_box": list(box),
         **{who: _means(outcomes) for who, outcomes in found.items()},
         "intervals": {
-            who: {name: mean_interval(values)[1:] for name, values in outcomes.items()}
+            who: {name: list(mean_interval(values)[1:]) for name, values in outcomes.items()}
             for who, outcomes in found.items()
         },
         "goals": goals.tolist(),

@@ -55,14 +55,14 @@ PRESETS = {
         offline(
             FREConfig(goal_radius=5.4, goal_scale=_WALKER_SCALE, warmup=1_000_000), "fre", steps=2_000_000
         ),
-        f"{FRE}, ExORL walker, without its columns of speed, height and uprightness",
+        f"{FRE}, ExORL walker, without its extra columns",
         HOURS,
     ),
     "exorl-cheetah-paper": Preset(
         offline(
             FREConfig(goal_radius=1.44, goal_scale=_CHEETAH_SCALE, warmup=1_000_000), "fre", steps=2_000_000
         ),
-        f"{FRE}, ExORL cheetah, without its column of speed",
+        f"{FRE}, ExORL cheetah, without its extra column",
         HOURS,
     ),
     "maze-mass-quick": Preset(
