@@ -15,6 +15,7 @@ from run_tools import TINY, copy_of
 
 import urlrl
 from urlrl import cli
+from urlrl.adaptation.tuned import Tuned, TunedConfig
 from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
@@ -25,7 +26,10 @@ from urlrl.config import PretrainConfig
 from urlrl.envs import make_env
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import coverage
+from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.features import FeatureConfig
+from urlrl.learners.iql import IQL, IQLConfig
+from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.begin import create_agent
@@ -33,7 +37,7 @@ from urlrl.skills import export as exporting
 from urlrl.skills.card import make_card
 from urlrl.skills.formats import FORMATS, aims
 from urlrl.skills.policy import CARD, CONFIG, SkillError, SkillPolicy, turned
-from urlrl.types import DemoPrompt, GoalPrompt, RewardPrompt, Trajectory, Transition
+from urlrl.types import BatchSpec, DemoPrompt, GoalPrompt, RewardPrompt, Trajectory, Transition
 from urlrl.verbs.export import export
 
 ORIGIN = {"agent": "test", "step": 7, "evaluation_seed": 0, "note": "", "commands": [], "config": {}, "versions": {}}
@@ -511,3 +515,21 @@ def test_a_bundle_replaces_a_bundle_but_no_other_format(whole_run, tmp_path):
     with pytest.raises(UserError, match=f"holds {CARD}: expected a new folder"):
         export(whole_run, folder, format="onnx")
     assert (folder / CONFIG).exists()
+
+
+@pytest.mark.parametrize("kind", [SAC, DDPG, IQL])
+def test_what_was_tuned_by_any_learner_leaves_jax(kind):
+    """A policy of one task: no skill, no prompts."""
+    _, env, _ = make_agent("metra", MetraConfig(width=8))
+    x, action = np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    config = {SAC: SACConfig(width=8), DDPG: DDPGConfig(width=8), IQL: IQLConfig(width=8, depth=2)}[kind]
+    learner = kind.create(dataclasses.replace(config, lr=1e-3), x, action, jax.random.key(0))
+    normalizer = Normalizer(jnp.array([1.0, 2.0]), jnp.array([2.0, 0.5]))
+    agent = shaken(Tuned.create(TunedConfig(BatchSpec()), learner, normalizer))
+    with closing(env):
+        episodes = coverage.scored_episodes(env, agent, 0)
+        policy, _ = exporting.make_policy(agent, env, episodes, jax.random.key(0), ORIGIN)
+    obs = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    expected = agent.sample_actions(obs, np.zeros((9, 0)), jax.random.key(0), 0.0)
+    np.testing.assert_allclose(policy.act(obs, np.zeros((9, 0))), expected, atol=1e-5)
+    assert policy.act(obs[0]).shape == (2,) and not any(policy.config["prompting"].values())
