@@ -443,7 +443,11 @@ def run(whole_run, tmp_path):
 
 def test_export_writes_a_bundle_with_a_card(run, tmp_path, capsys):
     evaluation = {
-        "step": 320, "seed": 0, "env": "point", "goals": None, "notes": [],
+        "step": 320, "seed": 0, "env": "point", "notes": [],
+        "goals": {
+            "protocol": "zero-shot-goals-v1", "num_goals": 50, "agent": {"final_distance": 0.5},
+            "random": {"final_distance": 1.25}, "standing still": {"final_distance": 1.0},
+        },
         "coverage": {
             "protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4,
             "min": [-3.0, -3.0], "max": [3.0, 3.0],
@@ -455,6 +459,7 @@ def test_export_writes_a_bundle_with_a_card(run, tmp_path, capsys):
     policy = SkillPolicy.from_pretrained(tmp_path / "bundle")
     assert policy.config["provenance"]["config"]["env"] == "point" and policy.config["provenance"]["step"] == 320
     assert policy.card.startswith("---\nlibrary_name: urlrl\n") and "| coverage, 1 m cells | 77 | 4 |" in policy.card
+    assert "| final goal distance, m | 0.500 | 1.250 | 1.000 |" in policy.card
     assert "| `obs_0` |" in policy.card and str(tmp_path) not in policy.card
     snippet = re.search(r"```python\n(.*?)```", policy.card, re.DOTALL).group(1)
     snippet = snippet.replace("path/to/this/folder", str(tmp_path / "bundle"))
