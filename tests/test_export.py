@@ -33,6 +33,7 @@ from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.begin import create_agent
+from urlrl.runs.load import GOAL_SCORES
 from urlrl.skills import export as exporting
 from urlrl.skills.card import make_card
 from urlrl.skills.formats import FORMATS, aims
@@ -442,11 +443,12 @@ def run(whole_run, tmp_path):
 
 
 def test_export_writes_a_bundle_with_a_card(run, tmp_path, capsys):
+    goal_scores = {"agent": 0.5, "random": 1.25, "standing still": 1.0}
     evaluation = {
         "step": 320, "seed": 0, "env": "point", "notes": [],
         "goals": {
-            "protocol": "zero-shot-goals-v1", "num_goals": 50, "agent": {"final_distance": 0.5},
-            "random": {"final_distance": 1.25}, "standing still": {"final_distance": 1.0},
+            "protocol": "zero-shot-goals-v1", "num_goals": 50, "goal_box": [3.0, 3.0],
+            **{who: dict.fromkeys(GOAL_SCORES, score) for who, score in goal_scores.items()},
         },
         "coverage": {
             "protocol": "skill-coverage-v1", "episodes": 48, "unit": "1 m cells", "agent": 77, "random": 4,

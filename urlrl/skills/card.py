@@ -131,9 +131,9 @@ def _scores(evaluation: dict[str, Any]) -> str:
         # An evaluation by an older version has no one standing still.
         who = {"agent": "this agent", "random": "random policy", "standing still": "standing still"}
         who = {name: shown for name, shown in who.items() if name in goals}
-        rows = [(_label(score), *(f"{goals[name][score]:.3f}" for name in who)) for score in goals["agent"]]
+        scores = [(_label(score), *(f"{goals[name][score]:.3f}" for name in who)) for score in goals["agent"]]
         parts.append(f"`{goals['protocol']}`, {goals['num_goals']} goals, evaluation seed {evaluation['seed']}:")
-        parts.append(_table(("", *who.values()), rows))
+        parts.append(_table(("", *who.values()), scores))
     parts.append("One training seed: a score of this bundle, not of the method.")
     return "\n\n".join(parts)
 
