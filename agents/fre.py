@@ -251,10 +251,14 @@ class FRE(struct.PyTreeNode):
                 return Encoded(self._read_pairs(jnp.asarray(steps.next_obs), (reward - middle) / scale), middle, scale)
             case GoalPrompt(goal):
                 picks = jax.random.randint(key, (self.config.encode - 1,), 0, seen.obs.shape[0])
-                states = jnp.concatenate([jnp.asarray(goal)[None], jnp.asarray(seen.obs)[picks]])
-                scaled = self.normalizer(states)
-                reward = jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0)
-                return Encoded(self._read_pairs(states, reward), jnp.float32(0), jnp.float32(1))
+                w = self.encode_goal(jnp.asarray(goal), jnp.asarray(seen.obs)[picks])
+                return Encoded(w, jnp.float32(0), jnp.float32(1))
+
+    def encode_goal(self, goal: jax.Array, others: jax.Array) -> jax.Array:
+        """w (d,) of a goal (obs,), told at itself and at other states (encode - 1, obs)."""
+        states = jnp.concatenate([goal[None], others])
+        scaled = self.normalizer(states)
+        return self._read_pairs(states, jnp.where(reached(scaled, scaled[0], self.config.about()), 0.0, -1.0))
 
     def _read_pairs(self, states: jax.Array, rewards: jax.Array) -> jax.Array:
         """w (d,) of n states and rewards."""
@@ -292,7 +296,7 @@ class FRE(struct.PyTreeNode):
     def skill_networks(self, seen: Transition) -> SkillNetworks:
         del seen
         about, group = self.config.about(), {"group": (self.config.encode,)}
-        near = {"position": tuple(about.position), "radius": (about.goal_radius,)}
+        near = {"position": about.position, "scale": about.goal_scale, "radius": (about.goal_radius,)}
         return SkillNetworks(
             policy=graphs.policy(self.iql.actor, ("z", "obs"), self.config.bins()),
             encoder=graphs.reward_encoder(self.encoder),

@@ -116,7 +116,7 @@ HILP = {"goal": {"rule": "difference"}, "reward": FITTED, "demo": {"rule": "diff
 SF = {"goal": {"rule": "whitened"}, "reward": {"rule": "least_squares"}, "demo": {"rule": "whitened"}}
 GROUP = {"group": [8.0]}
 FRE = {
-    "goal": {"rule": "labels", "numbers": {"position": [], "radius": [1.0], **GROUP}},
+    "goal": {"rule": "labels", "numbers": {"position": [], "scale": [], "radius": [1.0], **GROUP}},
     "reward": {"rule": "encode", "numbers": GROUP},
 }
 
@@ -140,7 +140,8 @@ def test_a_reward_tells_fb_the_same_at_any_scale_and_the_opposite_with_another_s
     r = np.random.default_rng(1).normal(size=N).astype(np.float32)
     z = policy.prompt(reward=r)
     np.testing.assert_allclose(np.linalg.norm(z), D**0.5, rtol=1e-5)
-    np.testing.assert_allclose(policy.prompt(reward=7 * r), z, atol=1e-5)
+    for scale in (7, 1e-9, 1e30):
+        np.testing.assert_allclose(policy.prompt(reward=scale * r), z, atol=1e-5)
     np.testing.assert_allclose(policy.prompt(reward=-r), -z, atol=1e-5)
     assert turned(policy.prompt(reward=r + 1), z) > 1e-3  # An offset is another reward.
     with pytest.raises(SkillError, match="The reward has no direction in what the agent knows"):
@@ -238,11 +239,11 @@ def test_an_encoding_knows_no_order_offset_or_scale():
 
 
 def test_a_goal_is_labelled_by_its_position():
-    near = {"position": [0.0], "radius": [0.5], **GROUP}
+    near = {"position": [0.0], "scale": [2.0, 1.0, 1.0, 1.0], "radius": [0.5], **GROUP}
     policy = make({**FRE, "goal": {"rule": "labels", "numbers": near}}, kind="gaussian")
     goal = policy.transitions.obs[3] + np.float32([0.1, 50, 50, 50])
     states = normalised(policy, np.concatenate([goal[None], policy.transitions.obs[:7]]))
-    rewards = np.where(np.abs(states[:, 0] - states[0, 0]) < 0.5, 0, -1).astype(np.float32)
+    rewards = np.where(np.abs(states[:, 0] - states[0, 0]) / 2 < 0.5, 0, -1).astype(np.float32)
     assert 1 < (rewards == 0).sum() < 8
     np.testing.assert_allclose(policy.prompt(goal=goal), policy._encoder(states, rewards), atol=1e-6)
 
@@ -339,8 +340,21 @@ BAD = {
     "no input": (op(1, inputs=[]), r"its number of inputs is 0: expected 1"),
     "two inputs": (op(1, inputs=["x0", "x0"]), r"its number of inputs is 2: expected 1"),
     "no units": (numbers(1, units=[0.0]), r"units is 0\.0: expected a whole number of at least 1"),
+    "a width beyond all": (numbers(1, units=[1e9]), r"the size of its output is 1000000000: expected at most 65536"),
+    "bins of entries that are not there": (
+        op(1, "features", op="bins", inputs=["obs"], numbers={"index": [4.0], "centres": [0.0], "width": [1.0]}),
+        r"index is \[4\.0\]: expected entries of an input of 4 numbers",
+    ),
+    "more inputs than a machine holds": (
+        op(0, inputs=["obs"] * 300),
+        r"its number of inputs is 300: expected 1 to 256",
+    ),
+    "a named skill of another length": (
+        lambda c: c["skills"]["forward"].update(z=[0.5, 0.0, 0.0]),
+        r"z has length 0\.5: expected 1\.732",
+    ),
     "half a unit": (numbers(1, units=[2.5]), r"units is 2\.5: expected a whole number"),
-    "units of a whole machine": (numbers(1, units=[1e9]), r"Tensor 'policy\.x1\.kernel' is float32"),
+    "units of another size": (numbers(1, units=[7.0]), r"Tensor 'policy\.x1\.kernel' is float32"),
     "two numbers": (numbers(1, units=[5.0, 5.0]), r"how many units is 2: expected 1"),
     "another number": (numbers(1, unit=[5.0]), r"its numbers is \['units', 'unit'\]: expected 'units'"),
     "no epsilon": (numbers(2, eps=[0.0]), r"eps is 0\.0: expected more than 0"),

@@ -76,7 +76,7 @@ CASES = {
         "fre",
         FREConfig(
             z=SkillSpace("gaussian", 8), width=16, encoder_width=16, position=(1,), position_bins=4,
-            position_range=(-2.0, 2.0),
+            position_range=(-2.0, 2.0), goal_scale=(0.5, 2.0), goal_radius=0.7,
         ),
     ),
 }  # fmt: skip

@@ -89,6 +89,43 @@ def test_a_late_loop_sends_what_is_safe_until_the_next_action_is_due(policy):
     np.testing.assert_array_equal(own(1.0, ZERO, "forward"), [0.5, -0.5])
 
 
+def test_where_an_observation_is_refused_the_loop_goes_on_with_what_is_safe(policy):
+    loop = TimedLoop(policy)
+    acted = loop(0.0, ZERO, "forward")
+    np.testing.assert_array_equal(loop(0.05, [np.nan] * OBS, "forward"), [1, 1])
+    assert loop.refused == 1 and loop.error.startswith("obs is nan at entry 0")
+    np.testing.assert_array_equal(loop(0.1, ZERO, "forward"), acted)
+
+
+def test_what_it_returns_and_is_given_may_be_changed(policy):
+    loop = TimedLoop(policy, timeout=0.1)
+    first = loop(0.0, ZERO, "forward")
+    sent = loop(0.01, ZERO, "forward")
+    sent *= 0
+    np.testing.assert_array_equal(loop(0.02, ZERO, "forward"), first)
+    late = loop(1.0, ZERO, "forward")
+    late -= 1
+    np.testing.assert_array_equal(loop.safe, [1, 1])
+    a, b, _ = skills(policy)
+    buffer = a.copy()
+    switcher = SkillSwitcher(policy, buffer, hold=100)
+    switcher(ZERO)
+    buffer[:] = b
+    switcher.ask(buffer)
+    np.testing.assert_array_equal(switcher(ZERO), a)
+
+
+def test_to_ask_for_the_skill_that_acts_changes_nothing(policy):
+    a, b, _ = skills(policy)
+    switcher = SkillSwitcher(policy, a, hold=3)
+    for _ in range(4):
+        switcher(ZERO)
+    switcher.ask(a.copy())
+    switcher(ZERO)
+    switcher.ask(b)
+    np.testing.assert_array_equal(switcher(ZERO), b)  # The hold of a did not begin anew.
+
+
 def test_a_switcher_is_asked_once_for_each_action(policy):
     a, b, _ = skills(policy)
     switcher, loop = SkillSwitcher(policy, a, hold=2), TimedLoop(policy)
@@ -108,7 +145,9 @@ def test_what_cannot_be_is_named(policy):
         (lambda: SkillSwitcher(gaussian, "forward", slew=1), "slew is 1 and skills are 'gaussian'"),
         (lambda: SkillSwitcher(policy, "forward").ask([1, 2]), r"z has shape \(2,\)"),
         (lambda: TimedLoop(policy, timeout=0), "timeout is 0: expected more than 0 seconds"),
-        (lambda: TimedLoop(policy, safe=[0.0]), r"safe has shape \(1,\): expected \(2,\)"),
+        (lambda: TimedLoop(policy, safe=[0.0]), r"safe is \[0\.0\]: expected 2 finite numbers"),
+        (lambda: TimedLoop(policy, safe=[0.0, np.nan]), r"expected 2 finite numbers"),
+        (lambda: TimedLoop(policy)(0.0, [np.nan] * OBS, "forward"), "obs is nan"),
     ):
         with pytest.raises(SkillError, match=message):
             call()

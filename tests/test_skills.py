@@ -27,6 +27,7 @@ from urlrl.skills.policy import (
     CONFIG,
     FILES,
     FORMAT_1,
+    PROMPT,
     WEIGHTS,
     SkillError,
     SkillPolicy,
@@ -736,7 +737,7 @@ def fake_hub(monkeypatch, cache: Path):
     def snapshot_download(repo_id, *, revision, local_files_only, allow_patterns):
         if repo_id != "someone/skills":
             raise FileNotFoundError(f"404: no {repo_id}\nmore")
-        assert allow_patterns == list(FILES)
+        assert allow_patterns == [*FILES, PROMPT]
         return str(cache / "snapshots" / (revision or "main"))
 
     class HfApi:

@@ -35,7 +35,7 @@ class SkillSwitcher:
         self, policy: SkillPolicy, start: Any, *, hold: int = 1, slew: float | None = None, fallback: Any = None
     ):
         kind = policy.config["skill"]["kind"]
-        if hold < 1:
+        if not hold >= 1:
             raise SkillError(f"hold is {hold}: expected at least 1 action.")
         if slew is not None and (not slew > 0 or kind not in ("sphere", "wide_sphere")):
             raise SkillError(f"slew is {slew} and skills are '{kind}': expected more than 0 radians, on a sphere.")
@@ -49,7 +49,7 @@ class SkillSwitcher:
         self._asked = self._known(z)
 
     def __call__(self, obs: Any) -> np.ndarray:
-        if self._held >= self.hold and self._asked is not self._acting:
+        if self._held >= self.hold and not _same(self._asked, self._acting):
             self._acting, self._held = self._asked, 0
         self._held += 1
         try:
@@ -62,7 +62,11 @@ class SkillSwitcher:
         return self._z
 
     def _known(self, z: Any) -> Any:
-        return z if isinstance(z, Toward) else self.policy.skill(z)
+        return z if isinstance(z, Toward) else np.array(self.policy.skill(z))  # The caller may reuse its array.
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (not isinstance(a, Toward) and not isinstance(b, Toward) and np.array_equal(a, b))
 
 
 def turned_toward(z: np.ndarray, target: np.ndarray, angle: float) -> np.ndarray:
@@ -84,6 +88,9 @@ class TimedLoop:
     """A policy that was trained at one control step, in a loop that runs faster: its action is held in between. Call it
     at each step of the loop, with the time in seconds: -> what the actuators are sent, (act,), in their units.
 
+    A SkillError at the first action is raised. Later, where an observation is refused, `safe` is sent until the next
+    action is due; `refused` counts that and `error` says why.
+
     Args:
         timeout: seconds between two calls after which the loop counts as late: then `safe` is sent, until the next
             action is due. None: never.
@@ -100,23 +107,30 @@ class TimedLoop:
         if timeout is not None and not timeout > 0:
             raise SkillError(f"timeout is {timeout}: expected more than 0 seconds.")
         middle = policy.scale(np.zeros(policy.config["action"]["size"]))
-        self.policy, self.timeout, self.safe = policy, timeout, middle if safe is None else np.asarray(safe, float)
-        if self.safe.shape != middle.shape:
-            raise SkillError(f"safe has shape {self.safe.shape}: expected {middle.shape}.")
-        self.late = 0  # how often the loop was late
+        self.policy, self.timeout = policy, timeout
+        self.safe = np.array(middle if safe is None else safe, float)
+        if self.safe.shape != middle.shape or not np.isfinite(self.safe).all():
+            raise SkillError(f"safe is {safe}: expected {middle.size} finite numbers.")
+        self.late = self.refused = 0  # how often the loop was late, and an observation was refused
+        self.error = ""
         self._last = self._due = -math.inf
         self._ctrl = self.safe
 
     def __call__(self, now: float, obs: Any, z: Any = ()) -> np.ndarray:
         """`z` as of `SkillPolicy.act`, or a SkillSwitcher, which is asked for each action alone."""
-        if now < self._last:
+        if not now >= self._last:
             raise SkillError(f"now is {now:g} s, after {self._last:g} s: expected times that do not run backwards.")
         if self.timeout is not None and now - self._last > self.timeout and self._last > -math.inf:
             self.late += 1
             self._ctrl, self._due = self.safe, now + self.step
         self._last = now
         if now >= self._due - 1e-9:  # Due in steps from the first one, so that delays do not add up.
-            skill = z(obs) if isinstance(z, SkillSwitcher) else z
-            self._ctrl = self.policy.scale(self.policy.act(obs, skill))
+            try:
+                skill = z(obs) if isinstance(z, SkillSwitcher) else z
+                self._ctrl = self.policy.scale(self.policy.act(obs, skill))
+            except SkillError as error:
+                if self._due == -math.inf:
+                    raise
+                self._ctrl, self.refused, self.error = self.safe, self.refused + 1, str(error)
             self._due = (max(self._due, now - self.step) if self._due > -math.inf else now) + self.step
-        return self._ctrl
+        return self._ctrl.copy()

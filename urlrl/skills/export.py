@@ -23,6 +23,7 @@ from urlrl.skills.policy import (
     turned,
 )  # fmt: skip
 from urlrl.types import (
+    DemoPrompt,
     Each,
     EnvSpec,
     GoalPrompt,
@@ -59,8 +60,9 @@ class Probes(NamedTuple):
     """What the agent itself does, (n, ...) each."""
 
     act: dict[str, np.ndarray]  # obs, z, action
-    aim: dict[str, np.ndarray] | None  # goal, obs, z; None: it cannot be told goals
+    aim: dict[str, np.ndarray] | None  # goal, obs, z, the least sensitive first; None: it cannot be told goals
     reward: dict[str, np.ndarray] | None  # entry, z: of rewards that are an entry of next_obs; None: nor rewards
+    demo: dict[str, np.ndarray] | None  # obs, z: of one episode (t, obs); None: nor demonstrations
 
 
 class Seen(NamedTuple):
@@ -102,7 +104,8 @@ def make_policy(
     networks = agent.skill_networks(seen.steps if seen else _steps_of(trajectory))
     graphs = {role: graph for role in ROLES if (graph := getattr(networks, role)) is not None}
     rules = {kind: _possible(kind, getattr(networks, kind), seen) for kind in RULES}
-    probes = make_probes(agent, rules, trajectory, seen, key)
+    straight = networks.goal is not None and networks.goal.rule == "plan" and rules["goal"] != networks.goal
+    probes = make_probes(agent.planning(0) if straight else agent, rules, trajectory, seen, key)
     model = getattr(env, "model", None)
     low, high = (list(bound) for bound in zip(*(spec.action_bounds or ((-1.0, 1.0),) * spec.action_dim)))
     tensors = _tensors(agent, graphs, networks, rules)
@@ -131,7 +134,7 @@ def make_policy(
     }  # fmt: skip
     policy = SkillPolicy(config, tensors, "", transitions)
     check_parity("NumPy policy", policy, policy.act, policy.aim, probes)
-    check_rewards(policy, probes)
+    check_prompts(policy, probes)
     for words in prompts:
         told = {
             "z": to_json(np.asarray(policy.prompt(reward=words))),
@@ -186,12 +189,10 @@ def _describe_seen(seen: Seen) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _golden(probes: Probes) -> dict[str, Any]:
-    rows = {
-        name: part and {key: to_json(_pick(values, GOLDEN_ROWS)) for key, values in part.items()}
-        for name, part in (("act", probes.act), ("aim", probes.aim))
-    }
+    act = {key: to_json(_pick(values, GOLDEN_ROWS)) for key, values in probes.act.items()}
+    aim = probes.aim and {key: to_json(values[:GOLDEN_ROWS]) for key, values in probes.aim.items()}
     told = probes.reward and {"entry": probes.reward["entry"].tolist(), "z": to_json(probes.reward["z"])}
-    return {**rows, "reward": told}
+    return {"act": act, "aim": aim, "reward": told}
 
 
 def make_probes(
@@ -204,7 +205,7 @@ def make_probes(
     """
     steps = _steps_of(trajectory)
     obs, z = _pick(steps.obs, PROBE_ROWS), _pick(steps.z, PROBE_ROWS)
-    act_key, read_key, reward_key = jax.random.split(key, 3)
+    act_key, read_key, reward_key, demo_key = jax.random.split(key, 4)
     known, rule = (seen.steps if seen else steps), rules["goal"]
     with jax.default_matmul_precision("highest"):
         act = {"obs": obs, "z": z, "action": np.asarray(_act(agent, obs, z, act_key))}
@@ -214,10 +215,10 @@ def make_probes(
 
             def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
                 if rule.rule == "labels":
-                    return np.asarray(_label(agent, rule, known.obs, goal, obs))
-                return np.asarray(
-                    _aim(agent, known, jax.random.clone(read_key), goal, obs)
-                )  # The same draws each time.
+                    others = np.asarray(known.obs)[: int(rule.numbers["group"][0]) - 1]
+                    return np.asarray(_label(agent, others, goal))
+                key = jax.random.clone(read_key)  # The same draws each time.
+                return np.asarray(_aim(agent, known, key, goal, obs))
 
             aimed, rng = asked(goal, obs), np.random.default_rng(0)
 
@@ -226,14 +227,19 @@ def make_probes(
                 return np.abs(asked(*nudged) - aimed).max(axis=1)
 
             sensitive = np.max([moved() for _ in range(NUDGES)], axis=0)
-            sure = sensitive <= np.median(sensitive)
+            sure = np.argsort(sensitive, kind="stable")[: max(1, len(sensitive) // 2)]  # The golden ones come first.
             aim = {"goal": goal[sure], "obs": obs[sure], "z": aimed[sure]}
         reward = None
         if rules["reward"] is not None and seen is not None:
             entries = np.argsort(-np.std(np.asarray(seen.steps.next_obs), axis=0))[:GOLDEN_REWARDS]
             rewards = jnp.asarray(seen.steps.next_obs)[:, entries].T
             reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, seen.steps, reward_key, rewards))}
-    return Probes(act, aim, reward)
+        demo = None
+        if rules["demo"] is not None:
+            episode = np.asarray(trajectory.steps.obs, np.float32)[trajectory.mask[:, 0], 0]
+            found = _follow(agent, known, demo_key, episode)
+            demo = {"obs": episode, "z": np.asarray(found)}
+    return Probes(act, aim, reward, demo)
 
 
 @jax.jit
@@ -247,14 +253,16 @@ def _aim(agent: Any, seen: Transition, key: jax.Array, goals: jax.Array, obs: ja
     return jax.vmap(lambda goal, at: agent.aim(agent.read(GoalPrompt(goal), seen, key), at))(goals, obs)
 
 
-def _label(agent: Any, rule: Rule, others: np.ndarray, goals: np.ndarray, obs: np.ndarray) -> np.ndarray:
-    """By the agent's encoder, at the states that the bundle takes; the agent itself draws others each time."""
-    others = np.asarray(others)[: int(rule.numbers["group"][0]) - 1]
-    states = np.concatenate([goals[:, None], np.broadcast_to(others, (len(goals), *others.shape))], axis=1)
-    scaled = np.asarray(agent.normalizer(states))
-    place = (scaled - scaled[:, :1])[..., [int(i) for i in rule.numbers["position"]] or slice(None)]
-    near = (place**2).sum(axis=-1) < rule.numbers["radius"][0] ** 2
-    return agent.encode(states, np.where(near, 0.0, -1.0).astype(np.float32))
+@jax.jit
+def _label(agent: Any, others: jax.Array, goals: jax.Array) -> jax.Array:
+    """Of an agent that reads a goal at other states, which it draws anew each time: at these."""
+    return jax.vmap(lambda goal: agent.encode_goal(goal, others))(goals)
+
+
+@jax.jit
+def _follow(agent: Any, seen: Transition, key: jax.Array, demo: jax.Array) -> jax.Array:
+    """The skill (d,) for a demonstration (t, obs)."""
+    return agent.aim(agent.read(DemoPrompt(demo), seen, key), demo[0])
 
 
 @jax.jit
@@ -287,13 +295,16 @@ def _refuse_above(allowed: float, error: float, what: str) -> None:
         )
 
 
-def check_rewards(policy: SkillPolicy, probes: Probes) -> None:
-    """Refuse a policy that is told another skill by a reward than the agent is."""
-    if probes.reward is None or policy.transitions is None:
-        return
-    for entry, z in zip(probes.reward["entry"], probes.reward["z"]):
-        found = policy.prompt(reward=policy.transitions.next_obs[:, entry])
-        _refuse_above(ANGLE, turned(np.asarray(found), z), "NumPy policy has a skill for a reward")
+def check_prompts(policy: SkillPolicy, probes: Probes) -> None:
+    """Refuse a policy that is told another skill by a reward or a demonstration than the agent is."""
+    if probes.reward:
+        for entry, z in zip(probes.reward["entry"], probes.reward["z"]):
+            found = policy.prompt(reward=policy.transitions.next_obs[:, entry])
+            _refuse_above(ANGLE, turned(np.asarray(found), z), "NumPy policy has a skill for a reward")
+    if probes.demo:
+        found = policy.prompt(demo=probes.demo["obs"])
+        error = turned(np.asarray(found), probes.demo["z"])
+        _refuse_above(ANGLE, error, "NumPy policy has a skill for a demonstration")
 
 
 def named_skills(trajectory: Trajectory, kind: str, position: tuple[str, ...]) -> dict[str, dict[str, Any]]:

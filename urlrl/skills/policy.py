@@ -44,7 +44,8 @@ TINY = 1e-8  # below this norm a vector has no direction
 NAME = re.compile(r"\w[\w-]*")
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
-MAX_OPS = 256  # of a network
+MAX_OPS, MAX_WIDTH = 256, 2**16  # operations of a network, and numbers of a vector between them
+MAX_GROUP = 4096  # pairs that are encoded together
 TOKENS = -1  # the axis of pairs (state, reward), of any length
 
 _ZERO, _HALF, _ONE = (np.float32(number) for number in (0, 0.5, 1))
@@ -145,7 +146,7 @@ def _clip(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
 
 def _bins_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
     size, index, centres = _vectors(shapes), numbers["index"], numbers["centres"]
-    good = len(set(index)) == len(index) > 0 and set(index) <= set(range(size))
+    good = len(set(index)) == len(index) > 0 and all(0 <= i < size and i == int(i) for i in index)
     _expect("index", good, index, f"entries of an input of {size} numbers")
     _expect("centres", len(centres) > 0, centres, "at least one")
     _expect("width", numbers["width"][0] > 0, numbers["width"][0], "more than 0")
@@ -262,7 +263,8 @@ class Network:
                 _expect(f"{place}, its input", name in shapes, name, f"one of {_listed(shapes)}")
             _expect(f"{place}, its output", output not in shapes, output, "a name that is not taken")
             count, expected = len(op["inputs"]), OPS[kind].inputs
-            _expect(f"{place}, its number of inputs", count == (expected or max(count, 1)), count, str(expected or 1))
+            good = count == expected if expected else 1 <= count <= MAX_OPS
+            _expect(f"{place}, its number of inputs", good, count, str(expected or f"1 to {MAX_OPS}"))
             _expect(f"{place}, its numbers", op["numbers"].keys() == OPS[kind].numbers.keys(), list(op["numbers"]),
                     _listed(OPS[kind].numbers))  # fmt: skip
             for name, size in OPS[kind].numbers.items():
@@ -272,6 +274,8 @@ class Network:
                 shapes[output], tensors = OPS[kind].shapes([shapes[name] for name in op["inputs"]], op["numbers"])
             except SkillError as error:
                 raise SkillError(f"{place}: {error}") from error
+            most = max(0, *shapes[output])
+            _expect(f"{place}, the size of its output", most <= MAX_WIDTH, most, f"at most {MAX_WIDTH}")
             self.tensor_shapes |= {f"{role}.{output}.{part}": shape for part, shape in tensors.items()}
         self.shape = shapes[ops[-1]["output"]]
 
@@ -326,7 +330,7 @@ _SCHEMA_1 = _COMMON | {
 _CHAINED = ("linear", "relu", "tanh")  # activations of format 1
 _RULE = ({"rule": str, "options": [str], "numbers": {str: [float]}}, None)  # null: it cannot be told so
 _SCHEMA = _COMMON | {
-    "observation": {"size": int, "names": [str], "low": [float], "high": [float]},  # between which training saw it
+    "observation": {"size": int, "names": [str], "low": [float], "high": [float]},  # between which its export saw it
     # Named skills: where an episode led, what they were asked for, and the SHA-256 of the weights that they are for.
     "skills": {str: {"z": [float], "displacement": ({str: float}, None), "told_by": (str, None), "weights": str}},
     "networks": {str: [{"op": str, "inputs": [str], "output": str, "numbers": {str: [float]}}]},  # of ROLES
@@ -347,7 +351,11 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
         "whitened": (("features", "transitions"), (), ()),  # z along Cov(f)^-1 f(g)
         "difference": (("features",), (), ()),  # z along f(g) - f(s), at every step
         "plan": (("features", "transitions"), (), ("neighbours", "recursions", "near")),  # the same over waypoints
-        "labels": (("encoder", "transitions"), (), ("position", "radius", "group")),  # 0 at the goal and -1 elsewhere
+        "labels": (
+            ("encoder", "transitions"),
+            (),
+            ("position", "scale", "radius", "group"),
+        ),  # 0 at the goal and -1 elsewhere
     },
     "reward": {
         "mean": (("features", "transitions"), (), ()),  # z along the mean of r f(s')
@@ -361,6 +369,13 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
     },
 }
 _TYPES = {str: "a text", int: "a whole number", float: "a finite number", dict: "an object"}
+
+
+# name of a rule's number -> least and largest; a largest one that is whole asks for whole numbers
+NUMBERS = {
+    "radius": (0, LARGEST), "near": (0, LARGEST), "group": (1, MAX_GROUP), "neighbours": (1, 10**9),
+    "recursions": (1, 100),
+}  # fmt: skip
 
 
 class SkillError(ValueError):
@@ -387,7 +402,7 @@ class Transitions:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.columns:
-            raise _unknown("column", name, self.columns)
+            raise _unknown("column", str(name), self.columns)
         return self.columns[name]
 
 
@@ -403,8 +418,8 @@ class SkillPolicy:
 
     `config` is the contract that config.json states, `tensors` are the weights by name, `skills` maps names to skills
     z (d,), `transitions` are what rewards are told on (None: there are none), `card` is the model card: all as loaded,
-    none to be changed. A `strict` one refuses to act on observations far from those of its training: beyond their
-    range by more than the range itself.
+    none to be changed. A `strict` one refuses to act on observations far from those that its export saw in episodes
+    and transitions: beyond their range by more than the range itself.
 
     Raises:
         SkillError: config and tensors do not fit each other, or do not give the golden outputs.
@@ -420,8 +435,6 @@ class SkillPolicy:
     ):
         networks = _check_config(config)
         _check_tensors(tensors, expected_shapes(config))
-        # Contiguous: safetensors writes the memory of an array, in whatever order it is.
-        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         self.config, self.tensors, self.card = config, tensors, card
         self.networks = networks
         self._mean = tensors["normalizer.mean"]
@@ -433,12 +446,12 @@ class SkillPolicy:
         self._encoder: Any
         self._policy, self._features, self._encoder = (run.get(role) for role in ROLES)
         self._rules = _prompting(config)
-        self._range = _range(config["observation"]) if strict else None
+        self._range = _range(config["observation"], tensors["normalizer.std"]) if strict else None
         self._obs_dim, self._z_dim = config["observation"]["size"], config["skill"]["dim"]
         self._onehot = config["skill"]["kind"] == "onehot"
         low, high = (np.array(config["action"][bound], np.float64) for bound in ("low", "high"))
         self._middle, self._half = (high + low) / 2, (high - low) / 2
-        self.skills = {name: np.array(skill["z"], np.float32) for name, skill in config["skills"].items()}
+        self.skills = {name: self.skill(np.array(skill["z"], np.float32)) for name, skill in config["skills"].items()}
         for z in self.skills.values():
             z.setflags(write=False)
         self.transitions: Any = self._transitions(seen)
@@ -564,11 +577,12 @@ class SkillPolicy:
         Raises:
             SkillError: the bundle cannot be told goals, a wrong size, or what is not finite.
         """
-        rule = self._rule("goal")
-        goal, obs = _side_by_side(_vector("goal", goal, self._obs_dim), self._normalised("obs", obs), "goal and obs")
+        rule, goal = self._rule("goal"), _vector("goal", goal, self._obs_dim)
         if rule["rule"] not in ("difference", "plan"):
             rows = [self._fixed_goal(row, rule) for row in goal.reshape(-1, self._obs_dim)]
-            return np.stack(rows).reshape(*goal.shape[:-1], self._z_dim)
+            fixed = np.reshape(rows, (*goal.shape[:-1], self._z_dim)).astype(np.float32)
+            return _side_by_side(fixed, self._normalised("obs", obs), "goal and obs")[0]
+        goal, obs = _side_by_side(goal, self._normalised("obs", obs), "goal and obs")
         target, at = self._features(self._normalised("goal", goal)), self._features(obs)
         if rule["rule"] == "plan":
             target = self._subgoals(at, target, rule["numbers"])
@@ -593,7 +607,7 @@ class SkillPolicy:
         if reward is not None:
             return self._told(self._rewards(reward), rule)
         if goal is not None:
-            goal = self.goal(**goal) if isinstance(goal, Mapping) else _single(_vector("goal", goal, self._obs_dim))
+            goal = self._place(goal) if isinstance(goal, Mapping) else _single(_vector("goal", goal, self._obs_dim))
             if rule["rule"] in ("difference", "plan"):
                 return Toward(lambda obs: self.aim(goal, obs))
             return self._fixed_goal(goal, rule)
@@ -626,7 +640,10 @@ class SkillPolicy:
         numbers = rule["numbers"]
         states = np.concatenate((goal[None], self.transitions.obs[: int(numbers["group"][0]) - 1]))
         states, position = self._normalised("states", states), [int(i) for i in numbers["position"]]
-        away = (states - states[0])[:, position or slice(None)]
+        away = states - states[0]
+        if numbers["scale"]:
+            away = away / np.array(numbers["scale"], np.float32)
+        away = away[:, position or slice(None)]
         near = np.sqrt(np.square(away).sum(axis=1)) < np.float32(numbers["radius"][0])
         return self._encoder(states, np.where(near, _ZERO, -_ONE))
 
@@ -655,12 +672,13 @@ class SkillPolicy:
 
     def _told(self, reward: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
         if rule["rule"] == "encode":
-            low, high = reward.min(), reward.max()
-            middle, scale = (low + high) / 2, (high - low) / 2 if high > low else _ONE
+            low, high = float(reward.min()), float(reward.max())
+            middle, scale = np.float32((low + high) / 2), np.float32((high - low) / 2 if high > low else 1)
             size = min(int(rule["numbers"]["group"][0]), len(reward))
             whole = len(reward) // size * size
             states = self._normalised("states", self.transitions.next_obs[:whole]).reshape(-1, size, self._obs_dim)
             return self._encoder(states, ((reward - middle) / scale)[:whole].reshape(-1, size)).mean(axis=0)
+        reward = reward / max(np.abs(reward).max(), np.finfo(np.float32).tiny)  # Its scale tells nothing.
         if rule["rule"] == "mean":
             w = reward @ self._rows / np.float32(len(reward))
         else:
@@ -673,20 +691,30 @@ class SkillPolicy:
 
     def _whitened(self, rows: np.ndarray) -> np.ndarray:
         """Cov^-1 of each row, by the covariance of the transitions' features, with a ridge."""
+        return np.linalg.solve(self._covariance, rows.T).T
+
+    @cached_property
+    def _covariance(self) -> np.ndarray:
         features = self._rows.astype(np.float64)
         cov = features.T @ features / len(features)
-        ridge = 1e-5 * np.trace(cov) + 1e-12
-        return np.linalg.solve(cov + ridge * np.eye(len(cov)), rows.T).T
+        return cov + (1e-5 * np.trace(cov) + 1e-12) * np.eye(len(cov))
+
+    def _finite(self, features: np.ndarray) -> np.ndarray:
+        if not np.abs(features).max() <= 1e15:  # Their squares are summed.
+            raise SkillError(
+                "The features of the transitions are not of a sane size: expected those of a trained agent."
+            )
+        return features
 
     @cached_property
     def _waypoints(self) -> np.ndarray:
         """Features of where the transitions began, (n, d)."""
-        return self._features(self._normalised("states", self.transitions.obs))
+        return self._finite(self._features(self._normalised("states", self.transitions.obs)))
 
     @cached_property
     def _rows(self) -> np.ndarray:
         """What rewards are linear in, of each transition, (n, d)."""
-        found = self._features(self._normalised("states", self.transitions.next_obs))
+        found = self._finite(self._features(self._normalised("states", self.transitions.next_obs)))
         rule = self._rules["reward"]
         return found - self._waypoints if rule and "difference" in rule["options"] else found
 
@@ -704,6 +732,9 @@ class SkillPolicy:
         Raises:
             SkillError: the observation does not show a position, or other coordinates than these were given.
         """
+        return self._place(position)
+
+    def _place(self, position: Mapping[str, Any]) -> np.ndarray:
         place = self.config["goal"]
         if place is None:
             raise SkillError(f"Observations of '{self.config['env']}' show no position: expected a whole observation.")
@@ -761,7 +792,7 @@ class SkillPolicy:
             where = np.argwhere((obs < low) | (obs > high))[0]
             i, value = where[-1], obs[tuple(where)]
             entry = f"obs is {value:g} at entry {i} ('{self.config['observation']['names'][i]}')"
-            raise SkillError(f"{entry}: expected {low[i]:g} to {high[i]:g}, as training saw nothing like it.")
+            raise SkillError(f"{entry}: expected {low[i]:g} to {high[i]:g}, as its export saw nothing like it.")
 
     def __repr__(self) -> str:
         config, told = self.config, [kind for kind, rule in self._rules.items() if rule]
@@ -822,12 +853,13 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | ({"prompting.moves": (z, z)} if reward and "moves" in reward["options"] else {})
 
 
-def _range(observation: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(obs,) each: what training saw, with as much on either side."""
+def _range(observation: dict[str, Any], std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(obs,) each: what the export saw, with as much on either side, or at least a standard deviation."""
     if "low" not in observation:
         raise SkillError(f"A bundle of the format '{FORMAT_1}' does not say what training saw: expected strict=False.")
     low, high = (np.array(observation[name], np.float32) for name in ("low", "high"))
-    return low - (high - low), high + (high - low)
+    margin = np.maximum(high - low, std)
+    return low - margin, high + margin
 
 
 def _networks(config: dict[str, Any]) -> dict[str, Network]:
@@ -866,8 +898,8 @@ def _prompting(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_of(tensors: dict[str, np.ndarray], format: str = FORMAT) -> bytes:
-    """Tensors as safetensors."""
-    return save(tensors, {"format": format})
+    """Tensors as safetensors, which writes the memory of an array in whatever order it is."""
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"format": format})
 
 
 def _distances(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -1014,7 +1046,12 @@ def _parse_tensors(content: bytes, file: str) -> dict[str, np.ndarray]:
     for name, part in parts:
         if part["dtype"] != "F32":
             raise SkillError(f"Tensor {name!r} is of type {part['dtype']}: expected F32.")
-        tensors[name] = np.frombuffer(part["data"], "<f4").reshape(part["shape"])
+        try:
+            tensors[name] = np.frombuffer(part["data"], "<f4").reshape(part["shape"])
+        except (ValueError, OverflowError) as error:
+            raise SkillError(
+                f"Tensor {name!r} has the shape {_short(part['shape'])}: expected one of an array."
+            ) from error
     return tensors
 
 
@@ -1105,13 +1142,19 @@ def _check_second(config: dict[str, Any]) -> None:
         )
         _expect(f"{place}.numbers", rule["numbers"].keys() == set(numbers), list(rule["numbers"]), _listed(numbers))
         for name, found in rule["numbers"].items():
-            if name == "position":
-                good = set(found) <= set(range(config["observation"]["size"]))
+            if name == "scale":
+                good = len(found) in (0, config["observation"]["size"]) and all(scale > 0 for scale in found)
+                _expect(f"{place}.numbers.{name}", good, found, "a number above 0 for each of an observation, or none")
+            elif name == "position":
+                good = all(0 <= i < config["observation"]["size"] and i == int(i) for i in found)
                 _expect(f"{place}.numbers.{name}", good, found, "entries of an observation")
             else:
-                least = 0 if (length := name in ("radius", "near")) else 1
-                good = len(found) == 1 and found[0] >= least and (length or found[0] == int(found[0]))
-                _expect(f"{place}.numbers.{name}", good, found, f"one number of at least {least}")
+                least, most = NUMBERS[name]
+                whole = isinstance(most, int)
+                good = len(found) == 1 and least <= found[0] <= most and (not whole or found[0] == int(found[0]))
+                _expect(
+                    f"{place}.numbers.{name}", good, found, f"one {'whole ' * whole}number from {least} to {most:g}"
+                )
     if about:
         _expect("transitions.count", about["count"] >= 2, about["count"], "at least 2")
         names = [*config["observation"]["names"], *about["words"]]
@@ -1205,7 +1248,7 @@ def _find(source: str, revision: str | None, local_files_only: bool) -> tuple[Pa
     if exists or not HUB_ID.fullmatch(source):
         raise SkillError(f"{_short(source)} is {'a file' if exists else 'not there'}: expected a bundle's folder.")
     try:
-        options = {"revision": revision, "local_files_only": local_files_only, "allow_patterns": list(FILES)}
+        options = {"revision": revision, "local_files_only": local_files_only, "allow_patterns": [*FILES, PROMPT]}
         folder = Path(_import_hub().snapshot_download(source, **options))
     except (OSError, ValueError) as error:  # The hub's own errors are of these kinds.
         raise SkillError(f"There is no folder '{source}', and from the hub: {_first_line(error)}.") from error
