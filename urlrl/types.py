@@ -421,7 +421,7 @@ def need(agent: Any, ability: str) -> None:
     Raises:
         UnsupportedPrompt: it names the agent and the ability.
     """
-    name = (agent if isinstance(agent, type) else type(agent)).__name__
+    name = getattr(agent, "__name__", type(agent).__name__)
     if ability not in agent.abilities:
         raise UnsupportedPrompt(
             f"Agent {name} cannot {ABILITIES[ability][1]}: expected one with the ability '{ability}' "
