@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from urlrl.envs import make_env
 from urlrl.skills import policy as runtime
 from urlrl.skills.policy import CONFIG, FORMAT, OPS, PROMPT, WEIGHTS, Network, SkillError, SkillPolicy, file_of, turned
 
@@ -557,7 +559,7 @@ from urlrl.skills.control import SkillSwitcher, TimedLoop
 from urlrl.skills.policy import SkillPolicy
 policy = SkillPolicy.from_pretrained({str(bundle)!r}, strict=True)
 print(policy.act([0] * 4, policy.prompt(reward="speed - entry_1 ** 2")).tolist())
-for name in ("ant", "half_cheetah"):
+for name in ("ant", "half_cheetah", "maze_rooms"):
     shipped = SkillPolicy.from_pretrained(name)
     obs, skill = [0] * shipped.config["observation"]["size"], next(iter(shipped.skills))
     print(TimedLoop(shipped)(0.0, obs, SkillSwitcher(shipped, skill)).shape)
@@ -568,4 +570,16 @@ for name in ("ant", "half_cheetah"):
     expected = SkillPolicy.from_pretrained(bundle)
     told = expected.prompt(reward=expected.transitions["speed"] - expected.transitions["entry_1"] ** 2)
     np.testing.assert_allclose(json.loads(action), expected.act([0] * OBS, told), atol=1e-5)
-    assert shapes == ["(8,)", "(6,)"]
+    assert shapes == ["(8,)", "(6,)", "(2,)"]
+
+
+def test_the_shipped_bundle_of_a_maze_goes_where_it_is_told():
+    """By a reward in words, from 20 starts anywhere. It was trained on random steps, and misses three of them."""
+    policy = SkillPolicy.from_pretrained("maze_rooms")
+    z = policy.prompt(reward="1 if abs(x - 2.5) < 1 and abs(y - 2.5) < 1 else 0")
+    with closing(make_env("maze:rooms_cells", 20)) as env:
+        obs, _ = env.reset(seed=0)
+        assert np.linalg.norm(env.position() - 2.5, axis=1).mean() > 3
+        for _ in range(50):
+            obs, *_ = env.step(policy.act(obs, z))
+        assert (np.linalg.norm(env.position() - 2.5, axis=1) < 0.6).sum() >= 16

@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_tree(wheel):
         for path in (ROOT / source).rglob("*.py")
     }
     bundles = {f"urlrl/{path.relative_to(ROOT / 'urlrl')}" for path in BUNDLES.glob("*/*")}
-    assert len(bundles) == 6 and found == expected | bundles | {"urlrl/py.typed"}
+    assert len(bundles) == 10 and found == expected | bundles | {"urlrl/py.typed"}
     assert f"urlrl-{urlrl.__version__}.dist-info/licenses/LICENSE" in names
     assert f"Version: {urlrl.__version__}\n" in metadata and "License-Expression: MIT\n" in metadata
 
