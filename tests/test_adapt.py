@@ -935,12 +935,13 @@ def test_differences_from_scratch_are_paired_by_seed():
     assert list(found) == ["finetune", "scratch"]
 
 
-def drawn(monkeypatch, result: dict) -> Axes:
+def drawn(monkeypatch, methods: dict, floors: dict) -> Axes:
     """The picture's axes."""
+    result = {"task": "t", "agent": "a", "env": "e", "pretrain_steps": 1, "steps": 10}
     figures = []
     monkeypatch.setattr(plot, "png", lambda figure, **options: figures.append(figure) or b"")
     monkeypatch.setattr(plot, "write_atomically", lambda path, content: None)
-    plot.draw(result, Path("ladder.png"))
+    plot.draw({**result, "floors": floors, "methods": methods}, Path("ladder.png"))
     return figures[0].axes[0]
 
 
@@ -950,16 +951,7 @@ def test_each_baseline_is_drawn_at_its_own_height_and_no_name_over_another(monke
     floors = {
         name: {"mean": mean} for name, mean in (("random", 12.78), ("zero action", 14.9), ("standing still", 15.0))
     }
-    result = {
-        "task": "t",
-        "agent": "a",
-        "env": "e",
-        "pretrain_steps": 1,
-        "steps": 10,
-        "floors": floors,
-        "methods": methods,
-    }
-    axes = drawn(monkeypatch, result)
+    axes = drawn(monkeypatch, methods, floors)
     heights = [line.get_ydata()[0] for line in axes.lines if line.get_ydata()[0] == line.get_ydata()[-1]]
     assert heights == [12.78, 14.9, 15.0]
     names = {text.get_text(): (text.xy[1], text.xyann[1]) for text in axes.texts}
@@ -974,16 +966,7 @@ def test_the_picture_shows_what_the_table_says(monkeypatch):
         finals = [0.0, 1.0, 2.0, 3.0, 40.0][:seeds]
         cells = [cell("finetune", seed, [(0, value), (10, value)]) for seed, value in enumerate(finals)]
         methods = summarise(cells, 10, [0.0], None)
-        result = {
-            "task": "t",
-            "agent": "a",
-            "env": "e",
-            "pretrain_steps": 1,
-            "steps": 10,
-            "floors": {},
-            "methods": methods,
-        }
-        axes = drawn(monkeypatch, result)
+        axes = drawn(monkeypatch, methods, {})
         (thick,) = [line for line in axes.lines if line.get_linewidth() == 2]
         assert (
             thick.get_ydata()[-1]

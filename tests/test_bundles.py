@@ -1,21 +1,19 @@
 """Bundles of format 2: how prompts become skills in NumPy, by identities; what is refused; and any damage."""
 
-import copy
 import hashlib
 import json
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_tools import alone, change_anywhere, contents, refreshed, sign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urlrl.envs import make_env
 from urlrl.skills import policy as runtime
-from urlrl.skills.policy import CONFIG, FORMAT, OPS, PROMPT, WEIGHTS, Network, SkillError, SkillPolicy, file_of, turned
+from urlrl.skills.policy import CONFIG, FORMAT, PROMPT, Network, SkillError, SkillPolicy, file_of, turned
 
 OBS, ACT, D, N = 4, 2, 3, 40
 
@@ -319,12 +317,6 @@ def bundle(tmp_path) -> Path:
     return make(FB, length=D**0.5).save_pretrained(tmp_path / "bundle")
 
 
-def sign(folder: Path, config: dict) -> None:
-    config = {key: value for key, value in config.items() if key != "sha256"}
-    hashes = {WEIGHTS: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), CONFIG: runtime._digest(config)}
-    (folder / CONFIG).write_text(json.dumps({**config, "sha256": hashes}))
-
-
 def op(i, role="policy", **changes):
     return lambda c: c["networks"][role][i].update(changes)
 
@@ -436,9 +428,7 @@ def test_transitions_of_another_bundle_are_refused(bundle, tmp_path):
 
 def test_a_bundle_is_the_same_files_when_it_is_saved_again(bundle, tmp_path):
     again = SkillPolicy.from_pretrained(bundle).save_pretrained(tmp_path / "again")
-    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == {
-        path.name: path.read_bytes() for path in again.iterdir()
-    }
+    assert contents(bundle) == contents(again)
 
 
 def test_transitions_cannot_be_changed(bundle):
@@ -450,39 +440,17 @@ def test_transitions_cannot_be_changed(bundle):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = make(FB, length=D**0.5).save_pretrained(tmp_path_factory.mktemp("fuzz") / "bundle")
-    return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def places(value, path=()):
-    yield path
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(item, (*path, key))
-
-
-LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from([*OPS, "obs", "x1"])
-JSON = st.recursive(
-    LEAF,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=6,
-)
+def scratch(tmp_path_factory):
+    return refreshed(make(FB, length=D**0.5), tmp_path_factory.mktemp("fuzz") / "bundle")
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_any_contract_with_right_hashes_loads_or_is_refused(whole, data):
-    folder, content = whole
-    for name, old in content.items():
-        (folder / name).write_bytes(old)
-    config = json.loads(content[CONFIG])
+def test_any_contract_with_right_hashes_loads_or_is_refused(scratch, data):
+    folder = scratch()
+    config = json.loads((folder / CONFIG).read_text())
     config.pop("sha256")
-    config = copy.deepcopy(config)
-    *path, last = data.draw(st.sampled_from([path for path in places(config) if path]))
-    place = config
-    for key in path:
-        place = place[key]
-    place[last] = data.draw(JSON)
+    change_anywhere(config, data)
     sign(folder, config)
     try:
         policy = SkillPolicy.from_pretrained(folder)
@@ -494,15 +462,13 @@ def test_any_contract_with_right_hashes_loads_or_is_refused(whole, data):
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_any_transitions_with_right_hashes_load_or_are_refused(whole, data):
-    folder, content = whole
-    for name, old in content.items():
-        (folder / name).write_bytes(old)
-    damaged = bytearray(content[PROMPT])
+def test_any_transitions_with_right_hashes_load_or_are_refused(scratch, data):
+    folder = scratch()
+    damaged = bytearray((folder / PROMPT).read_bytes())
     at = data.draw(st.integers(0, len(damaged) - 1))
     damaged[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
     (folder / PROMPT).write_bytes(damaged)
-    config = json.loads(content[CONFIG])
+    config = json.loads((folder / CONFIG).read_text())
     config["transitions"]["sha256"] = hashlib.sha256(bytes(damaged)).hexdigest()
     sign(folder, config)
     try:
@@ -520,13 +486,6 @@ def test_numpy_and_safetensors_are_enough(bundle, tmp_path):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "policy.py").write_bytes(Path(runtime.__file__).read_bytes())
     code = f"""
-import sys
-allowed = set(sys.stdlib_module_names) | {{"numpy", "safetensors", "policy"}}
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in allowed:
-            raise ImportError(f"{{name}} is blocked")
-sys.meta_path.insert(0, Blocker())
 from policy import SkillError, SkillPolicy
 policy = SkillPolicy.from_pretrained({str(bundle)!r})
 print(policy.act([0] * 4, policy.prompt(reward=lambda seen: seen["speed"])).tolist())
@@ -535,26 +494,15 @@ try:
 except SkillError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "project", capture_output=True, text=True, check=True
-    )
+    said = alone(code, "numpy", "safetensors", "policy", folder=tmp_path / "project").splitlines()
     policy = SkillPolicy.from_pretrained(bundle)
-    action = policy.act([0] * OBS, policy.prompt(reward="speed"))
-    said = done.stdout.splitlines()
-    np.testing.assert_allclose(json.loads(said[0]), action, atol=1e-6)
+    np.testing.assert_allclose(json.loads(said[0]), policy.act([0] * OBS, policy.prompt(reward="speed")), atol=1e-6)
     assert said[1] == "A reward in words needs the package urlrl: expected numbers or a function here."
 
 
-def test_the_package_without_jax_loads_prompts_and_drives(bundle):
+def test_the_package_without_jax_loads_prompts_and_drives(bundle, tmp_path):
     """As after `pip install --no-deps urlrl numpy safetensors`."""
     code = f"""
-import sys
-allowed = set(sys.stdlib_module_names) | {{"numpy", "safetensors", "urlrl", "huggingface_hub"}}
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in allowed:
-            raise ImportError(f"{{name}} is blocked")
-sys.meta_path.insert(0, Blocker())
 from urlrl.skills.control import SkillSwitcher, TimedLoop
 from urlrl.skills.policy import SkillPolicy
 policy = SkillPolicy.from_pretrained({str(bundle)!r}, strict=True)
@@ -564,9 +512,8 @@ for name in ("ant", "half_cheetah", "maze_rooms"):
     obs, skill = [0] * shipped.config["observation"]["size"], next(iter(shipped.skills))
     print(TimedLoop(shipped)(0.0, obs, SkillSwitcher(shipped, skill)).shape)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    action, *shapes = done.stdout.splitlines()
+    packages = ("numpy", "safetensors", "urlrl")
+    action, *shapes = alone(code, *packages, folder=tmp_path).splitlines()
     expected = SkillPolicy.from_pretrained(bundle)
     told = expected.prompt(reward=expected.transitions["speed"] - expected.transitions["entry_1"] ** 2)
     np.testing.assert_allclose(json.loads(action), expected.act([0] * OBS, told), atol=1e-5)

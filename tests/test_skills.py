@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import copy
-import hashlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_tools import alone, change_anywhere, contents, refreshed, sign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
@@ -95,14 +95,6 @@ def make_parts(kind="sphere", dim=2, obs=3, act=2, width=4, latent=True, seed=0)
 
 def make(**options) -> SkillPolicy:
     return SkillPolicy(*make_parts(**options), card="# A card\n")
-
-
-def sign(folder: Path, config: dict | None = None) -> None:
-    """State the right hashes, as someone would who wants a bad bundle to be loaded."""
-    config = json.loads((folder / CONFIG).read_text()) if config is None else config
-    config.pop("sha256", None)
-    hashes = {WEIGHTS: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), CONFIG: runtime._digest(config)}
-    (folder / CONFIG).write_text(json.dumps({**config, "sha256": hashes}))
 
 
 @pytest.fixture
@@ -580,16 +572,7 @@ WHOLE = make()
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory) -> Callable[[], Path]:
-    """A fresh copy of WHOLE's bundle, in one folder, at each call; `save_pretrained` would wait for the disk."""
-    folder = WHOLE.save_pretrained(tmp_path_factory.mktemp("fuzz") / "bundle")
-    whole = contents(folder)
-
-    def refresh() -> Path:
-        for name, content in whole.items():
-            (folder / name).write_bytes(content)
-        return folder
-
-    return refresh
+    return refreshed(WHOLE, tmp_path_factory.mktemp("fuzz") / "bundle")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
@@ -619,31 +602,13 @@ def test_changed_bytes_are_noticed_or_mean_nothing(scratch, name, data):
     assert outputs(policy) == outputs(WHOLE)
 
 
-LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
-JSON = st.recursive(
-    LEAF | st.sampled_from((10**400, 2**70)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=6,
-)
-
-
-def places(value, path=()):
-    yield path
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(item, (*path, key))
-
-
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_config_with_right_hashes_loads_or_is_refused(scratch, data):
     """The checks beneath the hashes: any value at any place."""
     folder = scratch()
     config = copy.deepcopy(WHOLE.config)
-    *path, last = data.draw(st.sampled_from([path for path in places(config) if path]))
-    place = config
-    for key in path:
-        place = place[key]
-    place[last] = data.draw(JSON)
+    change_anywhere(config, data)
     sign(folder, config)
     try:
         policy = SkillPolicy.from_pretrained(folder)
@@ -668,10 +633,6 @@ def test_any_weights_with_right_hashes_load_or_are_refused(scratch, data):
 
 
 # --- writing
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_round_trip_is_bit_for_bit(bundle, tmp_path):
@@ -797,22 +758,14 @@ def test_a_copy_works_in_another_project(bundle, tmp_path):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "policy.py").write_bytes(RUNTIME.read_bytes())
     code = f"""
-import sys
-allowed = set(sys.stdlib_module_names) | {{"numpy", "safetensors", "policy"}}
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in allowed:
-            raise ImportError(f"{{name}} is blocked")
-sys.meta_path.insert(0, Blocker())
 from policy import SkillPolicy
 policy = SkillPolicy.from_pretrained({str(bundle)!r})
 print(policy.act([-1, 0, 1], "forward").tolist(), policy.aim(policy.goal(x=1, y=2), [-1, 0, 1]).tolist())
 policy.save_pretrained("copy")
 """
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path / "project", capture_output=True, text=True, check=True)
+    said = alone(code, "numpy", "safetensors", "policy", folder=tmp_path / "project")
     aimed = WHOLE.aim(WHOLE.goal(x=1, y=2), [-1, 0, 1])
-    assert done.stdout.strip() == f"{WHOLE.act([-1, 0, 1], 'forward').tolist()} {aimed.tolist()}"
+    assert said.strip() == f"{WHOLE.act([-1, 0, 1], 'forward').tolist()} {aimed.tolist()}"
     assert contents(tmp_path / "project" / "copy") == contents(bundle)
 
 

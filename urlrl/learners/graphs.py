@@ -1,7 +1,7 @@
-"""Networks as lists of named operations, which leave JAX: what urlrl/skills/policy.py runs, and says of each operation.
+"""Networks as lists of named operations, which leave JAX. urlrl/skills/policy.py runs them, and says what each one is.
 
-A graph is built from the module and its parameters, layer by layer in the order in which data meets them; the module's
-own file says what it computes. Inputs have names; those of observations are normalised.
+A graph is built from a module and its parameters, layer by layer, in the order in which data meets them. The module's
+own file says what it computes. Inputs have names, and observations are normalised.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@
     while True:  # at 100 Hz or more
         ctrl = loop(time.monotonic(), read_sensors(), switcher)  # in actuator units; `switcher.ask(z)` at any time
 
-Like the runtime this file needs NumPy alone, and can be copied beside it. Neither class starts a thread or sleeps.
+Beside the runtime this file needs NumPy alone. Neither class starts a thread or sleeps.
 """
 
 import math

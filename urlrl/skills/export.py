@@ -11,17 +11,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from urlrl.skills.policy import (
-    ANGLE,
-    FORMAT,
-    ROLES,
-    RULES,
-    TOLERANCE,
-    SkillError,
-    SkillPolicy,
-    file_of,
-    turned,
-)  # fmt: skip
+from urlrl.skills.policy import ANGLE, FORMAT, ROLES, RULES, TOLERANCE, SkillError, SkillPolicy, file_of, turned
 from urlrl.types import (
     DemoPrompt,
     Each,
@@ -37,7 +27,7 @@ from urlrl.types import (
     Trajectory,
     Transition,
     need,
-)  # fmt: skip
+)
 
 GOLDEN_ROWS, PROBE_ROWS = 16, 1024  # pairs that a bundle keeps, and those that an export checks
 GOLDEN_REWARDS = 3
@@ -99,61 +89,63 @@ def make_policy(
         UnsupportedPrompt: the agent cannot be exported.
         SkillError: the policy does not do what the agent does, to 1e-5, or a prompt cannot be told.
     """
-    spec, z = env.env_spec, agent.config.z
     need(agent, "exportable")
-    networks = agent.skill_networks(seen.steps if seen else _steps_of(trajectory))
+    z, position, steps = agent.config.z, env.env_spec.position, _steps_of(trajectory)
+    networks = agent.skill_networks(seen.steps if seen else steps)
     graphs = {role: graph for role in ROLES if (graph := getattr(networks, role)) is not None}
     rules = {kind: _possible(kind, getattr(networks, kind), seen) for kind in RULES}
     straight = networks.goal is not None and networks.goal.rule == "plan" and rules["goal"] != networks.goal
     probes = make_probes(agent.planning(0) if straight else agent, rules, trajectory, seen, key)
-    model = getattr(env, "model", None)
-    low, high = (list(bound) for bound in zip(*(spec.action_bounds or ((-1.0, 1.0),) * spec.action_dim)))
     tensors = _tensors(agent, graphs, networks, rules)
     about, transitions = _describe_seen(seen) if seen else (None, None)
     weights = hashlib.sha256(file_of(tensors)).hexdigest()
-    skills = named_skills(trajectory, z.kind, spec.position)
+    skills = named_skills(trajectory, z.kind, position)
     skills |= {name: {"z": to_json(np.asarray(skill)), "displacement": None} for name, skill in named.items()}
     config: dict[str, Any] = {
         "format": FORMAT,
-        "env": spec.id,
-        "control_dt": spec.control_dt,
-        "observation": {
-            "size": spec.obs_dim + len(features),
-            "names": [*observation_names(spec, model), *features],
-            **_seen_range([_steps_of(trajectory), *([seen.steps] if seen else [])]),
-        },
-        "action": {"size": spec.action_dim, "names": action_names(spec, model), "low": low, "high": high},
+        **_contract(env, [steps, *([seen.steps] if seen else [])], features),
         "skill": {"kind": z.kind, "dim": z.dim},
         "skills": {name: {**skill, "told_by": None, "weights": weights} for name, skill in skills.items()},
-        "goal": None if features else goal_template(env),
         "networks": {role: [_describe(op) for op in graph] for role, graph in graphs.items()},
         "prompting": {kind: rule and _rule(rule) for kind, rule in rules.items()},
         "transitions": about,
         "golden": _golden(probes),
         "provenance": provenance,
-    }  # fmt: skip
+    }
     policy = SkillPolicy(config, tensors, "", transitions)
     check_parity("NumPy policy", policy, policy.act, policy.aim, probes)
     check_prompts(policy, probes)
+    if not prompts:
+        return policy, probes
+    told = {"displacement": None, "weights": weights}
     for words in prompts:
-        told = {
-            "z": to_json(np.asarray(policy.prompt(reward=words))),
-            "displacement": None,
-            "told_by": f"reward {words}",
-        }
-        config["skills"] |= {words: {**told, "weights": weights}}
-    return (SkillPolicy(config, tensors, "", transitions) if prompts else policy), probes
+        z_told = to_json(np.asarray(policy.prompt(reward=words)))
+        config["skills"] |= {words: {"z": z_told, "told_by": f"reward {words}", **told}}
+    return SkillPolicy(config, tensors, "", transitions), probes
+
+
+def _contract(env: HostEnv, all_steps: Sequence[Transition], features: tuple[str, ...]) -> dict[str, Any]:
+    """What config.json says of the environment, and between which numbers these steps saw it."""
+    spec, model = env.env_spec, getattr(env, "model", None)
+    low, high = (list(bound) for bound in zip(*(spec.action_bounds or ((-1.0, 1.0),) * spec.action_dim)))
+    obs = np.concatenate([np.asarray(rows, np.float32) for steps in all_steps for rows in (steps.obs, steps.next_obs)])
+    return {
+        "env": spec.id,
+        "control_dt": spec.control_dt,
+        "observation": {
+            "size": spec.obs_dim + len(features),
+            "names": [*observation_names(spec, model), *features],
+            "low": to_json(obs.min(axis=0)),
+            "high": to_json(obs.max(axis=0)),
+        },
+        "action": {"size": spec.action_dim, "names": action_names(spec, model), "low": low, "high": high},
+        "goal": None if features else goal_template(env),
+    }
 
 
 def _steps_of(trajectory: Trajectory) -> Transition:
     """The steps that count, (n, ...)."""
     return jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
-
-
-def _seen_range(all_steps: Sequence[Transition]) -> dict[str, list[float]]:
-    """The least and largest of each entry of an observation."""
-    obs = np.concatenate([np.asarray(rows, np.float32) for steps in all_steps for rows in (steps.obs, steps.next_obs)])
-    return {"low": to_json(obs.min(axis=0)), "high": to_json(obs.max(axis=0))}
 
 
 def _possible(kind: str, rule: Rule | None, seen: Seen | None) -> Rule | None:
@@ -198,48 +190,46 @@ def _golden(probes: Probes) -> dict[str, Any]:
 def make_probes(
     agent: Any, rules: dict[str, Rule | None], trajectory: Trajectory, seen: Seen | None, key: jax.Array
 ) -> Probes:
-    """Observations of the episodes with what the agent makes of them, on any device in full float32 precision.
-
-    Goals are other observations of the episodes. Of these pairs only the half whose skill is the least sensitive to
-    rounding is kept: where phi(goal) and phi(obs) nearly meet, or two one-hot skills tie, any float32 may differ.
-    """
+    """Observations of the episodes with what the agent makes of them, on any device in full float32 precision."""
     steps = _steps_of(trajectory)
     obs, z = _pick(steps.obs, PROBE_ROWS), _pick(steps.z, PROBE_ROWS)
-    act_key, read_key, reward_key, demo_key = jax.random.split(key, 4)
-    known, rule = (seen.steps if seen else steps), rules["goal"]
+    act_key, aim_key, reward_key, demo_key = jax.random.split(key, 4)
+    known = seen.steps if seen else steps
+    aim = reward = demo = None
     with jax.default_matmul_precision("highest"):
         act = {"obs": obs, "z": z, "action": np.asarray(_act(agent, obs, z, act_key))}
-        aim = None
-        if rule is not None:
-            goal = np.roll(obs, 1, axis=0)  # Rows are in random order.
-
-            def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
-                if rule.rule == "labels":
-                    others = np.asarray(known.obs)[: int(rule.numbers["group"][0]) - 1]
-                    return np.asarray(_label(agent, others, goal))
-                key = jax.random.clone(read_key)  # The same draws each time.
-                return np.asarray(_aim(agent, known, key, goal, obs))
-
-            aimed, rng = asked(goal, obs), np.random.default_rng(0)
-
-            def moved() -> np.ndarray:
-                nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in (goal, obs))
-                return np.abs(asked(*nudged) - aimed).max(axis=1)
-
-            sensitive = np.max([moved() for _ in range(NUDGES)], axis=0)
-            sure = np.argsort(sensitive, kind="stable")[: max(1, len(sensitive) // 2)]  # The golden ones come first.
-            aim = {"goal": goal[sure], "obs": obs[sure], "z": aimed[sure]}
-        reward = None
+        if rules["goal"] is not None:
+            aim = _aims(agent, rules["goal"], known, obs, aim_key)
         if rules["reward"] is not None and seen is not None:
-            entries = np.argsort(-np.std(np.asarray(seen.steps.next_obs), axis=0))[:GOLDEN_REWARDS]
-            rewards = jnp.asarray(seen.steps.next_obs)[:, entries].T
-            reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, seen.steps, reward_key, rewards))}
-        demo = None
+            entries = np.argsort(-np.std(np.asarray(known.next_obs), axis=0))[:GOLDEN_REWARDS]
+            rewards = jnp.asarray(known.next_obs)[:, entries].T
+            reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, known, reward_key, rewards))}
         if rules["demo"] is not None:
             episode = np.asarray(trajectory.steps.obs, np.float32)[trajectory.mask[:, 0], 0]
-            found = _follow(agent, known, demo_key, episode)
-            demo = {"obs": episode, "z": np.asarray(found)}
+            demo = {"obs": episode, "z": np.asarray(_follow(agent, known, demo_key, episode))}
     return Probes(act, aim, reward, demo)
+
+
+def _aims(agent: Any, rule: Rule, known: Transition, obs: np.ndarray, key: jax.Array) -> dict[str, np.ndarray]:
+    """Goals, observations and the agent's skills toward the goals, which are other observations.
+
+    Only the half of these pairs is kept whose skill is the least sensitive to rounding, and the least sensitive comes
+    first: where phi(goal) and phi(obs) nearly meet, or two one-hot skills tie, any float32 may differ.
+    """
+
+    def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        if rule.rule == "labels":
+            others = np.asarray(known.obs)[: int(rule.numbers["group"][0]) - 1]
+            return np.asarray(_label(agent, others, goal))
+        return np.asarray(_aim(agent, known, jax.random.clone(key), goal, obs))  # The same draws each time.
+
+    goal, rng = np.roll(obs, 1, axis=0), np.random.default_rng(0)  # Rows are in random order.
+    z, moved = asked(goal, obs), np.zeros(len(obs))
+    for _ in range(NUDGES):
+        nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in (goal, obs))
+        moved = np.maximum(moved, np.abs(asked(*nudged) - z).max(axis=1))
+    sure = np.argsort(moved, kind="stable")[: max(1, len(moved) // 2)]
+    return {"goal": goal[sure], "obs": obs[sure], "z": z[sure]}
 
 
 @jax.jit
@@ -275,12 +265,12 @@ def _read_rewards(agent: Any, steps: Transition, key: jax.Array, rewards: jax.Ar
     return jax.vmap(read)(rewards)
 
 
-def check_parity(what: str, policy: SkillPolicy, act: Act, aim: Act, probes: Probes) -> None:
-    """Refuse functions whose outputs are not the agent's, to 1e-5; `aim` takes (goal, obs). Of ways over neighbours one
-    in fifty may differ, as those that are equally far may change places."""
+def check_parity(what: str, policy: SkillPolicy, act: Act, aim: Act | None, probes: Probes) -> None:
+    """Refuse functions whose outputs are not the agent's, to 1e-5. `aim` takes (goal, obs), where there is one. Of ways
+    over neighbours one in fifty may differ, as those that are equally far may change places."""
     error = np.abs(act(probes.act["obs"], probes.act["z"]) - probes.act["action"]).max()
     _refuse_above(TOLERANCE, error, f"{what} has an action")
-    if probes.aim:
+    if aim is not None and probes.aim:
         found = aim(probes.aim["goal"], probes.aim["obs"])
         errors, allowed = policy.apart(found, probes.aim["z"])
         others = len(errors) // 50 if policy.config["prompting"]["goal"]["rule"] == "plan" else 0

@@ -46,9 +46,7 @@ def write_onnx(policy: SkillPolicy, probes: Probes, folder: str | PathLike) -> P
         session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
         return lambda *values: session.run(None, dict(zip(inputs, values)))[0]
 
-    if not aims(policy):
-        probes = probes._replace(aim=None)
-    aim = run("aim.onnx", "goal", "obs") if probes.aim else policy.aim
+    aim = run("aim.onnx", "goal", "obs") if aims(policy) else None
     check_parity("ONNX graph", policy, run("skill.onnx", "obs", "z"), aim, probes)
     return write_folder(folder, graphs, ONNX_FILES)
 
@@ -71,9 +69,7 @@ def write_stablehlo(policy: SkillPolicy, probes: Probes, folder: str | PathLike)
         program = jax.export.deserialize(bytearray(programs[name]))
         return lambda *values: np.asarray(program.call(*values))
 
-    if not aims(policy):
-        probes = probes._replace(aim=None)
-    aim = run("aim.stablehlo") if probes.aim else policy.aim
+    aim = run("aim.stablehlo") if aims(policy) else None
     check_parity("StableHLO program", policy, run("skill.stablehlo"), aim, probes)
     contract = json.dumps(policy.config, indent=1).encode()
     return write_folder(folder, {**programs, "contract.json": contract}, STABLEHLO_FILES)

@@ -36,7 +36,7 @@ WEIGHTS, CONFIG, CARD = FILES = ("skill.safetensors", "config.json", "README.md"
 PROMPT = "prompt.safetensors"
 LIMITS = {WEIGHTS: 2**28, CONFIG: 2**22, CARD: 2**22, PROMPT: 2**30}  # bytes
 TOLERANCE = 1e-5  # of golden outputs
-ANGLE = 1e-5  # of golden skills from rewards: 1 - cos, or the share of the length
+ANGLE = 1e-5  # of golden skills that solve equations, by `turned`
 # wide_sphere: of length sqrt(dim); none: a policy of one task, whose z has no numbers
 KINDS = ("sphere", "wide_sphere", "gaussian", "onehot", "none")
 LARGEST = float(np.finfo(np.float32).max)
@@ -54,8 +54,8 @@ Numbers = dict[str, list[float]]
 Tensors = dict[str, np.ndarray]
 
 
-class Op(NamedTuple):
-    """What an operation of a network is. It has named numbers, and named tensors of the network's."""
+class Kind(NamedTuple):
+    """What a kind of operation is. An operation has numbers and tensors, each by name."""
 
     inputs: int | None  # how many; None: at least one
     numbers: dict[str, int | None]  # name -> how many; None: any
@@ -146,7 +146,7 @@ def _clip(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
 
 def _bins_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str, Shape]]:
     size, index, centres = _vectors(shapes), numbers["index"], numbers["centres"]
-    good = len(set(index)) == len(index) > 0 and all(0 <= i < size and i == int(i) for i in index)
+    good = len(set(index)) == len(index) > 0 and _entries(index, size)
     _expect("index", good, index, f"entries of an input of {size} numbers")
     _expect("centres", len(centres) > 0, centres, "at least one")
     _expect("width", numbers["width"][0] > 0, numbers["width"][0], "more than 0")
@@ -155,15 +155,12 @@ def _bins_shapes(shapes: list[Shape], numbers: Numbers) -> tuple[Shape, dict[str
 
 def _bins(numbers: Numbers, tensors: Tensors) -> Callable[..., np.ndarray]:
     """Each entry x of the index is tanh((x - c) / width) of all centres c; the others come behind, as they are."""
-    index, centres, width = (
-        [int(i) for i in numbers["index"]],
-        np.array(numbers["centres"], np.float32),
-        numbers["width"][0],
-    )
+    index, width = [int(i) for i in numbers["index"]], np.float32(numbers["width"][0])
+    centres = np.array(numbers["centres"], np.float32)
 
     def run(x: np.ndarray) -> np.ndarray:
         rest = np.delete(x, index, axis=-1)
-        soft = np.tanh((x[..., index, None] - centres) / np.float32(width))
+        soft = np.tanh((x[..., index, None] - centres) / width)
         return np.concatenate((soft.reshape(*x.shape[:-1], -1), rest), axis=-1)
 
     return run
@@ -219,26 +216,20 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return _HALF * x * (_ONE + np.tanh(inner))
 
 
-OPS: dict[str, Op] = {
-    "dense": Op(1, {"units": 1}, _dense_shapes, _dense),  # x kernel + bias
-    "layernorm": Op(1, {"eps": 1}, _norm_shapes, _norm),
-    "relu": Op(1, {}, _same, lambda numbers, tensors: lambda x: np.maximum(x, _ZERO)),
-    "tanh": Op(1, {}, _same, lambda numbers, tensors: np.tanh),
-    "gelu_tanh": Op(1, {}, _same, lambda numbers, tensors: _gelu),
-    "clip": Op(1, {"low": 1, "high": 1}, _clip_shapes, _clip),
-    "scale_to": Op(1, {"length": 1}, _length_shapes, _length),  # vectors of this length
-    "concat": Op(None, {}, _concat_shapes, lambda numbers, tensors: lambda *x: np.concatenate(x, axis=-1)),
-    "add": Op(2, {}, _same, lambda numbers, tensors: np.add),
-    "bins": Op(1, {"index": None, "centres": None, "width": 1}, _bins_shapes, _bins),
-    "embed": Op(1, {"units": 1, "bins": 1}, _embed_shapes, _embed),
-    "attention": Op(1, {"heads": 1}, _attention_shapes, _attention),
-    "mean": Op(1, {}, _mean_shapes, lambda numbers, tensors: lambda x: x.mean(axis=-2)),  # over tokens
-}
-
-
-IN_PLACE: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # a tenth of the time of a small network
-    "relu": lambda x: np.maximum(x, _ZERO, out=x),
-    "tanh": lambda x: np.tanh(x, out=x),
+OPS: dict[str, Kind] = {
+    "dense": Kind(1, {"units": 1}, _dense_shapes, _dense),  # x kernel + bias
+    "layernorm": Kind(1, {"eps": 1}, _norm_shapes, _norm),
+    "relu": Kind(1, {}, _same, lambda numbers, tensors: lambda x: np.maximum(x, _ZERO)),
+    "tanh": Kind(1, {}, _same, lambda numbers, tensors: np.tanh),
+    "gelu_tanh": Kind(1, {}, _same, lambda numbers, tensors: _gelu),
+    "clip": Kind(1, {"low": 1, "high": 1}, _clip_shapes, _clip),
+    "scale_to": Kind(1, {"length": 1}, _length_shapes, _length),  # vectors of this length
+    "concat": Kind(None, {}, _concat_shapes, lambda numbers, tensors: lambda *x: np.concatenate(x, axis=-1)),
+    "add": Kind(2, {}, _same, lambda numbers, tensors: np.add),
+    "bins": Kind(1, {"index": None, "centres": None, "width": 1}, _bins_shapes, _bins),
+    "embed": Kind(1, {"units": 1, "bins": 1}, _embed_shapes, _embed),
+    "attention": Kind(1, {"heads": 1}, _attention_shapes, _attention),
+    "mean": Kind(1, {}, _mean_shapes, lambda numbers, tensors: lambda x: x.mean(axis=-2)),  # over tokens
 }
 
 
@@ -283,12 +274,8 @@ class Network:
         """The function of the inputs, in their order; each has its shape as its last axes, float32."""
         places = {name: i for i, name in enumerate(self.inputs)}
         steps = []
-        used = [name for op in self.ops for name in op["inputs"]]
         for op in self.ops:
             function = OPS[op["op"]].make(op["numbers"], self.tensors_of(op, tensors))
-            x = op["inputs"][0]
-            if op["op"] in IN_PLACE and x not in self.inputs and used.count(x) == 1:  # Nobody else sees it.
-                function = IN_PLACE[op["op"]]
             steps.append((function, [places[name] for name in op["inputs"]]))
             places[op["output"]] = len(places)
 
@@ -351,11 +338,8 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
         "whitened": (("features", "transitions"), (), ()),  # z along Cov(f)^-1 f(g)
         "difference": (("features",), (), ()),  # z along f(g) - f(s), at every step
         "plan": (("features", "transitions"), (), ("neighbours", "recursions", "near")),  # the same over waypoints
-        "labels": (
-            ("encoder", "transitions"),
-            (),
-            ("position", "scale", "radius", "group"),
-        ),  # 0 at the goal and -1 elsewhere
+        # The encoding of 0 at the goal and -1 elsewhere.
+        "labels": (("encoder", "transitions"), (), ("position", "scale", "radius", "group")),
     },
     "reward": {
         "mean": (("features", "transitions"), (), ()),  # z along the mean of r f(s')
@@ -368,14 +352,9 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
         "difference": (("features",), (), ()),  # z along f(last) - f(first)
     },
 }
+# The numbers of rules that are counts, and the largest; lengths are any number of at least 0.
+COUNTS = {"group": MAX_GROUP, "neighbours": 10**9, "recursions": 100}
 _TYPES = {str: "a text", int: "a whole number", float: "a finite number", dict: "an object"}
-
-
-# name of a rule's number -> least and largest; a largest one that is whole asks for whole numbers
-NUMBERS = {
-    "radius": (0, LARGEST), "near": (0, LARGEST), "group": (1, MAX_GROUP), "neighbours": (1, 10**9),
-    "recursions": (1, 100),
-}  # fmt: skip
 
 
 class SkillError(ValueError):
@@ -395,7 +374,7 @@ class Transitions:
         self.obs, self.action, self.next_obs = (tensors[name] for name in ("obs", "action", "next_obs"))
         entries = {name: self.next_obs[:, i] for i, name in enumerate(names)}
         self.columns = entries | {word: tensors["words"][:, i] for i, word in enumerate(words)}
-        self.tensors, self.words = tensors, words
+        self.tensors = tensors
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -544,8 +523,8 @@ class SkillPolicy:
 
         Args:
             obs: (obs,) or (n, obs), in the environment's own units.
-            z: (d,) or (n, d), taken as it is; or a named skill; or what `prompt` returned; or, of one-hot skills, an
-                index. A policy of one task takes none.
+            z: (d,) or (n, d), on a sphere of its length; or a named skill; or what `prompt` returned; or, of one-hot
+                skills, an index. A policy of one task takes none.
 
         Raises:
             SkillError: a wrong size, length or name, or what is not finite.
@@ -579,9 +558,7 @@ class SkillPolicy:
         """
         rule, goal = self._rule("goal"), _vector("goal", goal, self._obs_dim)
         if rule["rule"] not in ("difference", "plan"):
-            rows = [self._fixed_goal(row, rule) for row in goal.reshape(-1, self._obs_dim)]
-            fixed = np.reshape(rows, (*goal.shape[:-1], self._z_dim)).astype(np.float32)
-            return _side_by_side(fixed, self._normalised("obs", obs), "goal and obs")[0]
+            return _side_by_side(self._fixed_goal(goal, rule), self._normalised("obs", obs), "goal and obs")[0]
         goal, obs = _side_by_side(goal, self._normalised("obs", obs), "goal and obs")
         target, at = self._features(self._normalised("goal", goal)), self._features(obs)
         if rule["rule"] == "plan":
@@ -629,22 +606,23 @@ class SkillPolicy:
         return rule
 
     def _fixed_goal(self, goal: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
+        """The skill for goals (*B, obs) that is the same wherever one is."""
+        goal = self._normalised("goal", goal)
         if rule["rule"] == "labels":
-            return self._goal_labels(goal, rule)
-        found = self._features(self._normalised("goal", goal))
-        return self.project(self._whitened(found[None])[0] if rule["rule"] == "whitened" else found)
+            return self._encoded_goal(goal, rule["numbers"])
+        found = self._features(goal)
+        return self.project(self._whitened(found) if rule["rule"] == "whitened" else found)
 
-    def _goal_labels(self, goal: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
-        """Told at the goal and the first states of the transitions: 0 near the goal, by its position if it has one, and
-        -1 elsewhere."""
-        numbers = rule["numbers"]
-        states = np.concatenate((goal[None], self.transitions.obs[: int(numbers["group"][0]) - 1]))
-        states, position = self._normalised("states", states), [int(i) for i in numbers["position"]]
-        away = states - states[0]
+    def _encoded_goal(self, goal: np.ndarray, numbers: Numbers) -> np.ndarray:
+        """Told at the goal (*B, obs) and at the first states of the transitions: 0 where the position is near the
+        goal's, or all of the state, and -1 elsewhere."""
+        others = self._normalised("states", self.transitions.obs[: int(numbers["group"][0]) - 1])
+        goal = goal[..., None, :]
+        states = np.concatenate((goal, np.broadcast_to(others, (*goal.shape[:-2], *others.shape))), axis=-2)
+        away, position = states - goal, [int(i) for i in numbers["position"]]
         if numbers["scale"]:
             away = away / np.array(numbers["scale"], np.float32)
-        away = away[:, position or slice(None)]
-        near = np.sqrt(np.square(away).sum(axis=1)) < np.float32(numbers["radius"][0])
+        near = np.square(away[..., position or slice(None)]).sum(axis=-1) < np.float32(numbers["radius"][0] ** 2)
         return self._encoder(states, np.where(near, _ZERO, -_ONE))
 
     def _subgoals(self, at: np.ndarray, target: np.ndarray, numbers: Numbers) -> np.ndarray:
@@ -690,8 +668,8 @@ class SkillPolicy:
         return self.project(self.tensors["prompting.moves"] @ w if "moves" in rule["options"] else w)
 
     def _whitened(self, rows: np.ndarray) -> np.ndarray:
-        """Cov^-1 of each row, by the covariance of the transitions' features, with a ridge."""
-        return np.linalg.solve(self._covariance, rows.T).T
+        """Cov^-1 of each row (*B, d), by the covariance of the transitions' features, with a ridge."""
+        return np.linalg.solve(self._covariance, rows[..., None])[..., 0]
 
     @cached_property
     def _covariance(self) -> np.ndarray:
@@ -807,11 +785,10 @@ class SkillPolicy:
     def _check_golden(self) -> None:
         golden = self.config["golden"]
         act, aim, told = golden["act"], golden["aim"], golden.get("reward")
-        error = np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max()
-        _check_error("action", error, TOLERANCE)
+        _check_error("action", np.abs(self.act(act["obs"], act["z"]) - np.array(act["action"])).max(), TOLERANCE)
         if aim:
-            error, allowed = self.apart(self.aim(aim["goal"], aim["obs"]), np.array(aim["z"]))
-            _check_error("aim", error.max(), allowed)
+            errors, allowed = self.apart(self.aim(aim["goal"], aim["obs"]), np.array(aim["z"]))
+            _check_error("aim", errors.max(), allowed)
         for entry, z in zip(*told.values()) if told else ():
             found = self._told(self.transitions.next_obs[:, entry], self._rule("reward"))
             _check_error("skill of a reward", turned(found, np.array(z)), ANGLE)
@@ -830,10 +807,9 @@ def _check_error(name: str, error: float, allowed: float) -> None:
 
 
 def turned(a: np.ndarray, b: np.ndarray) -> float:
-    """1 - cos between two skills, where the length tells nothing; or how far they are apart, as a share of it."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a) * np.linalg.norm(b)
-    return 1 - float(a @ b / lengths) if lengths else float(np.linalg.norm(a - b))
+    """|a - b|^2 / 2 |b|^2 of two skills: 1 - cos where both have the same length."""
+    away, b = a.astype(np.float64) - b, b.astype(np.float64)
+    return float(away @ away / (2 * max(b @ b, TINY**2)))
 
 
 def typical_norm(skill: dict[str, Any]) -> float:
@@ -856,7 +832,9 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 def _range(observation: dict[str, Any], std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(obs,) each: what the export saw, with as much on either side, or at least a standard deviation."""
     if "low" not in observation:
-        raise SkillError(f"A bundle of the format '{FORMAT_1}' does not say what training saw: expected strict=False.")
+        raise SkillError(
+            f"A bundle of the format '{FORMAT_1}' does not say what its export saw: expected strict=False."
+        )
     low, high = (np.array(observation[name], np.float32) for name in ("low", "high"))
     margin = np.maximum(high - low, std)
     return low - margin, high + margin
@@ -1124,52 +1102,50 @@ def _check_second(config: dict[str, Any]) -> None:
     """What only format 2 has."""
     if unknown := config["networks"].keys() - ROLES:
         raise _unknown("role", min(unknown), ROLES)
-    about, z, size = config["transitions"], config["skill"]["dim"], config["observation"]["size"]
-    _check_rows(
-        "observation", {"low": size, "high": size}, {key: [config["observation"][key]] for key in ("low", "high")}
-    )
+    observation, about, told = config["observation"], config["transitions"], config["golden"]["reward"]
+    size, z = observation["size"], config["skill"]["dim"]
+    _check_rows("observation", {"low": size, "high": size}, {key: [observation[key]] for key in ("low", "high")})
     there = {*config["networks"], *(["transitions"] if about else [])}
     for kind, rule in config["prompting"].items():
-        if rule is None:
-            continue
-        if rule["rule"] not in RULES[kind]:
-            raise _unknown(f"rule of a {kind}", rule["rule"], RULES[kind])
-        needs, options, numbers = RULES[kind][rule["rule"]]
-        place = f"prompting.{kind}"
-        _expect(place, set(needs) <= there, sorted(there), f"what the rule '{rule['rule']}' needs, {_listed(needs)}")
-        _expect(
-            f"{place}.options", set(rule["options"]) <= set(options), rule["options"], f"some of {_listed(options)}"
-        )
-        _expect(f"{place}.numbers", rule["numbers"].keys() == set(numbers), list(rule["numbers"]), _listed(numbers))
-        for name, found in rule["numbers"].items():
-            if name == "scale":
-                good = len(found) in (0, config["observation"]["size"]) and all(scale > 0 for scale in found)
-                _expect(f"{place}.numbers.{name}", good, found, "a number above 0 for each of an observation, or none")
-            elif name == "position":
-                good = all(0 <= i < config["observation"]["size"] and i == int(i) for i in found)
-                _expect(f"{place}.numbers.{name}", good, found, "entries of an observation")
-            else:
-                least, most = NUMBERS[name]
-                whole = isinstance(most, int)
-                good = len(found) == 1 and least <= found[0] <= most and (not whole or found[0] == int(found[0]))
-                _expect(
-                    f"{place}.numbers.{name}", good, found, f"one {'whole ' * whole}number from {least} to {most:g}"
-                )
+        if rule is not None:
+            _check_rule(kind, rule, there, size)
     if about:
         _expect("transitions.count", about["count"] >= 2, about["count"], "at least 2")
-        names = [*config["observation"]["names"], *about["words"]]
-        _expect(
-            "transitions.words",
-            len(set(names)) == len(names),
-            about["words"],
-            "no name twice, and none of an observation",
-        )
-    told = config["golden"]["reward"]
+        names, words = [*observation["names"], *about["words"]], about["words"]
+        _expect("transitions.words", len(set(names)) == len(names), words, "no name twice, and none of an observation")
     _expect("golden.reward", bool(told) == bool(config["prompting"]["reward"]), told, "some where rewards can be told")
     if told:
         _check_rows("golden.reward", {"z": z}, {"z": told["z"]})
-        good = len(told["entry"]) == len(told["z"]) and set(told["entry"]) <= set(range(config["observation"]["size"]))
+        good = len(told["entry"]) == len(told["z"]) and _entries(told["entry"], size)
         _expect("golden.reward.entry", good, told["entry"], "an entry of an observation for each z")
+
+
+def _check_rule(kind: str, rule: dict[str, Any], there: set[str], size: int) -> None:
+    """Of a kind of prompt, where these roles are there and observations have this size."""
+    if rule["rule"] not in RULES[kind]:
+        raise _unknown(f"rule of a {kind}", rule["rule"], RULES[kind])
+    (needs, options, numbers), place = RULES[kind][rule["rule"]], f"prompting.{kind}"
+    _expect(place, set(needs) <= there, sorted(there), f"what the rule '{rule['rule']}' needs, {_listed(needs)}")
+    good = set(rule["options"]) <= set(options)
+    _expect(f"{place}.options", good, rule["options"], f"some of {_listed(options)}")
+    _expect(f"{place}.numbers", rule["numbers"].keys() == set(numbers), list(rule["numbers"]), _listed(numbers))
+    for name, found in rule["numbers"].items():
+        if name == "position":
+            good, expected = _entries(found, size), "entries of an observation"
+        elif name == "scale":
+            good = len(found) in (0, size) and all(scale > 0 for scale in found)
+            expected = f"{size} numbers above 0, or none"
+        elif most := COUNTS.get(name):
+            good = len(found) == 1 and 1 <= found[0] <= most and found[0] == int(found[0])
+            expected = f"one whole number from 1 to {most}"
+        else:
+            good, expected = len(found) == 1 and found[0] >= 0, "one number of at least 0"
+        _expect(f"{place}.numbers.{name}", good, found, expected)
+
+
+def _entries(found: list[Any], size: int) -> bool:
+    """Whether these are places in a vector of this size; that is not listed, as it may be of any size."""
+    return all(0 <= i < size and i == int(i) for i in found)
 
 
 def _check_chain(name: str, network: dict[str, list], inputs: int, outputs: int, last: str) -> None:
