@@ -9,8 +9,8 @@ offline to move along every direction z of that space:
     policy  IQL on r (learners/iql.py), which never terminates
     goal    z = (phi(g) - phi(s)) / |...|, anew at every step
     plan    t = phi(g), then `plan_recursions` times: t = mean of the latents w of dataset states with the smallest
-            max(|w - phi(s)|, |w - t|), a point half way; z points to t. It is the nearest 0.1 % of the states: more
-            of them spread over much of a short way, and their mean leads astray
+            max(|w - phi(s)|, |w - t|), a point half way; z points to t. Averaged are the nearest 0.1 % of the
+            states, at least one: more would lie all along a short way, and their mean would lead astray
 
 A reward is prompted through its least-squares fit on phi(s') - phi(s), a demonstration as the way that it went. HILP's
 zero-shot-RL variant is agents/sf.py.
@@ -223,8 +223,9 @@ class HILP(struct.PyTreeNode):
 
     def skill_networks(self, seen: Transition) -> SkillNetworks:
         config = self.config
-        numbers = (self._neighbours(seen.obs.shape[0]), config.plan_recursions, config.plan_near)
-        plan = Rule("plan", (), {n: (float(x),) for n, x in zip(("neighbours", "recursions", "near"), numbers)})
+        neighbours = self._neighbours(seen.obs.shape[0])
+        numbers = {"neighbours": neighbours, "recursions": config.plan_recursions, "near": config.plan_near}
+        plan = Rule("plan", (), {name: (float(number),) for name, number in numbers.items()})
         return SkillNetworks(
             policy=graphs.policy(self.iql.actor, ("obs", "z")),
             features=self.hilbert.graph(),

@@ -3,7 +3,7 @@ plus and distractors (envs/distractors.py)."""
 
 from typing import Any
 
-from urlrl.errors import UserError, unknown
+from urlrl.errors import UserError, check_choice, unknown
 from urlrl.loading import load_object
 from urlrl.schemes import SCHEMES
 from urlrl.types import DeviceEnv, HostEnv
@@ -41,6 +41,7 @@ def make_env(
     Raises:
         UserError: no such environment, or its spaces are not flat boxes.
     """
+    check_choice("on_nonfinite", on_nonfinite, ("stop", "end"))
     if "+" in name:
         from urlrl.envs.distractors import DistractedEnv, parts
 

@@ -105,7 +105,7 @@ class HostVectorEnv(VectorEnv, ABC):
         """`values` (n, ...), or a UserError that says which lane has some that are not finite as float32, as which
         they are kept."""
         if not all_finite(values):
-            lane = int(np.argwhere(~_finite(values))[0, 0])
+            lane = int(np.argwhere(~_fits(values))[0, 0])
             raise UserError(not_finite(self.env_spec.id, what, lane, int(self.clock[lane])))
         return values
 
@@ -146,9 +146,10 @@ class LaneByLaneEnv(HostVectorEnv):
 
 
 def all_finite(values: np.ndarray | float) -> bool:
-    """Whether all values are finite as float32. One fast pass nearly always suffices; it is never so for NaN."""
-    return bool(np.vdot(values, values) <= FLOAT32_MAX or _finite(values).all())
+    """Whether all are finite as float32. The sum of squares settles nearly all cases; NaN and large numbers take the
+    slow look."""
+    return bool(np.vdot(values, values) <= FLOAT32_MAX or _fits(values).all())
 
 
-def _finite(values: np.ndarray | float) -> Any:
+def _fits(values: np.ndarray | float) -> Any:
     return np.abs(values) <= FLOAT32_MAX

@@ -116,8 +116,7 @@ class GymEnv(LaneByLaneEnv):
         self._envs = [maker() for _ in range(num_envs)]
         if len({id(env.unwrapped) for env in (self._spare, *self._envs)}) <= num_envs:
             raise UserError(
-                f"Environment '{name}' gives the same object each time, so that lanes would share one state: "
-                "expected a function that makes a new one."
+                f"Environment '{name}' gives the same object twice: expected a function that makes a new one each time."
             )
         self._shape = (spec.obs_dim,)  # of an observation
         self._rows = np.zeros((num_envs, spec.obs_dim))

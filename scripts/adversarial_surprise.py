@@ -240,8 +240,9 @@ def main(options: Options) -> None:
             rows += trained(world, objective, study, options)
             print(line(rows, study, world, objective), flush=True)
         print(line(rows, study, world, RANDOM), flush=True)
+    protocol = "poses" if "poses" in study.scores else whereabouts.PROTOCOL
     content = {
-        "protocol": f"{whereabouts.PROTOCOL}: {whereabouts.EPISODES} episodes of each seed, as in training. {RULE}",
+        "protocol": f"{protocol}: {whereabouts.EPISODES} episodes of each seed, as in training. {RULE}",
         "config": to_json(preset("adversarial_surprise", study.preset)),
         "changes": {**study.changes, **({"steps": options.steps} if options.steps else {})},
         "versions": versions(),

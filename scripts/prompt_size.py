@@ -28,7 +28,7 @@ from urlrl.config import to_json
 from urlrl.envs.maze import CELLS
 from urlrl.errors import UnsupportedPrompt, UserError
 from urlrl.evaluation import prompting
-from urlrl.evaluation.rollout import play_one, play_random, play_zero, starts
+from urlrl.evaluation.rollout import play, play_random, play_zero, starts
 from urlrl.evaluation.stats import share
 from urlrl.evaluation.suites import ZeroShotSuite, find_suite
 from urlrl.runs.load import load_checkpoint
@@ -101,7 +101,7 @@ def measure(run: Path, options: Options, known: Bounds) -> list[dict[str, Any]]:
                     told, got = True, bounds["random"]
                     try:
                         read, _ = prompting.read_reward(loaded.agent, steps, samples, seed)
-                        got = total(play_one(env, loaded.agent, read, seed))
+                        got = total(play(env, loaded.agent, read, seed))
                     except UnsupportedPrompt:
                         raise
                     except UserError:  # The rewards that were drawn are all equal.

@@ -19,7 +19,7 @@ import zero_shot_table as zero_shot
 
 from urlrl.adaptation import plot
 from urlrl.adaptation.config import METHODS
-from urlrl.evaluation.stats import share, shown
+from urlrl.evaluation.stats import shown
 from urlrl.evaluation.suites import share_of
 
 ROOT = Path(__file__).parent.parent
@@ -47,14 +47,12 @@ def skills() -> str:
         for run in read(preset):
             coverage, goals = run["evaluation"]["coverage"], run["evaluation"]["goals"]
             mine, random = (goals[who]["final_distance"] for who in ("agent", "random"))
-            nearer = share(-mine, [-random], 0.0)
-            assert nearer is not None
             extent = ", ".join(
                 f"{x} {low:.0f} to {high:.0f}" for x, low, high in zip("xy", coverage["min"], coverage["max"])
             )
             rows.append([
                 f"`{preset}`, {steps} steps", str(run["seed"]), str(coverage["agent"]), str(coverage["random"]),
-                f"{extent} m", f"{mine:.1f} m", f"{random:.1f} m", f"{nearer:.0%}".replace("%", " %"),
+                f"{extent} m", f"{mine:.1f} m", f"{random:.1f} m", f"{1 - mine / random:.0%}".replace("%", " %"),
                 f"{run['training_minutes']:.1f} min",
             ])  # fmt: skip
     return markdown([*head, "nearer by", "training time"], rows)
@@ -71,6 +69,7 @@ def fb_alone() -> str:
     for name in ("walker", "cheetah"):
         results = [result for result in read(f"zero-shot-{name}") if result["agent"] == "fb"]
         parts.append(zero_shot.table(results, zero_shot.by_series(results)).splitlines())
+    assert parts[0][0] == parts[1][0], "the tables of both bodies have the same columns"
     return "\n".join([*parts[0], *parts[1][2:]])
 
 

@@ -97,7 +97,7 @@ def table(results: list[dict[str, Any]], series: Series) -> str:
                 task,
                 name_of(agent, told),
                 shown(returns, 0),
-                two_digits(share_of(known, float(np.mean(returns)))),
+                two_digits(share_of(known, over_seeds([np.array(returns)]).value)),
             ]
             cells += [f"{known['floors'][name]['mean']:.0f}" if name in known["floors"] else "" for name in baselines]
             cells += ["" if known["ceiling"] is None else f"{known['ceiling'][0]:.0f}"]

@@ -60,13 +60,16 @@ def test_an_evaluation_measures_the_twin_by_the_same_protocol(run, capsys):
 def test_every_goals_outcome_is_kept_with_an_interval_and_standing_still_stands_beside(run):
     found = urlrl.evaluate(run)
     goals = np.array(found["goals"]["goals"])
-    assert goals.shape == (50, 2) and found["coverage"]["standing still"] <= found["coverage"]["agent"]
+    assert goals.shape == (50, 2) and 1 <= found["coverage"]["standing still"] <= 4
     for who in ("agent", "random", "standing still"):
         outcomes = found["goals"]["outcomes"][who]
         assert outcomes.keys() == GOAL_SCORES.keys()
         for name, values in outcomes.items():
             assert len(values) == 50 and found["goals"][who][name] == pytest.approx(np.mean(values))
-            assert list(found["goals"]["intervals"][who][name]) == pytest.approx(mean_interval(values)[1:])
+            low, high = found["goals"]["intervals"][who][name]
+            assert 0 <= low <= found["goals"][who][name] <= high and (high <= 1 or name.endswith("distance"))
+            if name.endswith("distance") and low:
+                assert (low, high) == pytest.approx(mean_interval(values)[1:])
     still = np.array(found["goals"]["outcomes"]["standing still"]["final_distance"])
     np.testing.assert_allclose(still, np.linalg.norm(goals, axis=1), atol=0.5)  # It starts near 0.
     np.testing.assert_array_equal(found["goals"]["outcomes"]["standing still"]["at_1"], still < 1)

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import signal
 import subprocess
+from itertools import count
 from pathlib import Path
 
 import gymnasium
@@ -24,6 +25,7 @@ from run_tools import (
 
 import urlrl
 from urlrl.agents.uniform import UniformConfig
+from urlrl.envs.point import PointEnv
 from urlrl.errors import UserError
 from urlrl.training import checkpoint
 from urlrl.training.checkpoint import Checkpoints
@@ -275,6 +277,24 @@ def test_a_run_whose_environment_fails_is_saved_first(tmp_path, capsys, name, er
     saved = RunFolder(tmp_path).checkpoints.steps()[-1]
     assert saved == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] > 0
     assert f"The run is saved at step {saved}." in capsys.readouterr().err
+
+
+def test_a_run_whose_environment_fails_within_an_epoch_goes_on_bit_for_bit(whole_run, tmp_path, monkeypatch):
+    """It is saved as it was before the epoch: what was stepped and stored since is undone."""
+    config, steps, step = dataclasses.replace(TINY, checkpoint_minutes=60), count(), PointEnv._step
+
+    def fails(env, actions):
+        if env.num_envs == TINY.num_envs and next(steps) == 90:  # In the middle of the fifth epoch, whose start is not saved.
+            raise ZeroDivisionError
+        return step(env, actions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PointEnv, "_step", fails)
+        with pytest.raises(ZeroDivisionError):
+            urlrl.pretrain(config, tmp_path, quiet=True)
+    assert RunFolder(tmp_path).checkpoints.steps()[-1] == 160
+    urlrl.pretrain(config, tmp_path, quiet=True)
+    assert_same(final_state(whole_run) | {"metrics": {}}, final_state(tmp_path) | {"metrics": {}})
 
 
 def test_a_run_whose_evaluation_fails_is_saved_first(whole_run, tmp_path, monkeypatch):

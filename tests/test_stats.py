@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from urlrl.evaluation.stats import Estimate, area, iqm, iqm_interval, mean_interval, over_seeds, share, shown
+from urlrl.evaluation.stats import (
+    Estimate,
+    area,
+    hits_interval,
+    iqm,
+    iqm_interval,
+    mean_interval,
+    over_seeds,
+    share,
+    shown,
+)
 
 # --- interquartile mean
 
@@ -261,3 +271,12 @@ def test_area_agrees_with_a_fine_grid():
     steps, returns = np.sort(rng.choice(np.arange(1, 90), 12, replace=False)), rng.standard_normal(12)
     middles = (np.arange(200_000) + 0.5) / 2_000
     assert area(steps, returns, 100) == pytest.approx(np.interp(middles, steps, returns).mean(), abs=1e-6)
+
+
+def test_wilsons_interval_by_hand():
+    """9 of 10: centre (0.9 + z^2/20) / (1 + z^2/10), half z sqrt(0.9 0.1 / 10 + z^2/400) / (1 + z^2/10)."""
+    z = 1.959964
+    centre, half = (0.9 + z**2 / 20) / (1 + z**2 / 10), z * np.sqrt(0.009 + z**2 / 400) / (1 + z**2 / 10)
+    found = hits_interval(np.array([1.0] * 9 + [0.0]))
+    assert found == pytest.approx((0.9, centre - half, centre + half), abs=1e-6)
+    assert hits_interval(np.ones(50)).high == 1 and hits_interval(np.zeros(50)).low == 0

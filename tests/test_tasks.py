@@ -12,7 +12,7 @@ from urlrl.envs.locomotion import HALF_CHEETAH, HALF_CHEETAH_HURDLE, load_model
 from urlrl.errors import UserError
 from urlrl.tasks.catalogue import TASKS, URLB_TASKS, ZERO_SHOT_TASKS, find_task
 from urlrl.tasks.locomotion import HURDLES, HurdleTask, _back_foot
-from urlrl.tasks.task import GoalTask, Moment, Task, TaskEnv, check_runs_on, make_task_env
+from urlrl.tasks.task import LARGEST, GoalTask, Moment, Task, TaskEnv, check_runs_on, make_task_env
 from urlrl.types import EnvSpec
 
 ANT, CHEETAH, HURDLE = (find_task(name) for name in ("ant_multi_goal", "half_cheetah_goal", "half_cheetah_hurdle"))
@@ -51,6 +51,7 @@ def test_coming_nearer_pays_in_metres():
         return task.score(moment).item()
 
     assert (paid(-2.0, 1.0), paid(4.0, 3.5), paid(9.0, 12.0)) == (3.0, -0.5, -1.0)
+    assert task.ceiling(np.zeros((1, 18))) == (15.0, LARGEST)  # The mean distance of goals in ±30 m.
 
 
 CORNERS = [[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]]

@@ -15,8 +15,8 @@ from urlrl.errors import UserError, check, check_all, check_choice, shown, unkno
 from urlrl.renamed import renewed
 from urlrl.types import BatchSpec
 
-# What may differ when a run is continued: how far it goes and how it is kept, never what it computes. Nothing
-# that is not finite has come where `on_nonfinite` matters.
+# What may differ when a run is continued: how far it goes and how it is kept, never what it computes. `on_nonfinite`
+# decides only what the next number does that is not finite.
 RESUMABLE_FIELDS = ("steps", "checkpoint_minutes", "snapshots", "keep_data", "data", "eval_env", "on_nonfinite")
 # What a run that has a checkpoint may change where it is asked to: what leaves its environment and rows as they are.
 CHANGEABLE = ("agent.", "steps_per_update", "min_replay", "eval_every", "precision")

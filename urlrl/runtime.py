@@ -32,7 +32,7 @@ def usable_cores() -> int:
 
 
 def made_elsewhere(path: Path, before: dict[str, str]) -> str:
-    """A sentence that says what of `versions` has changed since a run in `path` was made; "" where nothing has that its
+    """Says which versions, devices or cores differ from those that made the run in `path`; "" if none does that its
     numbers may depend on. XLA shares out large matrix products over the cores, and rounds by how it does."""
     now = versions()
     names = [name for name in (*VERSIONED, "backend", "devices", "cores") if name in before]

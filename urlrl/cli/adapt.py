@@ -66,10 +66,8 @@ def show_ladder(result: dict[str, Any]) -> None:
         f"{result['task']}: pretrained for {result['pretrain_steps']:,} steps without reward on {result['env']}, then "
         f"{result['steps']:,} steps in the task"
     )
-    columns, bound = (
-        ["", "seeds", "return at the end", "share", "mean over the budget", "over scratch"],
-        result["ceiling"],
-    )
+    columns = ["", "seeds", "return at the end", "share", "mean over the budget", "over scratch"]
+    bound = result["ceiling"]
     table = Table(*columns, box=None, pad_edge=False)
     for method, entry in result["methods"].items():
         cells = [METHODS[method].label, ", ".join(map(str, entry["seeds"])), shown(entry["final_per_seed"], 1)]

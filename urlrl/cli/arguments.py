@@ -86,7 +86,7 @@ def check_arguments(argv: list[str], options_class: Any, default: Any = None) ->
 
 
 def with_home(token: str) -> str:
-    """A path that begins with ~, alone or after an option's =, as the shell leaves it there, with the home folder."""
+    """`~/x` and `--name=~/x` with the home folder in place of ~. The shell leaves the second as it is."""
     name, equals, value = token.partition("=") if token.startswith("--") else ("", "", token)
     return f"{name}{equals}{Path(value).expanduser()}" if value.startswith("~/") else token
 

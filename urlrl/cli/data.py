@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,6 @@ from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
 
 Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari"]
-
-FLAGS = ("quiet", "clip-actions", "skip-bad", "trust")  # options of `convert` without a value, also with no- before
 
 USAGE = """\
 usage: urlrl data VERB ...
@@ -87,6 +85,10 @@ class ConvertOptions:
     skip_bad: bool = False  # leave out episodes and files that cannot be read or do not fit, and say which and why
     max_transitions: int | None = None  # take only the first so many
     quiet: bool = False
+
+
+# Options without a value, also with no- before.
+FLAGS = tuple(field.name.replace("_", "-") for field in fields(ConvertOptions) if field.type is bool)
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,6 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
             paths.append(token)
             continue
         options.append(token)
-        if "=" not in token and not token.endswith(FLAGS) and rest and not rest[0].startswith("--"):
+        if "=" not in token and not token.replace("_", "-").endswith(FLAGS) and rest and not rest[0].startswith("--"):
             options.append(rest.pop(0))
     return paths, options

@@ -65,7 +65,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
     if table.row_count:
         console.print(table)
     if result["goals"]:
-        console.print(f"In brackets: 95 % Student intervals over the {result['goals']['num_goals']} goals.")
+        console.print(f"In brackets: 95 % intervals over the {result['goals']['num_goals']} goals.")
     for note in result["notes"]:
         console.print(note)
 
@@ -110,7 +110,7 @@ def show_suite(result: dict[str, Any]) -> None:
         "measured",
         "predicted",
     ]
-    doubted = any(row["reliability"] for row in rows if row["gamma"])
+    doubted = any(map(_doubts, rows))
     table = Table(*columns, *(["of the prediction"] if doubted else []), box=None, pad_edge=False)
     for row in rows:
         fit, discounted = row["fit"], row["discounted_return"]

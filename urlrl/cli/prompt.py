@@ -79,7 +79,7 @@ def _show_reward(result: dict[str, Any], table: Table, console: Console) -> list
     fit, steps, gamma = result["fit"], result["episode_steps"], result["gamma"]
     explained = "undefined, the rewards held out are all equal" if fit["r2"] is None else f"{fit['r2']:.3f}"
     console.print(f"R² of the reward as the agent reads it, on {fit['held_out']:,} transitions held out: {explained}")
-    starts = [start for start in ("", "random_", "zero_") if f"{start}return" in result]
+    starts = ["" if who == "agent" else f"{who.split()[0]}_" for who in _who(result)]
     table.add_row(f"return of {steps} steps", *(_interval(result[f"{start}return"]) for start in starts))
     table.add_row(f"discounted by {gamma:g}", *(_interval(result[f"{start}discounted_return"]) for start in starts))
     table.add_row("predicted, discounted", f"{result['predicted_return']:.4g}", "")

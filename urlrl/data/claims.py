@@ -40,7 +40,7 @@ UNREADABLE = (
 
 # Names of files that other programs leave in folders -> which.
 STRAY = {
-    "._*": "macOS, beside the file itself",
+    "._*": "macOS",
     ".DS_Store": "macOS",
     "Thumbs.db": "Windows",
     "desktop.ini": "Windows",

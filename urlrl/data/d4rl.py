@@ -3,8 +3,8 @@
 An episode ends at a terminal, at a timeout, or where `next_observations`, if the file has them, is not the observation
 of the row after. In antmaze terminals mean that the goal is touched, which ends nothing. The state after an episode's
 last row is known from `next_observations` alone, as the row that follows belongs to the next episode. Without them an
-episode's last transition is left out, unless it is a true end: that is kept, and its last state is repeated, as no
-future counts there.
+episode's last transition is left out, unless it is a true end. That is kept. The state that it reached is not in the
+file, so the last state stands for it, and rewards and goals read that one.
 """
 
 from collections.abc import Collection, Iterator
@@ -147,8 +147,8 @@ class _Table:
         self.path = path
         self.file = open_hdf5(path)
         with reading(path):
-            found = set(self.file)
-        _refuse_others(path, found)
+            keys = set(self.file)
+        _refuse_others(path, keys)
         # name -> h5py.Dataset
         self.arrays = {key: found for key in KEYS if (found := array(self.file, key, path)) is not None}
         shapes = {key: found.shape for key, found in self.arrays.items()}

@@ -60,7 +60,7 @@ def read_exorl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source
     first, rewards = first_readable(partial(_load, spec), files)
     layout = () if first.physics is None else physics_layout(first.physics.shape[1], spec, files[0])
     others = sorted(set(files[0].parent.iterdir()) - set(files))
-    notes = [f"{file} is of {who}: it is left out." for file in others if (who := stray(file))]
+    notes = [f"{file} is a file of {who}: it is left out." for file in others if (who := stray(file))]
     if rewards > 1:
         notes.append(f"{path} has {rewards} rewards per transition: the first is taken.")
     if files != sorted(files, key=lambda file: file.name):

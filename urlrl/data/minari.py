@@ -103,9 +103,9 @@ def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None, *, obser
         notes.append(f"{path}: observations are a Dict, of which the part {' + '.join(map(repr, widths))} is taken.")
     gym_id, own = ("", []) if isinstance(metadata.get("urlrl_env"), str) else _recorded(data, metadata)
     if own:
-        what = (
-            f"whether '{env}' is that is not known" if env else "no name says that, so its environment is not guessed"
-        )
+        what = "no name says that, so its environment is not guessed"
+        if env:
+            what = f"nobody can tell here whether '{env}' is the same"
         notes.append(f"{path} was recorded in gym:{gym_id} with {shown(', '.join(own), 300)}: {what}.")
     info = DatasetInfo(env, f"{path} (Minari)", layout)
     return Source(info, Each(store.episode, names), total if isinstance(total, int) else None, tuple(notes))
@@ -123,8 +123,8 @@ class _Store:
     def episode(self, name: str) -> Episode:
         where = f"{self.where}: {name}"
         group = find(self.file, name, self.where)
-        shown = {part: f"observations/{part}" if part else "observations" for part in self.parts}
-        keys = (*shown.values(), "actions", "rewards", "terminations", "infos/physics")
+        places = {part: f"observations/{part}" if part else "observations" for part in self.parts}
+        keys = (*places.values(), "actions", "rewards", "terminations", "infos/physics")
         found = {key: values for key in keys if (values := array(group, key, where)) is not None}
         with reading(where):
             held = () if hasattr(group, "dtype") else set(group)
@@ -132,7 +132,7 @@ class _Store:
         check_size(where, sum(map(all_bytes, found.values())), file_size(self.file))
         with reading(where):
             arrays = {key: np.asarray(values[()]) for key, values in found.items()}
-        obs = [_flat(where, key, arrays[key], self.parts[part]) for part, key in shown.items()]
+        obs = [_flat(where, key, arrays[key], self.parts[part]) for part, key in places.items()]
         action = numeric(where, "actions", arrays["actions"], 2)
         if action.shape[1] != len(self.middle):
             raise UserError(
@@ -197,6 +197,8 @@ def _parts(data: Path, metadata: dict[str, Any], wanted: Sequence[str]) -> dict[
     parts = space.get("subspaces") if space.get("type") == "Dict" else None
     if isinstance(parts, dict):
         names = wanted or ("observation",)
+        if len(set(names)) < len(names):
+            raise UserError(f"--observation is {shown(','.join(names))}: expected each part once.")
         absent = [name for name in names if name not in parts]
         if absent:
             raise UserError(

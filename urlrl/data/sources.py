@@ -76,7 +76,7 @@ def detect(path: Path) -> str:
         found = ""
     if path.is_file() and (known := what_it_is(path)):
         raise UserError(f"{path} {known}.")
-    if (path / "meta" / "info.json").is_file():
+    if not found and (path / "meta" / "info.json").is_file():
         raise UserError(
             f"{path} is a dataset of LeRobot's, in parquet files, which are not read: expected .npz or HDF5."
         )
@@ -133,11 +133,11 @@ def bounded(source: Source, scale: float, clip: bool, found: Found) -> Source:
 
     def bound(piece: tuple[int, Episode]) -> Episode:
         number, episode = piece
-        action = episode.action / np.float32(scale)
-        if not clip:
-            within_bounds(action, f"{source.info.source}: episode {number}")
+        action = (episode.action / np.float64(scale)).astype(np.float32)
         excess = np.abs(action) - 1
         far = excess > ACTION_TOLERANCE
+        if far.any() and not clip:
+            within_bounds(action, f"{source.info.source}: episode {number}")
         found.actions += action.size
         found.clipped += int(far.sum())
         found.rounded += int((excess > 0).sum() - far.sum())
@@ -168,7 +168,8 @@ def sound(episodes: Iterator[Episode], found: Found) -> Iterator[Episode]:
             yield episode
         else:
             found.left_out.append(
-                f"episode {number}: its observations, actions and physics have {sizes} numbers: expected {first}."
+                f"episode {number} of all that were read has observations, actions and physics of {sizes} numbers: "
+                f"expected {first}, as the first has."
             )
 
 

@@ -19,7 +19,7 @@ CHUNK = 65536  # rows that are looked at together
 SAMPLE = 256  # transitions that are compared with a simulator
 TOLERANCE = 1e-4  # relative and absolute: what is stored as float32, by another version of a simulator
 SHORTEST = 20  # steps of an episode in which jumps are looked for
-JUMP = 10
+JUMP = 10  # times what nine of ten steps change: a step that does not belong to the episode
 PER_EPISODE = 4  # transitions of one episode in a sample of a stream
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (n, physics), action (n, act) -> (n,)

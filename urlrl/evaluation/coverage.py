@@ -40,13 +40,14 @@ def score(env: HostEnv, agent: Any, seed: int) -> tuple[dict[str, Any], Trajecto
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
     random = rollout(env, uniform(env.env_spec), stream(seed, "evaluate coverage, random"), resets, steps)
     points = visited(trajectory)
+    assert trajectory.position is not None
     result = {
         "protocol": PROTOCOL,
         "episodes": EPISODES,
         "unit": "1 m cells",
         "agent": count_cells(points),
         "random": count_cells(visited(random)),
-        STILL: count_cells(visited(random)[:EPISODES]),
+        STILL: count_cells(trajectory.position[0]),
         "min": points.min(axis=0).tolist(),
         "max": points.max(axis=0).tolist(),
     }

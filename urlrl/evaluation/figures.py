@@ -171,7 +171,7 @@ def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: T
         end = int(trajectory.mask[:, lane].sum())
         ax.plot(horizontal[end, lane], vertical[end, lane], "o", color=color, markersize=3.2)
     starts = np.stack([horizontal[0], vertical[0]], axis=1)
-    near = starts.round()  # Those within a metre are one.
+    near = starts.round()  # Those that round to the same metre are one.
     for spot in np.unique(near, axis=0):
         ax.plot(*starts[(near == spot).all(axis=1)].mean(axis=0), "o", markersize=7, markeredgewidth=1.3, zorder=4,
                 markeredgecolor=theme.ink, markerfacecolor="none")  # fmt: skip

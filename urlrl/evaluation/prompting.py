@@ -16,15 +16,14 @@ EPISODES = 16  # what the command line watches
 HELD_OUT = 0.2  # share of the labelled transitions that the agent is not shown, at least
 LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what judges its reading is not
 
-# What agents say of their predictions: briefly, and why. {0} is the number's size, {1} its sign in words, {2} the
-# number, {3} is 1 / (1 - gamma).
+# What agents say of their predictions: the number in a few words, and why it is so.
 RELIABILITY = {
     "too_low_by": (
-        "about {0:.3g} too {1}",
+        "about {size:.3g} too {side}",
         "Predictions are off by design: critics take the smaller of two values, and count entropy. Trust their order.",
     ),
     "mean_m": (
-        "mean M {2:.3g}, exact {3:.3g}",
+        "mean M {value:.3g}, exact {exact:.3g}",
         "Predictions are too low by design: targets take the smaller of two M, whose mean is 1 / (1 - gamma) if M is "
         "exact. Trust their order.",
     ),
@@ -116,6 +115,9 @@ def predict(agent: Any, task: Any, played: Trajectory, seen: Transition, seed: i
         steps = jax.tree.map(lambda x: x[played.mask].astype(np.float32), played.steps)
         key = stream(seed, "prompt, reliability")
         found = jax.jit(type(agent).reliability)(agent, task, steps, seen, key)
+    if strange := sorted(found.keys() - RELIABILITY):
+        names = ", ".join(RELIABILITY)
+        raise UserError(f"reliability of {type(agent).__name__} has '{strange[0]}': expected some of {names}.")
     reliability = {name: float(value) for name, value in found.items()}
     return {"predicted_return": float(predicted.mean()), "reliability": reliability}
 
@@ -124,8 +126,8 @@ def reliability_words(reliability: dict[str, float], gamma: float) -> list[tuple
     """Of each number what it is, and why."""
     found = []
     for name, value in reliability.items():
-        brief, why = RELIABILITY[name]
-        found.append((brief.format(abs(value), "low" if value >= 0 else "high", value, 1 / (1 - gamma)), why))
+        (brief, why), side = RELIABILITY[name], "low" if value >= 0 else "high"
+        found.append((brief.format(value=value, size=abs(value), side=side, exact=1 / (1 - gamma)), why))
     return found
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from urlrl.acting import Flat, act, begin_all
@@ -97,13 +96,8 @@ def rollout(env: PlayEnv, policy: Policy, key: jax.Array, seed: int, num_steps: 
 
 
 def play(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
-    """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step."""
-    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (env.num_envs, *x.shape)), task)
-    return _episodes(env, acting(agent, Each(tasks)), stream(seed, "prompt"), seed)
-
-
-def play_one(env: PlayEnv, agent: Any, task: Any, seed: int) -> Trajectory:
-    """`play`, of a task that is the same for all lanes and may be too large to have a copy in each."""
+    """An episode of a task, as `agent.read` returns it, in every lane: deterministic, re-aimed at every step. The task
+    is one for all lanes, as it may be too large to have a copy in each."""
     return _episodes(env, acting(agent, All(task)), stream(seed, "prompt"), seed)
 
 
@@ -116,7 +110,7 @@ def play_zero(env: PlayEnv, seed: int) -> Trajectory:
     """Episodes of action zero, from the starts of `play`."""
     spec = env.env_spec
     zero = Policy(uniform(spec).begin, lambda obs, carry, key, t: (np.zeros((len(obs), spec.action_dim)), carry))
-    return _episodes(env, zero, stream(seed, "prompt, random"), seed)
+    return _episodes(env, zero, stream(seed, "prompt"), seed)  # The key is not used.
 
 
 def starts(env: PlayEnv, seed: int) -> np.ndarray:

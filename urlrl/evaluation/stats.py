@@ -3,7 +3,7 @@
 How many values there are decides how they are summed up, in every table and in every picture: with 10 seeds or more by
 the interquartile mean and a bootstrap interval, from 5 by the mean and Student's interval. Below 5 there is no
 interval, but every value. A bootstrap of few values is too narrow: its 95 % intervals hold the centre of normal values
-in 52, 75 and 90 % of all cases for 2, 3 and 5 of them.
+in 50, 74 and 91 % of all cases for 2, 3 and 5 of them, and in 93 % for 10.
 """
 
 from collections.abc import Iterable, Sequence
@@ -92,6 +92,12 @@ def iqm_interval(groups: Sequence[np.ndarray], seed: int = 0) -> Estimate:
 def mean_interval(values: np.ndarray) -> Estimate:
     """Mean with Student's interval; without one for less than 5 values."""
     return _mean_of_groups([np.asarray(values, float)])
+
+
+def hits_interval(hits: np.ndarray) -> Estimate:
+    """The share of hits (n,), each 0 or 1, with Wilson's interval, which never leaves [0, 1]."""
+    found = stats.binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
+    return Estimate(float(np.mean(hits)), float(found.low), float(found.high))
 
 
 def _mean_of_groups(groups: Sequence[np.ndarray]) -> Estimate:

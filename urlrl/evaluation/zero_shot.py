@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from urlrl.evaluation.rollout import DEFAULT_STEPS, STILL, Policy, acting, rollout, uniform
-from urlrl.evaluation.stats import mean_interval
+from urlrl.evaluation.stats import hits_interval, mean_interval
 from urlrl.streams import env_seed, stream
 from urlrl.types import Each, GoalPrompt, HostEnv, Trajectory, Transition, need
 
@@ -83,6 +83,13 @@ def reach_goals(
     }
 
 
+def _interval(name: str, values: np.ndarray) -> list[float]:
+    """95 %: Wilson's of what is hit or missed; else Student's, within what the score can be."""
+    if name.startswith(("hit", "end")):
+        return list(hits_interval(values)[1:])
+    return np.clip(mean_interval(values)[1:], 0, 1 if name.startswith("at") else None).tolist()
+
+
 def score(env: HostEnv, agent: Any, seen: Transition | None, seed: int) -> dict[str, Any]:
     """`reach_goals` on the protocol's goals, as JSON: means, their intervals, and every goal with its outcomes; `env`
     has NUM_GOALS lanes."""
@@ -95,8 +102,7 @@ def score(env: HostEnv, agent: Any, seen: Transition | None, seed: int) -> dict[
         "goal_box": list(box),
         **{who: _means(outcomes) for who, outcomes in found.items()},
         "intervals": {
-            who: {name: list(mean_interval(values)[1:]) for name, values in outcomes.items()}
-            for who, outcomes in found.items()
+            who: {name: _interval(name, values) for name, values in outcomes.items()} for who, outcomes in found.items()
         },
         "goals": goals.tolist(),
         "outcomes": {

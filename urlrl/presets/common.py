@@ -14,7 +14,7 @@ class Preset:
 
     @property
     def for_gpu(self) -> bool:
-        """Whether it takes a GPU to make such a run in hours; its cost says so first."""
+        """Whether it is made for a GPU; its cost begins with that then."""
         return self.cost.startswith("a GPU")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from urlrl.envs.locomotion import HALF_CHEETAH_HURDLE
 from urlrl.envs.rewards import library
-from urlrl.tasks.task import GoalTask, Moment, Task
+from urlrl.tasks.task import LARGEST, GoalTask, Moment, Task
 
 HURDLES = np.array(HALF_CHEETAH_HURDLE.hurdles)  # x in m; those at x >= 0 count
 
@@ -36,6 +36,11 @@ class HurdleTask(Task):
 class ApproachTask(GoalTask):
     """The metres by which a control step brings it nearer to its goal: a return is at most what the goal is away at the
     start. Every skill that moves earns or loses something, so there is a reward to learn from at once."""
+
+    def ceiling(self, starts: np.ndarray) -> tuple[float, str]:
+        """The mean distance of the goals: they are uniform in one coordinate, and bodies start near 0."""
+        del starts
+        return self.half / 2, LARGEST
 
     def score(self, moment: Moment) -> Any:
         goal = self.goal(moment.context, moment.clock - 1)

@@ -120,8 +120,9 @@ def _save_first(undone: Undone, loop: Loop, members: Sequence[Member], stop: Sto
     if loop.step:
         _save([member for member in members if not member.error], stop)
         progress.note(f"The run is saved at step {loop.step:,}.")
-    assert undone.__cause__
-    raise undone.__cause__ from None
+    cause = undone.__cause__
+    assert cause
+    raise cause from cause.__cause__  # Not from `undone`, which says nothing more.
 
 
 def raise_diverged(members: Sequence[Member]) -> None:

@@ -17,7 +17,7 @@ class Memory(Protocol):
 
 
 class Undone(Exception):
-    """What failed, its `__cause__`, left no trace in the loop, which is as it was before and can be saved."""
+    """An epoch failed, by its `__cause__`. The loop is between two epochs, and can be saved."""
 
 
 class Lane(Memory, Protocol):

@@ -37,8 +37,8 @@ def score_suite(
         out: `<run>/suites` by default; `<out>/<suite>.json` is what it all says together.
 
     Returns:
-        {"suite", "env", "experts", "floors", "notes", "scores": {snapshot: {method: {"returns", "normalised", "iqm",
-        "mean"}}}}: see docs/metrics.md.
+        {"suite", "env", "experts", "floors", "notes", "scores": {snapshot: {method: {"returns", "normalised",
+        "estimate"}}}}: see docs/metrics.md.
 
     Raises:
         UserError: no such suite, a run of another environment, or one without a snapshot that the protocol asks for.

@@ -63,7 +63,10 @@ def open_source(
     """
     check("action_scale", action_scale, 0, open_low=True)
     opened, found = [], Found()
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not paths:
+        raise UserError("paths is empty: expected at least one.")
+    for path in paths:
         try:
             source = _open(Path(path), env, format, observation)
         except UserError as error:

@@ -12,7 +12,7 @@ from urlrl.data.rows import Rows, relabelled
 from urlrl.envs.ogbench import OGBENCH_TASKS
 from urlrl.errors import UnsupportedPrompt, UserError, check
 from urlrl.evaluation import prompting
-from urlrl.evaluation.rollout import play_one, starts
+from urlrl.evaluation.rollout import play, starts
 from urlrl.evaluation.suites import PromptKind, ZeroShotSuite, find_suite, make_suites
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import Loaded, load_checkpoint
@@ -149,7 +149,7 @@ def _score_task(
                 notes += [] if note in notes else [note]
                 continue
             read, fit = told
-            trajectory = play_one(env, agent, read, seed)
+            trajectory = play(env, agent, read, seed)
             row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind, rows, seed)}
             progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
             found.append(row | around)

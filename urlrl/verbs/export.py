@@ -38,7 +38,7 @@ def export(
     format: str = "bundle",
     seed: int = 0,
     rows: int = ROWS,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[str] | str = (),
 ) -> Path:
     """Write a run's skills, or the policy that an adaptation left, into the folder `out`; it is whole or not there, and
     replaces only an older export.
@@ -48,7 +48,7 @@ def export(
         step: which checkpoint; None is the newest that is whole.
         format: "bundle" (`urlrl.skills.policy` reads it), "onnx" or "stablehlo" (see `urlrl.skills.formats`).
         seed: of the episodes that name the skills and give the golden outputs; that of `evaluate`.
-        rows: how many of the run's transitions the bundle brings along, to be told rewards on; 0: none, and it cannot.
+        rows: how many of a run's transitions the bundle brings along, to be told rewards on; 0: none, and it cannot.
         prompts: rewards in words, as of `prompt`; each becomes a named skill.
 
     Returns:
@@ -60,8 +60,9 @@ def export(
     """
     check_choice("format", format, FORMATS)
     check("seed", seed, 0, MAX_SEED)
-    if rows:
-        check("rows", rows, 2)
+    if rows != 0 and rows < 2:
+        raise UserError(f"rows is {rows}: expected 0, or at least 2.")
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     enable_compilation_cache()
     try:
         if (Path(run) / TUNED).exists():
@@ -89,8 +90,8 @@ def _of_run(run: Path, step: int | None, seed: int, rows: int, prompts: Sequence
     with closing(make_run_env(config, coverage.EPISODES)) as env:
         trajectory = coverage.scored_episodes(env, agent, seed)
         seen = _seen(run, loaded, rows, seed) if rows else None
-        made = make_policy(agent, env, trajectory, stream(seed, "export"), provenance, seen=seen, prompts=prompts)
-    policy, probes = made
+        key = stream(seed, "export")
+        policy, probes = make_policy(agent, env, trajectory, key, provenance, seen=seen, prompts=prompts)
     policy.card = make_card(policy, saved_evaluation(run, step, spec))
     return policy, probes
 
