@@ -284,7 +284,7 @@ def test_a_run_whose_environment_fails_within_an_epoch_goes_on_bit_for_bit(whole
     config, steps, step = dataclasses.replace(TINY, checkpoint_minutes=60), count(), PointEnv._step
 
     def fails(env, actions):
-        if env.num_envs == TINY.num_envs and next(steps) == 90:  # In the middle of the fifth epoch, whose start is not saved.
+        if env.num_envs == TINY.num_envs and next(steps) == 90:  # In the fifth epoch, whose start is not saved.
             raise ZeroDivisionError
         return step(env, actions)
 

@@ -63,6 +63,9 @@ class SkillEnv(gymnasium.Wrapper):
             raise SkillError(f"discrete is True: expected None or False, as these skills are of kind '{self._kind}'.")
         self.action_space = Discrete(dim) if self.discrete else Box(-1.0, 1.0, (dim,), np.float32)
         self._obs: Any = None
+        rows = np.array(policy.config["golden"]["act"]["obs"])
+        self._low, self._high = rows.min(axis=0), rows.max(axis=0)
+        self._far = FAR * np.maximum(self._high - self._low, policy.tensors["normalizer.std"])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         self._obs, info = self.env.reset(seed=seed, options=options)
@@ -71,9 +74,7 @@ class SkillEnv(gymnasium.Wrapper):
 
     def _check_obs(self, obs: np.ndarray) -> None:
         """Refuse a first observation (obs,) that is not what the policy knows."""
-        rows, names = np.array(self.policy.config["golden"]["act"]["obs"]), self.policy.config["observation"]["names"]
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        far = FAR * np.maximum(high - low, self.policy.tensors["normalizer.std"])
+        names, low, high, far = self.policy.config["observation"]["names"], self._low, self._high, self._far
         state = _state(names, self.env.unwrapped)
         for known, what in (
             ((low - far <= obs) & (obs <= high + far), lambda i: f"one near {low[i]:.3g} to {high[i]:.3g}"),
@@ -210,7 +211,8 @@ def _check_control_dt(env: gymnasium.Env, known: float | None) -> None:
 
 def _state(names: list[str], env: Any) -> np.ndarray:
     """What the names of an observation's entries, "qpos/<joint>" and "qvel/<joint>", stand for in the state of a MuJoCo
-    simulation; NaN where they say nothing of it, or the environment shows none.
+    simulation; NaN where they say nothing of it, or the environment shows none. Names list every entry of a joint, in
+    order.
 
     Raises:
         SkillError: the simulation lacks such a joint.

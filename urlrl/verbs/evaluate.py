@@ -87,12 +87,14 @@ def _measure(run: Path | str, loaded: Loaded, seed: int) -> tuple[dict[str, Any]
         result["coverage"], trajectory = coverage.score(env, agent, seed)
     if not spec.goal_box:
         return result, [f"Environment '{config.env}' has no goals that its observation can show: goals are left out."]
-    seen: Transition | None = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
+    seen: Transition | None
     if isinstance(config, OfflineConfig):  # It reads goals by its data, as it learned from it.
         try:
             seen = seen_of(run, loaded, agent, prompting.LABELLED, seed)
         except UserError as error:
             return result, [f"{error} Goals are left out, as they are read by the data."]
+    else:
+        seen = jax.tree.map(lambda x: x[trajectory.mask].astype(np.float32), trajectory.steps)
     try:
         with closing(make_run_env(config, zero_shot.NUM_GOALS)) as env:
             result["goals"] = zero_shot.score(env, agent, seen, seed)

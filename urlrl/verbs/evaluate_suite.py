@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 
     kind: PromptKind
     agent: Any  # one that can plan is asked with and without
-    seen: Transition | None  # what it reads a goal by
+    seen: Transition  # what it reads a goal by
 
 
 def suite_on(env: str) -> str | None:
@@ -84,7 +84,7 @@ def evaluate_suite(
     rows = past_to_label(run, loaded, wanted, seed)
     if round((held := len(rows["reward"])) * (1 - prompting.HELD_OUT)) < count:
         notes.append(f"The data holds {held:,} transitions: prompts show {1 - prompting.HELD_OUT:.0%} of them.")
-    asked = _asked(run, loaded, protocol, wanted, seed)
+    asked = _asked(run, loaded, protocol, relabelled(rows, rows["reward"]), seed)
     found: list[dict[str, Any]] = []
     with closing(progress):
         for done, task in enumerate(tasks):
@@ -150,21 +150,22 @@ def _score_task(
                 continue
             read, fit = told
             trajectory = play(env, agent, read, seed)
-            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind, rows, seed)}
+            row = {"task": task.name, "prompt": kind, "fit": fit, **_measure(agent, read, trajectory, kind, seen, seed)}
             progress.say(f"{task.name}, told by {kind}: return {row['return']['mean']:.1f}")
             found.append(row | around)
     return found
 
 
-def _asked(run: Path | str, loaded: Loaded, protocol: ZeroShotSuite, count: int, seed: int) -> list[Asked]:
-    """The protocol's prompts that the agent answers. It reads goals by `count` transitions, plans over as many as it
+def _asked(run: Path | str, loaded: Loaded, protocol: ZeroShotSuite, seen: Transition, seed: int) -> list[Asked]:
+    """The protocol's prompts that the agent answers. It reads them by `seen`, but plans over as many transitions as it
     wants."""
-    variants = {kind: _variant(loaded.agent, kind) for kind in protocol.prompts}
-    return [
-        Asked(kind, agent, None if kind == "reward" else seen_of(run, loaded, agent, count, seed))
-        for kind, agent in variants.items()
-        if agent is not None
-    ]
+    found = []
+    for kind in protocol.prompts:
+        if (agent := _variant(loaded.agent, kind)) is not None:
+            own = seen_of(run, loaded, agent, len(seen.reward), seed) if kind == "plan" else seen
+            assert own is not None  # `seen` was read there.
+            found.append(Asked(kind, agent, own))
+    return found
 
 
 def _variant(agent: Any, kind: PromptKind) -> Any | None:
@@ -186,7 +187,9 @@ def _read(
     return agent.read(GoalPrompt(goal), seen, stream(seed, "prompt, read")), None
 
 
-def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind, rows: Rows, seed: int) -> dict[str, Any]:
+def _measure(
+    agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind, seen: Transition, seed: int
+) -> dict[str, Any]:
     """Returns of the episodes, and what the agent expected of them where it was told a reward."""
     rewards = np.where(trajectory.mask, trajectory.steps.reward, np.nan)
     returns = prompting.returns(rewards)
@@ -199,7 +202,6 @@ def _measure(agent: Any, read: Any, trajectory: Trajectory, kind: PromptKind, ro
         return row | {"gamma": None, "discounted_return": None, "predicted_return": None}
     gamma = float(agent.gamma)
     discounted = prompting.interval(prompting.returns(rewards, gamma))
-    seen = relabelled(rows, rows["reward"])
     predicted = prompting.predict(agent, read, trajectory, seen, seed)
     return row | {"gamma": gamma, "discounted_return": discounted, **predicted}
 
