@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urlrl.agents.metra import Maximise, Metra, MetraConfig
+from urlrl.agents.metra import Metra, MetraConfig
+from urlrl.learners.latent_tasks import Maximise
 from urlrl.learners.model import Model
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC, SACConfig
