@@ -9,6 +9,11 @@ from urlrl.types import ABILITIES, BatchSpec
 # name -> where the class is; imported when asked for. Its config is the class attribute `Config`.
 AGENTS = {
     "metra": "urlrl.agents.metra:Metra",
+    "lsd": "urlrl.agents.lsd:LSD",
+    "csd": "urlrl.agents.csd:CSD",
+    "csf": "urlrl.agents.csf:CSF",
+    "diayn": "urlrl.agents.diayn:DIAYN",
+    "dads": "urlrl.agents.dads:DADS",
     "hilp": "urlrl.agents.hilp:HILP",
     "sf": "urlrl.agents.sf:SF",
     "fb": "urlrl.agents.fb:FB",

@@ -56,7 +56,11 @@ class LatentTasks(SkillAgent):
 
     abilities = frozenset({"told", "predicts", "reliability", "adaptable", "exportable", "latent"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
-    pay = 1.0  # of a unit of dphi^T direction(z)
+
+    @property
+    def pay(self) -> float:
+        """What a unit of dphi^T direction(z) pays."""
+        return 1.0
 
     def latent(self, obs: Array) -> jax.Array:
         """phi of raw observations, (*B, d)."""

@@ -76,6 +76,18 @@ class MLP(nn.Module):
         return nn.Dense(self.out, kernel_init=self.kernel_init)(x)
 
 
+class GaussianNet(nn.Module):
+    """A distribution over vectors: two MLPs, which share nothing, of its mean and of its log standard deviation."""
+
+    out: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Gaussian:
+        mean, log_std = MLP(self.out, self.width)(x), MLP(self.out, self.width)(x)
+        return Gaussian(mean, jnp.clip(log_std, LOG_STD_MIN, -LOG_STD_MIN))
+
+
 class Pair(nn.Module):
     """Two copies of a module that start apart: its output with a leading axis of 2."""
 

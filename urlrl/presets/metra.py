@@ -1,6 +1,7 @@
 """Settings of METRA."""
 
 from dataclasses import replace
+from typing import Any
 
 from urlrl.agents.metra import MetraConfig
 from urlrl.config import PretrainConfig
@@ -87,3 +88,16 @@ PRESETS = {
         "4 hours on two CPU cores, estimated",
     ),
 }  # fmt: skip
+
+
+def like_metra(name: str, agents: dict[str, Any], source: str = QUICK, **options: Any) -> dict[str, Preset]:
+    """METRA's presets for other agents: nothing but the agent differs, and `options` of the run. `agents` says by the
+    preset's name with which settings."""
+    return {
+        preset: replace(
+            PRESETS[preset],
+            config=replace(PRESETS[preset].config, agent=agent, agent_name=name, **options),
+            source=source,
+        )
+        for preset, agent in agents.items()
+    }
