@@ -135,8 +135,9 @@ class SuccessorSAC(struct.PyTreeNode):
 
 def lower(psi: Array, z: Array) -> jax.Array:
     """(2, B, d), (B, d) -> (B, d): of two vectors the one whose product with z is smaller."""
-    first, second = (jnp.sum(one * z, axis=-1, keepdims=True) for one in (psi[0], psi[1]))
-    return jnp.where(first <= second, psi[0], psi[1])
+    first, second = psi[0], psi[1]
+    less = jnp.sum(first * z, axis=-1) <= jnp.sum(second * z, axis=-1)
+    return jnp.where(less[..., None], first, second)
 
 
 class CSF(LatentTasks, struct.PyTreeNode):

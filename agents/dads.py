@@ -114,7 +114,7 @@ class DADS(SkillAgent, struct.PyTreeNode):
     def _reward(self, batch: Transition, key: jax.Array) -> jax.Array:
         """r of normalised observations, (B,)."""
         others = self._log_q_of_others(batch, key)
-        difference = jnp.clip(others - self._log_q(batch, batch.z), -CLIP, CLIP)
+        difference = jnp.clip(others - self._log_q(batch, batch.z)[None], -CLIP, CLIP)
         return jnp.log(len(others) + 1.0) - jnp.log1p(jnp.sum(jnp.exp(difference), axis=0))
 
     def _log_q_of_others(self, batch: Transition, key: jax.Array) -> jax.Array:
@@ -129,4 +129,5 @@ class DADS(SkillAgent, struct.PyTreeNode):
 
 def log_density(y: Array, mean: Array) -> jax.Array:
     """Of N(mean, I), (*B,)."""
+    y = jnp.broadcast_to(y, mean.shape)
     return -0.5 * jnp.sum((y - mean) ** 2 + jnp.log(2 * jnp.pi), axis=-1)

@@ -100,7 +100,8 @@ class DIAYN(SkillAgent, struct.PyTreeNode):
         """The skill that the discriminator takes a goal for."""
         del seen, key
         check_prompt(self, prompt)
-        told = self.discriminator(self.normalizer(prompt.obs))
+        assert isinstance(prompt, GoalPrompt)
+        told = self.discriminator(self.normalizer(prompt.goal))
         return Along(told.mean if self.config.z.kind == "gaussian" else self.config.z.project(told))
 
     def aim(self, task: Along, obs: Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What every agent must hold to: METRA, FB, successor features, HILP, FRE, AS, RND, the random policy."""
+"""What every agent must hold to."""
 
 import dataclasses
 import re
@@ -14,9 +14,14 @@ import pytest
 
 from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.adversarial_surprise import AdversarialSurpriseConfig
+from urlrl.agents.csd import CSDConfig
+from urlrl.agents.csf import CSFConfig
+from urlrl.agents.dads import DADSConfig
+from urlrl.agents.diayn import DIAYNConfig
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
+from urlrl.agents.lsd import LSDConfig
 from urlrl.agents.metra import MetraConfig
 from urlrl.agents.rnd import RNDConfig
 from urlrl.agents.sf import SFConfig
@@ -38,6 +43,11 @@ FB_TINY = FBConfig(z=WIDE, width=16, backward_width=16, lr=1e-2)
 SF_TINY = SFConfig(z=WIDE, width=16, lr=1e-2, phi=FeatureConfig(width=16, lr=1e-2), batch=GOALS)
 CONFIGS: dict[str, Any] = {
     "metra": MetraConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2),
+    "lsd": LSDConfig(z=SkillSpace("sphere", DIM), width=16, lr=1e-2),
+    "csd": CSDConfig(z=SkillSpace("onehot", DIM), width=16, lr=1e-2),
+    "csf": CSFConfig(z=SkillSpace("sphere", DIM), negatives=4, width=16, lr=1e-2),
+    "diayn": DIAYNConfig(z=SkillSpace("gaussian", DIM), width=16, lr=1e-2),
+    "dads": DADSConfig(z=SkillSpace("gaussian", DIM), alternatives=3, width=16, lr=1e-2),
     "fb": FB_TINY,
     "fb, mc": replace(FB_TINY, penalty="mc", max_gradient=1.0),
     **{f"sf, {name}": replace(SF_TINY, features=name) for name in FEATURES},
@@ -64,14 +74,16 @@ CONFIGS: dict[str, Any] = {
     "rnd": RNDConfig(width=16, outputs=8, lr=1e-2),
     "uniform": UniformConfig(),
 }
-TOLD = [name for name in CONFIGS if name not in ("adversarial_surprise", "rnd", "uniform")]  # those that follow prompts
+TOLD = [
+    name for name in CONFIGS if name not in ("adversarial_surprise", "dads", "rnd", "uniform")
+]  # those that follow prompts
 # Successor features on other features are the same but for these, which are tried alone: each whole agent is a program
 # that takes seconds to compile.
 OTHER_FEATURES = [name for name in CONFIGS if name.startswith("sf") and name != "sf, hilbert"]
 WHOLE = [name for name in CONFIGS if name not in OTHER_FEATURES]
 LEARN = [name for name in WHOLE if name != "uniform"]
 # But for the one with a memory, who acts as no skill alone says.
-ONE_OF_EACH = ["metra", "fb", "sf, hilbert", "hilp", "fre", "rnd", "uniform"]
+ONE_OF_EACH = ["metra", "csf", "fb", "sf, hilbert", "hilp", "fre", "rnd", "uniform"]
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 MEAN, STD = np.float32(np.linspace(-1, 1, OBS)), np.float32(np.linspace(0.5, 2, OBS))
 
@@ -399,7 +411,7 @@ def test_abilities_are_those_of_its_methods(name):
         need(agent, ability)
 
 
-@pytest.mark.parametrize("name", ["metra", "fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("name", ["metra", "csf", "fb", "sf, hilbert", "hilp", "fre"])
 def test_a_learner_starts_as_the_skills_policy(name):
     agent, batch = make_agent(name), make_batch()
     z, other = agent.config.z.sample(jax.random.key(0), 2)
@@ -415,7 +427,7 @@ def test_a_learner_starts_as_the_skills_policy(name):
 def learner_config(config):
     """The settings of the learner that an agent hands over, said anew."""
     match config:
-        case MetraConfig():
+        case MetraConfig() | CSFConfig():
             return replace(config.sac, width=config.width, lr=config.lr)
         case FBConfig() | SFConfig():
             return replace(config.ddpg, width=config.width, lr=config.lr)
@@ -479,7 +491,7 @@ def read_too_short(agent, prompt, seen):
     return task._replace(z=task.z / 2)
 
 
-@pytest.mark.parametrize("name", ["metra", "fb", "sf, hilbert", "hilp", "fre"])
+@pytest.mark.parametrize("name", ["metra", "csf", "fb", "sf, hilbert", "hilp", "fre"])
 def test_prompts(name):
     check_prompts(name, read)
 
@@ -544,7 +556,8 @@ def unread_fields(name: str, config: Any) -> set[str]:
     return flatten(to_json(config)).keys() - asked
 
 
-SETTINGS = {name: [CONFIGS[name]] for name in ("metra", "fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform")}
+FAMILY = ("metra", "lsd", "csd", "csf", "diayn", "dads")
+SETTINGS = {name: [CONFIGS[name]] for name in (*FAMILY, "fb, mc", "sf, hilbert", "hilp", "fre", "rnd", "uniform")}
 ROUNDS = replace(CONFIGS["adversarial_surprise"].ppo, epochs=0)
 SETTINGS["adversarial_surprise"] = [
     CONFIGS["adversarial_surprise"],

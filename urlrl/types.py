@@ -97,9 +97,8 @@ def check_prompt(agent: Any, prompt: Any) -> None:
             raise UserError(f"{what} holds a number that is not finite: expected finite ones.")
     if not isinstance(prompt, agent.prompts):
         *names, last = (kind.__name__ for kind in agent.prompts)
-        raise UnsupportedPrompt(
-            f"{type(agent).__name__} cannot follow a {type(prompt).__name__}: expected a {', '.join(names)} or {last}."
-        )
+        wanted = f"{', '.join(names)} or {last}" if names else last
+        raise UnsupportedPrompt(f"{type(agent).__name__} cannot follow a {type(prompt).__name__}: expected a {wanted}.")
 
 
 @dataclass(frozen=True)
