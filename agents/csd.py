@@ -20,7 +20,7 @@ These are the settings of METRA's code, which trains CSD on replayed steps, and 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class CSD(Metra):
     Config = CSDConfig
 
     @classmethod
-    def create(cls, config: CSDConfig, example: Transition, key: jax.Array) -> "CSD":
+    def create(cls, config: Any, example: Transition, key: jax.Array) -> "CSD":
         """`example` is one transition or a batch; only its shapes matter."""
         metra_key, density_key = jax.random.split(key)
         obs, _ = one_row(example)
@@ -64,7 +64,7 @@ class CSD(Metra):
         """What a unit of dphi^T direction(z) pays."""
         return self.config.reward_scale
 
-    def _represent(self, batch: Transition, key: jax.Array) -> tuple["CSD", Metrics]:
+    def _represent(self, batch: Transition, key: jax.Array) -> tuple[Self, Metrics]:
         """A step of phi, one of lambda, then one of the density; observations are normalised."""
         agent, metrics = super()._represent(batch, key)
         step = batch.next_obs - batch.obs

@@ -79,7 +79,7 @@ class SuccessorSAC(struct.PyTreeNode):
         """y, (B, d): the whole vector of the head that promises less along z."""
         next_action, _ = self.actor(next_x).sample_and_log_prob(key)
         psi = self.psi(next_x, next_action, params=self.target)
-        return dphi + self.config.gamma * discount[:, None] * lower(psi, z)
+        return jnp.asarray(dphi) + self.config.gamma * discount[:, None] * lower(psi, z)
 
     def update(
         self, x: Array, action: Array, dphi: Array, z: Array, discount: Array, next_x: Array, key: jax.Array

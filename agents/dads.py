@@ -56,7 +56,7 @@ class BatchNorm(struct.PyTreeNode):
 
     def __call__(self, rows: Array) -> jax.Array:
         """By the running statistics."""
-        return (rows - self.mean[None]) * jax.lax.rsqrt(self.var + EPS)[None]
+        return (jnp.asarray(rows) - self.mean[None]) * jax.lax.rsqrt(self.var + EPS)[None]
 
     def of_batch(self, rows: Array) -> tuple[jax.Array, "BatchNorm"]:
         """By the batch's own, of rows (B, n); and the running ones after it, whose variance is unbiased."""

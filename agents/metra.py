@@ -19,7 +19,7 @@ Differences between the paper and its released code; presets named `*-paper` fol
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class Metra(LatentTasks, struct.PyTreeNode):
             config=config,
         )
 
-    def _represent(self, batch: Transition, key: jax.Array) -> tuple["Metra", Metrics]:
+    def _represent(self, batch: Transition, key: jax.Array) -> tuple[Self, Metrics]:
         """A step of phi, and one of lambda; observations are normalised."""
         del key
         direction, limit = self.config.z.direction(batch.z), self._limit(batch)

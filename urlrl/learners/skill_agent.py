@@ -41,7 +41,7 @@ class SkillAgent:
     """An agent's class derives from this and from a PyTreeNode with these fields. It adds what it learns about skills,
     `_represent`, and what that pays, `_reward`. Both see normalised observations."""
 
-    sac: SAC
+    sac: Any  # SAC, or what stands in its place
     normalizer: Normalizer
     config: Any  # a SkillConfig
 
