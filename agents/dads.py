@@ -10,7 +10,7 @@ Skills are paid for steps that can be foretold when the skill is known, and coul
     policy   SAC on r, recomputed with the new dynamics (learners/sac.py)
 
 The batch norms use a batch's own statistics when the dynamics learn, and running ones in the reward. It follows no
-prompts; rewards are found by trying skills (`urlrl adapt --method z_search`).
+prompts; for a reward, skills are tried (`urlrl adapt --method z_search`).
 
 Settings are those of METRA's code; the original plans over skills and predicts x and y apart (docs/fidelity.md#dads).
 Where skills are indices, each one's density is computed once and the draws choose among them: the same numbers.

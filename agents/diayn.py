@@ -8,8 +8,8 @@ Skills are paid for being told apart by the states that they reach:
     discriminator  max  mean[ log q(z|s') ]             q: a softmax over indices, or N(mu(s'), diag sigma(s')^2)
     policy         SAC on r, recomputed with the new discriminator (learners/sac.py)
 
-A goal g is prompted by what the discriminator takes it for: the likeliest index, or mu(g). Rewards are found by trying
-skills (`urlrl adapt --method z_search`).
+A goal g is prompted by what the discriminator takes it for: the likeliest index, or a skill along mu(g). For a reward,
+skills are tried (`urlrl adapt --method z_search`).
 
 Of METRA's code, from which these settings are, one thing differs (docs/fidelity.md#diayn): it leaves out log p(z)
 (`prior=False`), which makes rewards of indices negative everywhere. The paper, and CSF's code, have it.
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check_choice
+from urlrl.learners import graphs
 from urlrl.learners.distributions import Gaussian
 from urlrl.learners.latent_tasks import Along
 from urlrl.learners.model import Model, one_row
@@ -30,7 +31,7 @@ from urlrl.learners.sac import SAC
 from urlrl.learners.skill_agent import SkillAgent, SkillConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
-from urlrl.types import Array, GoalPrompt, Metrics, Prompt, Transition, check_prompt
+from urlrl.types import Array, GoalPrompt, Metrics, Prompt, Rule, SkillNetworks, Transition, check_prompt
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,15 @@ class DIAYN(SkillAgent, struct.PyTreeNode):
         check_prompt(self, prompt)
         assert isinstance(prompt, GoalPrompt)
         told = self.discriminator(self.normalizer(prompt.goal))
-        return Along(told.mean if self.config.z.kind == "gaussian" else self.config.z.project(told))
+        return Along(self.config.z.project(told.mean if self.config.z.kind == "gaussian" else told))
 
     def aim(self, task: Along, obs: Array) -> jax.Array:
         """The same skill at each of these states, (*B, d)."""
         return jnp.broadcast_to(task.z, (*obs.shape[:-1], task.z.shape[-1]))
+
+    def skill_networks(self, seen: Transition) -> SkillNetworks:
+        module, params = self.discriminator.module, self.discriminator.params
+        if isinstance(module, GaussianNet):
+            module, params = MLP(module.out, module.width), params["MLP_0"]  # of the mean
+        features = graphs.features(module, params)
+        return super().skill_networks(seen)._replace(features=features, goal=Rule("features"))

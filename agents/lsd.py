@@ -81,8 +81,8 @@ class LSD(LatentTasks, struct.PyTreeNode):
             return -jnp.mean(jnp.sum(dphi * direction, axis=-1)), jnp.mean(jnp.sum(dphi**2, axis=-1))
 
         phi, phi_loss, q = self.phi.minimise(loss)
-        distance = jnp.linalg.norm(batch.next_obs - batch.obs, axis=-1)
-        return agent.replace(phi=phi), {"phi/loss": phi_loss, "phi/step_sq": q, "phi/distance": jnp.mean(distance)}
+        length = jnp.linalg.norm(batch.next_obs - batch.obs, axis=-1)
+        return agent.replace(phi=phi), {"phi/loss": phi_loss, "phi/step_sq": q, "phi/state_step": jnp.mean(length)}
 
     def _phi(self, obs: Array, params: Any = None) -> jax.Array:
         params = jax.lax.stop_gradient(self.phi.params) if params is None else params

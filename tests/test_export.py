@@ -17,9 +17,12 @@ import urlrl
 from urlrl import cli
 from urlrl.adaptation.tuned import Tuned, TunedConfig
 from urlrl.agents import AGENTS, find_agent
+from urlrl.agents.csf import CSFConfig
+from urlrl.agents.diayn import DIAYNConfig
 from urlrl.agents.fb import FBConfig
 from urlrl.agents.fre import FREConfig
 from urlrl.agents.hilp import HILPConfig
+from urlrl.agents.lsd import LSDConfig
 from urlrl.agents.metra import MetraConfig
 from urlrl.agents.sf import SFConfig
 from urlrl.config import PretrainConfig
@@ -62,6 +65,9 @@ CASES = {
     "metra, one-hot": ("metra", MetraConfig(z=SkillSpace("onehot", 5), width=16)),
     "metra, gaussian": ("metra", MetraConfig(z=SkillSpace("gaussian", 3), width=16)),
     "metra, x unseen": ("metra", MetraConfig(phi_only=1, width=16)),
+    "lsd": ("lsd", LSDConfig(width=16)),
+    "csf": ("csf", CSFConfig(width=16)),
+    "diayn": ("diayn", DIAYNConfig(z=SkillSpace("gaussian", 4), width=16)),
     "fb": ("fb", FBConfig(z=WIDE, width=16, backward_width=24)),
     "sf": ("sf", SFConfig(z=WIDE, width=16, phi=PHI)),
     "sf, laplacian": ("sf", SFConfig(z=WIDE, width=16, phi=PHI, features="laplacian")),
@@ -86,13 +92,14 @@ def shaken(agent):
     """With other parameters, so that none is at its start: no bias is 0, no scale is 1."""
     leaves, shape = jax.tree.flatten(agent)
     rng = np.random.default_rng(1)
-    return jax.tree.unflatten(
+    other = jax.tree.unflatten(
         shape,
         [
             x + 0.1 * rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 and x.ndim else x
             for x in leaves
         ],
     )
+    return other.replace(normalizer=agent.normalizer)
 
 
 def seen_in(trajectory):
@@ -143,6 +150,10 @@ def test_a_bundle_acts_as_its_agent_does(exported, tmp_path):
 def test_a_bundle_is_told_what_its_agent_is_told(exported):
     """Rewards as numbers, functions and words, and demonstrations."""
     agent, policy, _, seen = exported
+    if RewardPrompt not in agent.prompts:
+        with pytest.raises(SkillError, match="cannot be told a reward: expected a goal"):
+            policy.prompt(reward=np.zeros(len(seen.obs)))
+        return
     reward = np.float32(0.3) + np.asarray(seen.next_obs)[:, 0] + np.square(np.asarray(seen.next_obs)[:, 1])
     task = agent.read(RewardPrompt(seen._replace(reward=reward)), seen, jax.random.key(0))
     told = policy.prompt(reward=reward)
@@ -260,7 +271,7 @@ def test_a_policy_that_is_shown_what_it_should_not_see_is_refused():
 
 def test_agents_that_say_what_their_policy_is_are_those_that_can_be_exported():
     assert {name for name in AGENTS if hasattr(find_agent(name)[0], "skill_networks")} == {
-        "fb", "fre", "hilp", "metra", "sf",
+        "csd", "csf", "dads", "diayn", "fb", "fre", "hilp", "lsd", "metra", "sf",
     }  # fmt: skip
 
 
