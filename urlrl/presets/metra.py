@@ -15,6 +15,14 @@ _METRA_CODE = MetraConfig(constraint_reduction="mean", batch=BatchSpec(timeout_a
 _CHEETAH_QUICK = MetraConfig(z=SkillSpace("onehot", 16), width=128, lr=1e-3, constraint_reduction="mean")
 
 
+def _collecting(agent: MetraConfig, env: str) -> PretrainConfig:
+    """A run whose transitions are data: phi sees where the body is, the policy does not."""
+    return replace(
+        making_data(agent, "metra", env, 500_000, 40 / 3),
+        normalizer="fit", root_position=True, min_replay=10_000, eval_every=100_000,
+    )  # fmt: skip
+
+
 PRESETS = {
     "half-cheetah-quick": Preset(
         PretrainConfig(
@@ -65,12 +73,17 @@ PRESETS = {
         "a minute on one CPU core",
     ),
     "cheetah-collect-quick": Preset(
-        replace(
-            making_data(replace(_CHEETAH_QUICK, phi_only=1), "metra", "dmc:cheetah_run", 500_000, 40 / 3),
-            normalizer="fit", root_position=True, min_replay=10_000, eval_every=100_000,
-        ),
+        _collecting(replace(_CHEETAH_QUICK, phi_only=1), "dmc:cheetah_run"), QUICK, "3 minutes on two CPU cores"
+    ),
+    "walker-collect-quick": Preset(
+        _collecting(MetraConfig(width=128, lr=1e-3, phi_only=1), "dmc:walker_walk"),
         QUICK,
-        "3 minutes on two CPU cores",
+        "4 minutes on two CPU cores",
+    ),
+    "quadruped-collect-quick": Preset(
+        _collecting(MetraConfig(width=256, lr=1e-3, phi_only=2), "dmc:quadruped_walk"),
+        QUICK,
+        "10 minutes on two CPU cores",
     ),
     "half-cheetah-paper": Preset(
         PretrainConfig(
