@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from urlrl.envs import make_env
 from urlrl.skills import policy as runtime
-from urlrl.skills.policy import CONFIG, FORMAT, PROMPT, Network, SkillError, SkillPolicy, file_of, turned
+from urlrl.skills.policy import (
+    CONFIG,
+    FORMAT,
+    PROMPT,
+    Network,
+    SkillController,
+    SkillError,
+    SkillPolicy,
+    file_of,
+    turned,
+)
 
 OBS, ACT, D, N = 4, 2, 3, 40
 
@@ -533,8 +543,10 @@ def test_any_contract_with_right_hashes_loads_or_is_refused(scratch, data):
         policy = SkillPolicy.from_pretrained(folder)
     except SkillError:
         return
-    z = policy.sample(np.random.default_rng(0), 2)
-    assert np.isfinite(policy.act(np.zeros(policy.config["observation"]["size"]), z)).all()
+    z, size = policy.sample(np.random.default_rng(0), 2), policy.config["observation"]["size"]
+    assert np.isfinite(policy.act(np.zeros(size), z)).all()
+    inputs = np.zeros(size + len(policy.config["controller"]["features"]))
+    assert np.isfinite(SkillController(policy).act(inputs)).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -209,7 +209,9 @@ def add_controller(policy: SkillPolicy, controlled: Any, seen: np.ndarray, featu
         probes = _surest(lambda rows: np.asarray(_choose(controlled, rows)), inputs=_pick(seen, PROBE_ROWS))
     golden = {name: to_json(rows[:GOLDEN_ROWS]) for name, rows in probes.items()}
     weights = hashlib.sha256(file_of(tensors)).hexdigest()
-    rows = np.concatenate([seen[:, : observation["size"]], np.float32([observation["low"], observation["high"]])])
+    rows = np.concatenate(
+        [seen[:, : observation["size"]], np.array([observation["low"], observation["high"]], np.float32)]
+    )
     config = {
         **config,
         "observation": {**observation, "low": to_json(rows.min(axis=0)), "high": to_json(rows.max(axis=0))},
