@@ -17,6 +17,7 @@ from flax import struct
 from kill_tools import killed_at
 from matplotlib.axes import Axes
 from matplotlib.image import imread
+from pages import ROOT, blocks_of, shortened
 from run_tools import TINY, Notes, copy_of
 
 import urlrl
@@ -1103,6 +1104,10 @@ def test_a_controller_leaves_jax_together_with_its_skills(ladder, tmp_path):
     assert "Then a controller that chooses the skill was trained on the reward of the task `point_near` for 300" in card
     assert "sees the observation, `goal_x`, `goal_y`; chooses a skill every 10 control steps" in card
     assert "controller.act(inputs))  # inputs (4,): obs, goal_x, goal_y" in card
+    (page,) = (text for _, text in blocks_of(ROOT / "docs" / "skills.md") if "SkillController(" in text)
+    here = {'"bundles/to_goals"': repr(str(tmp_path / "out")), "np.zeros(18), [10.0]": "np.zeros(2), [1.0, 2.0]"}
+    exec(shortened(page, here), names := {})
+    assert names["ctrl"].shape == (2,) and names["controller"].held == 0
     for format in ("onnx", "stablehlo"):
         with pytest.raises(SkillError, match=f"The format '{format}' has no place for a controller over skills"):
             FORMATS[format](policy, None, tmp_path / format)
