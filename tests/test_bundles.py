@@ -503,6 +503,18 @@ def test_bad_bundles_are_named(bundle, change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_bad_statistics_of_a_controllers_inputs_are_named():
+    config, tensors, seen = make_parts(FB, hold=3)
+    below = {**tensors, "inputs.std": np.float32([1, 1, -0.5, 1, 1])}
+    without = {name: tensor for name, tensor in tensors.items() if name != "inputs.mean"}
+    for wrong, message in (
+        (below, r"Tensor 'inputs\.std' holds -0\.5: expected none below 0"),
+        (without, r"Tensor 'inputs\.mean' is missing"),
+    ):
+        with pytest.raises(SkillError, match=message):
+            SkillPolicy(config, wrong, "", seen)
+
+
 def test_transitions_of_another_bundle_are_refused(bundle, tmp_path):
     other = make(FB, seed=1).save_pretrained(tmp_path / "other")
     (bundle / PROMPT).write_bytes((other / PROMPT).read_bytes())
