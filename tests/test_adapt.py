@@ -17,6 +17,7 @@ from flax import struct
 from kill_tools import killed_at
 from matplotlib.axes import Axes
 from matplotlib.image import imread
+from pages import ROOT, blocks_of, shortened
 from run_tools import TINY, Notes, copy_of
 
 import urlrl
@@ -42,7 +43,8 @@ from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.runs.load import load_checkpoint
 from urlrl.skills.env import SkillEnv
-from urlrl.skills.policy import SkillError, SkillPolicy
+from urlrl.skills.formats import FORMATS
+from urlrl.skills.policy import SkillController, SkillError, SkillPolicy
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.catalogue import TASKS, find_task
 from urlrl.tasks.task import GoalTask, Task, make_task_env
@@ -54,7 +56,7 @@ from urlrl.types import BatchSpec, GoalPrompt, RewardPrompt
 from urlrl.verbs import adapt as verb
 from urlrl.verbs.adapt import adapt, make_setting
 from urlrl.verbs.evaluate_suite import SUITES
-from urlrl.verbs.tuned import adapted_returns, load_adapted
+from urlrl.verbs.tuned import adapted_returns, load_adapted, play_kept
 from urlrl.verbs.tuning import train
 
 FULL = find_task("point_goal")  # 50 control steps per episode
@@ -1085,11 +1087,30 @@ def test_a_skill_that_was_found_is_a_named_one_of_the_agents_bundle(ladder, tmp_
     assert policy.config["observation"]["size"] == 2 and policy.config["networks"].keys() == {"policy", "features"}
 
 
-def test_a_controller_is_no_single_policy_to_export(ladder, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["export", str(ladder[1] / "hierarchical-0"), "--out", str(tmp_path / "out")])
-    assert stop.value.code == 2 and not (tmp_path / "out").exists()
-    assert "hierarchical-0 holds a controller over skills: expected a single policy" in capsys.readouterr().err
+def test_a_controller_leaves_jax_together_with_its_skills(ladder, tmp_path):
+    """What was exported acts as the controller does along its own episodes."""
+    folder = ladder[1] / "hierarchical-0"
+    main(["export", str(folder), "--out", str(tmp_path / "out")])
+    policy = SkillPolicy.from_pretrained(tmp_path / "out")
+    controller = SkillController(policy)
+    assert policy.config["controller"] == {"features": ["goal_x", "goal_y"], "hold": NEAR.option_steps}
+    with closing(make_task_env(NEAR, 3)) as env:
+        played = play_kept(env, load_adapted(folder).policy, 7).steps
+    assert len(np.unique(played.z[:, 0], axis=0)) == 20 // NEAR.option_steps
+    for obs, action, z in zip(played.obs, played.action, played.z):
+        np.testing.assert_allclose(controller.act(obs), action, atol=1e-5)
+        np.testing.assert_allclose(controller.z, z, atol=1e-5)
+    card = policy.card
+    assert "Then a controller that chooses the skill was trained on the reward of the task `point_near` for 300" in card
+    assert "sees the observation, `goal_x`, `goal_y`; chooses a skill every 10 control steps" in card
+    assert "controller.act(inputs))  # inputs (4,): obs, goal_x, goal_y" in card
+    (page,) = (text for _, text in blocks_of(ROOT / "docs" / "skills.md") if "SkillController(" in text)
+    here = {'"bundles/to_goals"': repr(str(tmp_path / "out")), "np.zeros(18), [10.0]": "np.zeros(2), [1.0, 2.0]"}
+    exec(shortened(page, here), names := {})
+    assert names["ctrl"].shape == (2,) and names["controller"].held == 0
+    for format in ("onnx", "stablehlo"):
+        with pytest.raises(SkillError, match=f"The format '{format}' has no place for a controller over skills"):
+            FORMATS[format](policy, None, tmp_path / format)
 
 
 class Killed(BaseException):

@@ -98,8 +98,21 @@ def test_data(benchmark, tmp_path):
 
 def test_start(benchmark, tmp_path):
     rows = written(benchmark, tmp_path, "start")
-    assert [row["what"] for row in rows] == ["import urlrl", "import urlrl.skills.policy", "action of the ant bundle"]
-    assert all(row["time"]["repeats"] == 2 and row["time"]["median"] > 0 for row in rows)
+    assert [row["what"] for row in rows] == ["import urlrl", "import urlrl.skills.policy"]
+    for row in rows:
+        assert row["time"]["repeats"] == row["processor"]["repeats"] == 2
+        assert row["time"]["median"] > 0 and row["processor"]["median"] > 0
+
+
+@pytest.mark.slow  # In a process of its own, which makes an FB.
+def test_bundles(benchmark, tmp_path):
+    *both, prompt = written(benchmark, tmp_path, "bundle", bundle_width=16, bundle_rows=100)
+    assert [row["what"] for row in both] == ["action, ant, 2 x 256", "action, FB, 16", "B of 100 rows"]
+    for row in both:
+        assert row["numpy"]["repeats"] == row["onnxruntime"]["repeats"] == 2 and row["numpy"]["unit"] == "us"
+        assert row["numpy_over_onnxruntime"]["median"] > 0
+    assert prompt["what"] == "z for a reward on 100 rows" and prompt["numpy"]["median"] > 0
+    assert prompt["numpy_over_onnxruntime"] is None and "onnxruntime" not in prompt
 
 
 def test_flops_are_24_hidden_layers_and_the_thin_ones():

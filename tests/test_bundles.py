@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from urlrl.envs import make_env
 from urlrl.skills import policy as runtime
-from urlrl.skills.policy import CONFIG, FORMAT, PROMPT, Network, SkillError, SkillPolicy, file_of, turned
+from urlrl.skills.policy import (
+    CONFIG,
+    FORMAT,
+    PROMPT,
+    Network,
+    SkillController,
+    SkillError,
+    SkillPolicy,
+    file_of,
+    turned,
+)
 
 OBS, ACT, D, N = 4, 2, 3, 40
 
@@ -38,9 +48,10 @@ class Ops:
         return self
 
 
-def make_parts(rules, kind="wide_sphere", seed=0, length=None):
-    """(config, tensors, transitions) of a random policy that is told by `rules`: {kind of prompt: rule}. Golden outputs
-    are those of the runtime itself; that they are an agent's is the matter of tests/test_export.py."""
+def make_parts(rules, kind="wide_sphere", seed=0, length=None, hold=None):
+    """(config, tensors, transitions) of a random policy that is told by `rules`: {kind of prompt: rule}. With `hold` it
+    has a controller, which holds a skill for so many actions. Golden outputs are those of the runtime itself; that they
+    are an agent's is the matter of tests/test_export.py."""
     rng = np.random.default_rng(seed)
     policy = Ops("policy", rng, obs=(OBS,), z=(D,))
     hidden = policy.add("layernorm", policy.add("dense", policy.add("concat", "obs", "z"), units=5), eps=1e-5)
@@ -57,6 +68,11 @@ def make_parts(rules, kind="wide_sphere", seed=0, length=None):
     encoder.add("dense", encoder.add("mean", mixed), units=D)
     networks = [network.filled() for network in (policy, features, encoder)]
     tensors = {"normalizer.mean": rng.normal(size=OBS), "normalizer.std": rng.uniform(0.5, 2, OBS)}
+    if hold:
+        controller = Ops("controller", rng, inputs=(OBS + 1,))
+        controller.add("tanh", controller.add("dense", "inputs", units=D))
+        networks.append(controller.filled())
+        tensors |= {"inputs.mean": rng.normal(size=OBS + 1), "inputs.std": rng.uniform(0.5, 2, OBS + 1)}
     for network in networks:
         tensors |= network.tensors
     rules = {name: {"rule": "", "options": [], "numbers": {}, **rule} for name, rule in rules.items()}
@@ -83,26 +99,40 @@ def make_parts(rules, kind="wide_sphere", seed=0, length=None):
         "golden": {"act": {"obs": [[0.0] * OBS], "z": [[0.0] * D], "action": [[0.0] * ACT]}, "aim": None,
                    "reward": None},
         "provenance": {},
+        **({"controller": {"features": ["goal_x"], "hold": hold}} if hold else {}),
     }  # fmt: skip
-    bare = SkillPolicy.__new__(SkillPolicy)
-    bare._check_golden = lambda: None
-    if rules.get("goal"):
-        config["golden"]["aim"] = {"goal": [[0.0] * OBS], "obs": [[0.0] * OBS], "z": [[0.0] * D]}
-    if rules.get("reward"):
-        config["golden"]["reward"] = {"entry": [0], "z": [[0.0] * D]}
-    bare.__init__(config, tensors, "", seen)
-    z = bare.project(np.float32([[1, 2, 3]]))
-    golden = config["golden"]
-    golden["act"] |= {"z": z.tolist(), "action": bare.act(np.zeros((1, OBS)), z).tolist()}
-    if golden["aim"]:
-        golden["aim"] |= {"goal": [[1.0] * OBS], "z": bare.aim(np.ones((1, OBS)), np.zeros((1, OBS))).tolist()}
-    if golden["reward"]:
-        golden["reward"]["z"] = [bare.prompt(reward=seen["next_obs"][:, 0]).tolist()]
+    z = fill_golden(config, tensors, seen, rules)
     digest = hashlib.sha256(file_of(tensors)).hexdigest()
     config["skills"] = {
         "forward": {"z": z[0].tolist(), "displacement": None, "told_by": "reward speed", "weights": digest}
     }
     return config, tensors, seen
+
+
+def fill_golden(config, tensors, seen, rules):
+    """Golden outputs by the runtime itself; returns the skill z (1, D) of the golden action."""
+    golden = config["golden"]
+    bare = SkillPolicy.__new__(SkillPolicy)
+    bare._check_golden = lambda: None
+    if rules.get("goal"):
+        golden["aim"] = {"goal": [[0.0] * OBS], "obs": [[0.0] * OBS], "z": [[0.0] * D]}
+    if rules.get("reward"):
+        golden["reward"] = {"entry": [0], "z": [[0.0] * D]}
+    if "controller" in config:
+        golden["choose"] = {"inputs": [[0.5] * (OBS + 1)], "z": [[0.0] * D]}
+    bare.__init__(config, tensors, "", seen)
+    z = bare.project(np.float32([[1, 2, 3]]))
+    golden["act"] |= {"z": z.tolist(), "action": bare.act(np.zeros((1, OBS)), z).tolist()}
+    if golden["aim"]:
+        golden["aim"] |= {"goal": [[1.0] * OBS], "z": bare.aim(np.ones((1, OBS)), np.zeros((1, OBS))).tolist()}
+    if "controller" in config:
+        golden["choose"]["z"] = bare.choose(golden["choose"]["inputs"]).tolist()
+    if rules.get("demo"):
+        steps = seen["next_obs"][:3]
+        golden["demo"] = {"obs": steps.tolist(), "z": bare.prompt(demo=steps).tolist()}
+    if golden["reward"]:
+        golden["reward"]["z"] = [bare.prompt(reward=seen["next_obs"][:, 0]).tolist()]
+    return z
 
 
 def make(rules, **options) -> SkillPolicy:
@@ -173,7 +203,9 @@ def test_rewards_of_few_directions_are_solved_with_the_least_weights():
     config, tensors, seen = make_parts(SF, kind="sphere")
     tensors["features.x2.kernel"][:, 2] = 2 * tensors["features.x2.kernel"][:, 0]  # The third is twice the first.
     tensors["features.x2.bias"][2] = 2 * tensors["features.x2.bias"][0]
-    config["golden"]["aim"], config["golden"]["reward"], config["skills"] = None, None, {}
+    config["golden"] |= {"aim": None, "reward": None}
+    config["golden"].pop("demo")
+    config["skills"] = {}
     config["prompting"] = dict.fromkeys(config["prompting"])
     policy = SkillPolicy(config, tensors, "", seen)
     policy._rules = {**policy._rules, "reward": {"rule": "least_squares", "options": [], "numbers": {}}}
@@ -314,7 +346,7 @@ def test_what_a_bundle_cannot_be_told_it_says():
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return make(FB, length=D**0.5).save_pretrained(tmp_path / "bundle")
+    return make(FB, length=D**0.5, hold=3).save_pretrained(tmp_path / "bundle")
 
 
 def op(i, role="policy", **changes):
@@ -366,7 +398,10 @@ BAD = {
         lambda c: c["networks"].update(policy=[]),
         r"networks\.policy has is 0: expected 1 to 256",
     ),
-    "no policy": (lambda c: c["networks"].pop("policy"), r"networks is \['features', 'encoder'\]: expected a policy"),
+    "no policy": (
+        lambda c: c["networks"].pop("policy"),
+        r"networks is \['features', .*\]: expected a policy",
+    ),
     "unknown role": (lambda c: c["networks"].update(critic=[]), r"Unknown role 'critic'"),
     "unknown rule": (
         lambda c: c["prompting"]["reward"].update(rule="means"),
@@ -394,6 +429,58 @@ BAD = {
         lambda c: c["golden"]["reward"].update(z=[[-x for x in c["golden"]["reward"]["z"][0]]]),
         r"The golden skill of a reward differs by 2: expected at most",
     ),
+    "another golden demonstration": (
+        lambda c: c["golden"]["demo"].update(z=[-x for x in c["golden"]["demo"]["z"]]),
+        r"The golden skill of a demonstration differs by 2: expected at most",
+    ),
+    "a golden demonstration of another size": (
+        lambda c: c["golden"]["demo"].update(z=[1.0]),
+        r"golden\.demo\.z is \[\[1\.0\]\]: expected 1 x 3 numbers",
+    ),
+    "a golden demonstration that cannot be told": (
+        lambda c: c["prompting"].update(demo=None),
+        r"cannot be told a demo: expected a goal or reward",
+    ),
+    "another golden choice": (
+        lambda c: c["golden"]["choose"].update(z=[[-x for x in c["golden"]["choose"]["z"][0]]]),
+        r"The golden choice differs by \d.*: expected at most 1\.7",
+    ),
+    "a golden choice of other inputs": (
+        lambda c: c["golden"]["choose"].update(inputs=[[0.0] * OBS]),
+        r"golden\.choose\.inputs is \[\[0\.0.*: expected 1 x 5 numbers",
+    ),
+    "no golden choice": (
+        lambda c: c["golden"].pop("choose"),
+        r"golden\.choose is None: expected an object where networks has a 'controller', and only there",
+    ),
+    "a controller without its network": (
+        lambda c: c["networks"].pop("controller"),
+        r"controller is {'features': \['goal_x'\], 'hold': 3}: expected an object where networks has",
+    ),
+    "a network without its controller": (
+        lambda c: c.pop("controller"),
+        r"controller is None: expected an object where networks has a 'controller', and only there",
+    ),
+    "no controller, but a word for it": (
+        lambda c: c.update(controller=None),
+        r"config\.controller is None: expected an object",
+    ),
+    "a controller that sees a name twice": (
+        lambda c: c["controller"].update(features=["entry_0"]),
+        r"controller\.features is \['entry_0'\]: expected no name twice",
+    ),
+    "a controller that sees more": (
+        lambda c: c["controller"].update(features=["goal_x", "goal_y"]),
+        r"golden\.choose\.inputs is .*: expected 1 x 6 numbers",
+    ),
+    "a controller that holds nothing": (
+        lambda c: c["controller"].update(hold=0),
+        r"controller\.hold is 0: expected at least 1 action",
+    ),
+    "a controller of skills of another size": (
+        numbers(0, "controller", units=[2.0]),
+        r"the output of networks\.controller is \(2,\): expected of shape \(3,\)",
+    ),
     "a word twice": (lambda c: c["transitions"].update(words=["entry_0"]), r"expected no name twice"),
     "transitions of another count": (
         lambda c: c["transitions"].update(count=41),
@@ -414,6 +501,18 @@ def test_bad_bundles_are_named(bundle, change, message):
     with pytest.raises(SkillError, match=message) as caught:
         SkillPolicy.from_pretrained(bundle)
     assert "\n" not in str(caught.value)
+
+
+def test_bad_statistics_of_a_controllers_inputs_are_named():
+    config, tensors, seen = make_parts(FB, hold=3)
+    below = {**tensors, "inputs.std": np.float32([1, 1, -0.5, 1, 1])}
+    without = {name: tensor for name, tensor in tensors.items() if name != "inputs.mean"}
+    for wrong, message in (
+        (below, r"Tensor 'inputs\.std' holds -0\.5: expected none below 0"),
+        (without, r"Tensor 'inputs\.mean' is missing"),
+    ):
+        with pytest.raises(SkillError, match=message):
+            SkillPolicy(config, wrong, "", seen)
 
 
 def test_transitions_of_another_bundle_are_refused(bundle, tmp_path):
@@ -441,7 +540,7 @@ def test_transitions_cannot_be_changed(bundle):
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    return refreshed(make(FB, length=D**0.5), tmp_path_factory.mktemp("fuzz") / "bundle")
+    return refreshed(make(FB, length=D**0.5, hold=3), tmp_path_factory.mktemp("fuzz") / "bundle")
 
 
 @settings(max_examples=200, deadline=None)
@@ -456,8 +555,10 @@ def test_any_contract_with_right_hashes_loads_or_is_refused(scratch, data):
         policy = SkillPolicy.from_pretrained(folder)
     except SkillError:
         return
-    z = policy.sample(np.random.default_rng(0), 2)
-    assert np.isfinite(policy.act(np.zeros(policy.config["observation"]["size"]), z)).all()
+    z, size = policy.sample(np.random.default_rng(0), 2), policy.config["observation"]["size"]
+    assert np.isfinite(policy.act(np.zeros(size), z)).all()
+    inputs = np.zeros(size + len(policy.config["controller"]["features"]))
+    assert np.isfinite(SkillController(policy).act(inputs)).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -486,18 +587,21 @@ def test_numpy_and_safetensors_are_enough(bundle, tmp_path):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "policy.py").write_bytes(Path(runtime.__file__).read_bytes())
     code = f"""
-from policy import SkillError, SkillPolicy
+from policy import SkillController, SkillError, SkillPolicy
 policy = SkillPolicy.from_pretrained({str(bundle)!r})
 print(policy.act([0] * 4, policy.prompt(reward=lambda seen: seen["speed"])).tolist())
 try:
     policy.prompt(reward="speed")
 except SkillError as error:
     print(error)
+print(SkillController(policy).act([0] * 5).tolist())
 """
     said = alone(code, "numpy", "safetensors", "policy", folder=tmp_path / "project").splitlines()
     policy = SkillPolicy.from_pretrained(bundle)
     np.testing.assert_allclose(json.loads(said[0]), policy.act([0] * OBS, policy.prompt(reward="speed")), atol=1e-6)
     assert said[1] == "A reward in words needs the package urlrl: expected numbers or a function here."
+    expected = policy.act([0] * OBS, policy.choose([0] * (OBS + 1)))
+    np.testing.assert_allclose(json.loads(said[2]), expected, atol=1e-6)
 
 
 def test_the_package_without_jax_loads_prompts_and_drives(bundle, tmp_path):

@@ -6,16 +6,20 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from run_tools import TINY, copy_of
+from test_bundles import make
 
 import urlrl
 from urlrl import cli
-from urlrl.adaptation.tuned import Tuned, TunedConfig
+from urlrl.adaptation.config import AdaptConfig, HighLevelConfig
+from urlrl.adaptation.tuned import Controlled, Tuned, TunedConfig, start
 from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.csf import CSFConfig
 from urlrl.agents.diayn import DIAYNConfig
@@ -32,6 +36,7 @@ from urlrl.evaluation import coverage
 from urlrl.learners.ddpg import DDPG, DDPGConfig
 from urlrl.learners.features import FeatureConfig
 from urlrl.learners.iql import IQL, IQLConfig
+from urlrl.learners.ppo import PPOConfig
 from urlrl.learners.sac import SAC, SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
@@ -161,6 +166,7 @@ def test_a_bundle_is_told_what_its_agent_is_told(exported):
     of_columns = policy.prompt(reward=lambda seen: 0.3 + seen["obs_0"] + seen["obs_1"] ** 2)
     in_words = policy.prompt(reward="0.3 + twice / 2 + obs_1 ** 2") if "obs_1" in policy.transitions.columns else told
     assert turned(of_columns, told) < 1e-5 and turned(in_words, told) < 1e-5
+    assert ("demo" in policy.config["golden"]) == (DemoPrompt in agent.prompts)
     if DemoPrompt in agent.prompts:
         demo = np.asarray(seen.obs)[:5]
         task = agent.read(DemoPrompt(demo), seen, jax.random.key(0))
@@ -551,3 +557,48 @@ def test_what_was_tuned_by_any_learner_leaves_jax(kind):
     expected = agent.sample_actions(obs, np.zeros((9, 0)), jax.random.key(0), 0.0)
     np.testing.assert_allclose(policy.act(obs, np.zeros((9, 0))), expected, atol=1e-5)
     assert policy.act(obs[0]).shape == (2,) and not any(policy.config["prompting"].values())
+
+
+class Skills(struct.PyTreeNode):
+    """What a controller is told of an agent."""
+
+    normalizer: Normalizer
+    config: SimpleNamespace = struct.field(pytree_node=False)
+
+
+def make_controlled(kind):
+    """(a policy of random weights, a controller over its skills, observations of the task with two features)."""
+    policy, rng = make({}, kind=kind), np.random.default_rng(0)
+    size, dim = policy.config["observation"]["size"], policy.config["skill"]["dim"]
+    agent = Skills(Normalizer.identity(size), SimpleNamespace(z=SkillSpace(kind, dim)))
+    mean, std = rng.normal(size=size + 2).astype(np.float32), rng.uniform(0.5, 2, size + 2).astype(np.float32)
+    config = AdaptConfig(high_level=HighLevelConfig(sac=SACConfig(width=8, lr=1e-3), ppo=PPOConfig(width=8, lr=1e-3)))
+    normalizer = Normalizer(jnp.array(mean), jnp.array(std))
+    tuned = start("hierarchical", agent, np.zeros(0), config, normalizer, 0, jax.random.key(0))
+    actor = tuned.learner.actor
+    tuned = tuned.replace(learner=tuned.learner.replace(actor=actor.replace(params=shaken(actor.params))))
+    return policy, Controlled(agent, tuned, 3), rng.normal(size=(64, size + 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "onehot"])
+def test_a_controller_chooses_any_kind_of_skill_in_numpy_as_in_jax(kind):
+    policy, controlled, seen = make_controlled(kind)
+    made = exporting.add_controller(policy, controlled, seen, ["left", "right"])
+    chosen = np.asarray(controlled.choose(seen, jax.random.key(0), 0.0))
+    np.testing.assert_allclose(made.choose(seen), chosen, atol=1e-5)
+    assert len(np.unique(chosen.round(4), axis=0)) > 1
+    assert [len(rows) for rows in made.config["golden"]["choose"].values()] == [exporting.GOLDEN_ROWS] * 2
+    assert made.config["observation"]["low"] == exporting.to_json(np.minimum(seen[:, :4].min(axis=0), -2))
+
+
+def test_a_controller_that_chooses_otherwise_is_not_exported():
+    policy, controlled, seen = make_controlled("gaussian")
+
+    class Wrong(Controlled):
+        def network(self):
+            *graph, last = super().network()
+            return (*graph, last._replace(tensors={**last.tensors, "kernel": np.eye(3)}))
+
+    wrong = Wrong(controlled.agent, controlled.controller, controlled.hold)
+    with pytest.raises(SkillError, match="The golden choice differs by 0.* expected at most 1"):
+        exporting.add_controller(policy, wrong, seen, ["left", "right"])

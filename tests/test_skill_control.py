@@ -5,7 +5,7 @@ import pytest
 from test_bundles import FB, HILP, OBS, make
 
 from urlrl.skills.control import SkillSwitcher, TimedLoop, turned_toward
-from urlrl.skills.policy import SkillError
+from urlrl.skills.policy import SkillController, SkillError
 
 ZERO = np.zeros(OBS)
 
@@ -134,6 +134,58 @@ def test_a_switcher_is_asked_once_for_each_action(policy):
     sent += [loop(t, ZERO, switcher) for t in (0.05, 0.1)]
     for ctrl, z in zip(sent, (a, a, a, b), strict=True):
         np.testing.assert_array_equal(ctrl, policy.scale(policy.act(ZERO, z)))
+
+
+# --- a controller over skills
+
+
+@pytest.fixture(scope="module")
+def controller():
+    return SkillController(make(FB, hold=3))
+
+
+def test_a_controller_chooses_a_skill_and_holds_it_until_the_next_choice(controller):
+    policy, inputs = controller.policy, np.random.default_rng(1).normal(size=(7, OBS + 1)).astype(np.float32)
+    controller.reset()
+    acted = [controller.act(row) for row in inputs]
+    for i, action in enumerate(acted):
+        z = policy.choose(inputs[i // 3 * 3])
+        np.testing.assert_array_equal(action, policy.act(inputs[i, :OBS], z))
+        np.testing.assert_allclose(np.linalg.norm(z), 3**0.5, rtol=1e-5)
+    controller.reset()
+    np.testing.assert_array_equal(controller.act(inputs[4]), policy.act(inputs[4, :OBS], policy.choose(inputs[4])))
+    controller.reset()
+    assert controller.act(inputs).shape == (7, 2)  # Rows that began together.
+
+
+def test_what_a_controller_refuses_leaves_its_clock_as_it_was(controller):
+    row = np.ones(OBS + 1)
+    controller.reset()
+    controller.act(row)
+    for wrong, message in (
+        ([1] * OBS, r"inputs has shape \(4,\): expected \(5,\) or \(n, 5\)"),
+        ([*row[:-1], np.nan], r"inputs is nan at entry 4 \('goal_x'\): expected finite numbers"),
+    ):
+        with pytest.raises(SkillError, match=message):
+            controller.act(wrong)
+    with pytest.raises(SkillError, match="z is 'forward': expected none, as the controller chooses it"):
+        controller.act(row, "forward")
+    assert controller.held == 1
+
+
+def test_a_timed_loop_drives_a_controller(controller):
+    controller.reset()
+    loop, row = TimedLoop(controller), np.ones(OBS + 1)
+    sent = [loop(t, row) for t in (0.0, 0.01, 0.05)]
+    assert controller.held == 2
+    expected = controller.policy.act(row[:OBS], controller.policy.choose(row))
+    np.testing.assert_array_equal(sent, [controller.scale(expected)] * 3)
+
+
+def test_a_bundle_without_a_controller_says_so(policy):
+    for call in (lambda: SkillController(policy), lambda: policy.choose([0] * OBS)):
+        with pytest.raises(SkillError, match="This bundle has no controller over skills: expected one with the role"):
+            call()
 
 
 def test_what_cannot_be_is_named(policy):

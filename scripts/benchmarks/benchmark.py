@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import benchmark_bundle
 import benchmark_data
 import benchmark_device
 import benchmark_env
@@ -31,7 +32,7 @@ from urlrl.errors import UserError
 from urlrl.files import write_atomically
 from urlrl.runtime import versions
 
-Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds", "surprise", "start"]
+Part = Literal["run", "data", "environment", "learner", "offline", "device", "seeds", "surprise", "start", "bundle"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Sizes:
     seeds: int = 4  # at once, there and on a dataset
     surprise_presets: tuple[str, ...] = ("rooms-quick", "tv-quick", "minigrid-paper")  # of adversarial surprise
     surprise_seeds: int = 8  # at once, with these
+    bundle_width: int = 1024  # units of FB's policy, as a bundle
+    bundle_rows: int = 5_120  # transitions that it is told rewards on
     repeats: int = 5  # rounds of each comparison, at least
     seconds: float = 10.0  # of each comparison, at least
     presets: dict[str, int] = field(  # preset -> steps of the run
@@ -58,7 +61,8 @@ class Sizes:
 QUICK = Sizes(
     num_envs=(8,), steps=20, widths=(256,), updates=5, seconds=0.0, offline_updates=1, offline_batch=256,
     transitions=100_000, rows=20_000, device_envs=("point",), seeds=2,
-    surprise_presets=("block-quick",), surprise_seeds=2, presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
+    surprise_presets=("block-quick",), surprise_seeds=2, bundle_width=64, bundle_rows=100,
+    presets={"half-cheetah-quick": 16_000, "ant-quick": 16_000},
 )  # fmt: skip
 
 
@@ -78,6 +82,7 @@ class Options:
         "seeds",
         "surprise",
         "start",
+        "bundle",
     )  # what to measure
 
 
@@ -126,6 +131,10 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
             benchmark_surprise.table,
         ),
         "start": (lambda: benchmark_start.measure(sizes.repeats), benchmark_start.table),
+        "bundle": (
+            lambda: benchmark_bundle.measure(sizes.repeats, sizes.seconds, sizes.bundle_width, sizes.bundle_rows),
+            benchmark_bundle.table,
+        ),
     }
     console = Console(width=None if sys.stdout.isatty() else 160)
     result: dict[str, Any] = {

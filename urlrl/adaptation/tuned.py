@@ -22,7 +22,7 @@ from urlrl.learners.skills import SkillSpace, hold_skill, nothing
 from urlrl.learners.statistics import Normalizer
 from urlrl.skills.env import Z_SCALE
 from urlrl.tasks.task import Task
-from urlrl.types import All, Array, BatchSpec, Carry, Each, Metrics, Skill, SkillNetworks, Transition
+from urlrl.types import All, Array, BatchSpec, Carry, Each, Graph, Metrics, Op, Skill, SkillNetworks, Transition
 
 NO_SKILL = SkillSpace("none", 0)
 
@@ -54,7 +54,7 @@ class Tuned(struct.PyTreeNode):
         learner, normalizer = jax.tree.map(jnp.copy, (learner, normalizer))
         return cls(learner, normalizer, jnp.float32(1), jnp.zeros((), jnp.int32), config)
 
-    def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+    def sample_actions(self, obs: Array, z: Array | None, key: jax.Array, temperature: float = 1.0) -> jax.Array:
         del z
         policy = self.learner.actor(self.normalizer(obs))
         if not self.config.uniform or not temperature:
@@ -112,12 +112,24 @@ class Controlled(struct.PyTreeNode):
     def act(self, obs: Array, carry: Carry, key: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, Carry]:
         choose_key, begin_key, act_key = jax.random.split(key, 3)
         clock, below = carry.lane
-        action = self.controller.sample_actions(obs, carry.z, choose_key, temperature)
-        skill = as_skill(self.agent.config.z, action)
+        skill = self.choose(obs, choose_key, temperature)
         chosen = self.agent.begin(begin_key, clock.shape[0], None, Each(Skill(skill)))
         below = begun(clock % self.hold == 0, chosen, below)
         action, below = self.agent.act(known(self.agent, obs), below, act_key, temperature)
         return action, Carry(below.stored, (clock + 1, below))
+
+    def choose(self, obs: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
+        """Skills (n, d), of the task's observations."""
+        return as_skill(self.agent.config.z, self.controller.sample_actions(obs, None, key, temperature))
+
+    def network(self) -> Graph:
+        """Of "inputs", which are the task's observations, normalised: what `choose` makes skills of. Skills without a
+        fixed length are the output itself."""
+        graph, space = graphs.policy(self.controller.learner.actor, ("inputs",)), self.agent.config.z
+        if space.kind != "gaussian":
+            return graph
+        tensors = {"kernel": Z_SCALE * np.eye(space.dim, dtype=np.float32), "bias": np.zeros(space.dim, np.float32)}
+        return (*graph, Op("dense", (graph[-1].output,), "scaled", {"units": (space.dim,)}, tensors))
 
 
 Kept: TypeAlias = Tuned | Skilled | Controlled

@@ -14,7 +14,7 @@ import numpy as np
 from urlrl.errors import UnsupportedPrompt
 from urlrl.learners.embed import DDPGPolicy, FeatureMap, SkillPolicy
 from urlrl.learners.model import Model
-from urlrl.learners.nets import MLP, NO_BINS, GaussianPolicy, SoftBins, TanhPolicy, gelu_tanh
+from urlrl.learners.nets import MLP, NO_BINS, CategoricalPolicy, GaussianPolicy, SoftBins, TanhPolicy, gelu_tanh
 from urlrl.learners.reward_encoder import BINS, RewardEncoder
 from urlrl.types import Array, Graph, Op
 
@@ -70,7 +70,7 @@ class Builder:
 
 
 def policy(model: Model, inputs: Sequence[str], bins: SoftBins = NO_BINS) -> Graph:
-    """The mode of the action of `inputs`, one behind the other; `bins` are of "obs".
+    """The mode of the action of `inputs`, one behind the other; `bins` are of "obs". Of indices: their logits.
 
     Raises:
         UnsupportedPrompt: no operations are known for such a network.
@@ -80,6 +80,8 @@ def policy(model: Model, inputs: Sequence[str], bins: SoftBins = NO_BINS) -> Gra
     match module:
         case TanhPolicy():
             graph.add("tanh", graph.mlp(graph.join(inputs), module))
+        case CategoricalPolicy():
+            graph.mlp(graph.join(inputs), module)
         case GaussianPolicy():
             x = graph.bins(graph.join(inputs), module.bins)
             graph.add("clip", graph.mlp(x, module), low=-1, high=1)

@@ -12,7 +12,14 @@ from urlrl.skills.policy import SkillPolicy  # one file that needs NumPy and saf
 policy = SkillPolicy.from_pretrained("path/to/this/folder")
 action = policy.act(obs, {z})  # obs ({obs},) or (n, {obs}) -> actions in [-1, 1]
 ctrl = policy.scale(action)  # in actuator units
-{aim}```"""
+{aim}{control}```"""
+CONTROL = """\
+
+from urlrl.skills.policy import SkillController
+
+controller = SkillController(policy)  # it chooses the skills; controller.reset() where an episode begins
+ctrl = controller.scale(controller.act(inputs))  # inputs ({size},): obs{features}
+"""
 AIM = "z = policy.aim({goal}, obs)  # the skill that leads there from here; aim anew at every step\n"
 
 
@@ -27,7 +34,8 @@ def make_card(policy: SkillPolicy, evaluation: dict[str, Any] | None) -> str:
     parts = [
         _front_matter(origin["agent"], config["env"]),
         f"# {title}",
-        f"{_origin(origin, known)}It is deterministic, keeps nothing between calls and has its normalisation inside.",
+        f"{_origin(origin, known)}The policy is deterministic, keeps nothing between calls and has its normalisation "
+        "inside.",
         "## Use",
         _usage(policy),
         "## Contract",
@@ -54,6 +62,8 @@ def _origin(origin: dict[str, Any], env: str) -> str:
     trained = (
         f"on the reward of the task `{task}` for {origin['task_steps']:,} control steps (seed {origin['task_seed']}). "
     )
+    if origin["method"] == "hierarchical":
+        return f"{pretrained}{takes}Then a controller that chooses the skill was trained {trained}"
     if origin["method"] == "scratch":
         return f"A policy that was trained from scratch {trained}"
     return f"{pretrained}Then it was fine-tuned {trained}"
@@ -72,7 +82,11 @@ def _usage(policy: SkillPolicy) -> str:
     place = policy.config["goal"]
     goal = f"policy.goal({', '.join(f'{name}=1.0' for name in place['names'])})" if place else "goal_obs"
     aim = AIM.format(goal=goal) if policy.config["prompting"]["goal"] else ""
-    return LOAD.format(z=z, obs=policy.config["observation"]["size"], aim=aim)
+    size, control = policy.config["observation"]["size"], ""
+    if about := policy.config.get("controller"):
+        features = about["features"]
+        control = CONTROL.format(size=size + len(features), features="".join(f", {name}" for name in features))
+    return LOAD.format(z=z, obs=size, aim=aim, control=control)
 
 
 def _contract(config: dict[str, Any]) -> str:
@@ -88,6 +102,9 @@ def _contract(config: dict[str, Any]) -> str:
         ("skills z", f"{priors[skill['kind']]} of {skill['dim']} numbers" if skill["dim"] else "none"),
         ("can be told", ", ".join(f"a {kind}" for kind, rule in config["prompting"].items() if rule) or "nothing"),
     ]
+    if about := config.get("controller"):
+        seen = ", ".join(["the observation", *(f"`{name}`" for name in about["features"])])
+        rows.append(("controller", f"sees {seen}; chooses a skill every {about['hold']} control steps"))
     entries = [(str(i), f"`{name}`") for i, name in enumerate(config["observation"]["names"])]
     actuators = [
         (str(i), f"`{name}`", f"{low:g}", f"{high:g}")

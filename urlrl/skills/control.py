@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from urlrl.skills.policy import SkillError, SkillPolicy, Toward
+from urlrl.skills.policy import SkillController, SkillError, SkillPolicy, Toward
 
 
 class SkillSwitcher:
@@ -100,7 +100,7 @@ class TimedLoop:
         SkillError: the bundle states no control step, or times that run backwards.
     """
 
-    def __init__(self, policy: SkillPolicy, *, timeout: float | None = None, safe: Any = None):
+    def __init__(self, policy: SkillPolicy | SkillController, *, timeout: float | None = None, safe: Any = None):
         self.step = policy.config["control_dt"]
         if self.step is None:
             raise SkillError("The bundle states no control step: expected one of a policy that was trained at one.")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from urlrl.skills.policy import ANGLE, FORMAT, ROLES, RULES, TOLERANCE, SkillError, SkillPolicy, file_of, turned
+from urlrl.skills.policy import ANGLE, FORMAT, RULES, TOLERANCE, SkillError, SkillPolicy, file_of, turned
 from urlrl.types import (
     DemoPrompt,
     Each,
@@ -52,7 +52,7 @@ class Probes(NamedTuple):
     act: dict[str, np.ndarray]  # obs, z, action
     aim: dict[str, np.ndarray] | None  # goal, obs, z, the least sensitive first; None: it cannot be told goals
     reward: dict[str, np.ndarray] | None  # entry, z: of rewards that are an entry of next_obs; None: nor rewards
-    demo: dict[str, np.ndarray] | None  # obs, z: of one episode (t, obs); None: nor demonstrations
+    demo: dict[str, np.ndarray] | None  # obs (t, obs) from all over one episode, z; None: nor demonstrations
 
 
 class Seen(NamedTuple):
@@ -92,7 +92,8 @@ def make_policy(
     need(agent, "exportable")
     z, position, steps = agent.config.z, env.env_spec.position, _steps_of(trajectory)
     networks = agent.skill_networks(seen.steps if seen else steps)
-    graphs = {role: graph for role in ROLES if (graph := getattr(networks, role)) is not None}
+    roles = {"policy": networks.policy, "features": networks.features, "encoder": networks.encoder}
+    graphs = {role: graph for role, graph in roles.items() if graph is not None}
     rules = {kind: _possible(kind, getattr(networks, kind), seen) for kind in RULES}
     straight = networks.goal is not None and networks.goal.rule == "plan" and rules["goal"] != networks.goal
     probes = make_probes(agent.planning(0) if straight else agent, rules, trajectory, seen, key)
@@ -161,13 +162,14 @@ def _tensors(
     normalizer = agent.normalizer
     tensors = {"normalizer.mean": np.asarray(normalizer.mean), "normalizer.std": np.asarray(normalizer.std)}
     for role, graph in graphs.items():
-        for op in graph:
-            tensors |= {
-                f"{role}.{op.output}.{name}": np.asarray(value, np.float32) for name, value in op.tensors.items()
-            }
+        tensors |= _weights(role, graph)
     if rules["reward"] and "moves" in rules["reward"].options:
         tensors["prompting.moves"] = np.asarray(networks.moves, np.float32)
     return tensors
+
+
+def _weights(role: str, graph: Graph) -> dict[str, np.ndarray]:
+    return {f"{role}.{op.output}.{name}": np.asarray(x, np.float32) for op in graph for name, x in op.tensors.items()}
 
 
 def _describe_seen(seen: Seen) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -184,7 +186,48 @@ def _golden(probes: Probes) -> dict[str, Any]:
     act = {key: to_json(_pick(values, GOLDEN_ROWS)) for key, values in probes.act.items()}
     aim = probes.aim and {key: to_json(values[:GOLDEN_ROWS]) for key, values in probes.aim.items()}
     told = probes.reward and {"entry": probes.reward["entry"].tolist(), "z": to_json(probes.reward["z"])}
-    return {"act": act, "aim": aim, "reward": told}
+    demo = {"demo": {key: to_json(values) for key, values in probes.demo.items()}} if probes.demo else {}
+    return {"act": act, "aim": aim, "reward": told, **demo}
+
+
+def add_controller(policy: SkillPolicy, controlled: Any, seen: np.ndarray, features: Sequence[str]) -> SkillPolicy:
+    """A policy with a controller over its skills; it has no card yet.
+
+    Args:
+        controlled: `urlrl.adaptation.tuned.Controlled` of the agent that the policy was made of.
+        seen: what the controller saw in its task, (n, obs + features).
+        features: names of what the task shows behind an observation.
+
+    Raises:
+        SkillError: it does not choose as `controlled` does, to 1e-5.
+    """
+    graph, normalizer, config = controlled.network(), controlled.controller.normalizer, policy.config
+    seen, observation = np.asarray(seen, np.float32), config["observation"]
+    statistics = {"inputs.mean": np.asarray(normalizer.mean), "inputs.std": np.asarray(normalizer.std)}
+    tensors = {**policy.tensors, **statistics, **_weights("controller", graph)}
+    with jax.default_matmul_precision("highest"):
+        probes = _surest(lambda rows: np.asarray(_choose(controlled, rows)), inputs=_pick(seen, PROBE_ROWS))
+    golden = {name: to_json(rows[:GOLDEN_ROWS]) for name, rows in probes.items()}
+    weights = hashlib.sha256(file_of(tensors)).hexdigest()
+    rows = np.concatenate(
+        [seen[:, : observation["size"]], np.array([observation["low"], observation["high"]], np.float32)]
+    )
+    config = {
+        **config,
+        "observation": {**observation, "low": to_json(rows.min(axis=0)), "high": to_json(rows.max(axis=0))},
+        "skills": {name: {**skill, "weights": weights} for name, skill in config["skills"].items()},
+        "networks": {**config["networks"], "controller": [_describe(op) for op in graph]},
+        "controller": {"features": list(features), "hold": controlled.hold},
+        "golden": {**config["golden"], "choose": golden},
+    }
+    made = SkillPolicy(config, tensors, "", policy.transitions and policy.transitions.tensors)
+    _refuse_above(made.tolerance, np.abs(made.choose(probes["inputs"]) - probes["z"]).max(), "NumPy controller has a z")
+    return made
+
+
+@jax.jit
+def _choose(controlled: Any, obs: jax.Array) -> jax.Array:
+    return controlled.choose(obs, jax.random.key(0), 0.0)  # A mode is taken: nothing is drawn.
 
 
 def make_probes(
@@ -206,16 +249,13 @@ def make_probes(
             reward = {"entry": entries, "z": np.asarray(_read_rewards(agent, known, reward_key, rewards))}
         if rules["demo"] is not None:
             episode = np.asarray(trajectory.steps.obs, np.float32)[trajectory.mask[:, 0], 0]
+            episode = episode[np.linspace(0, len(episode) - 1, GOLDEN_ROWS).astype(int)]
             demo = {"obs": episode, "z": np.asarray(_follow(agent, known, demo_key, episode))}
     return Probes(act, aim, reward, demo)
 
 
 def _aims(agent: Any, rule: Rule, known: Transition, obs: np.ndarray, key: jax.Array) -> dict[str, np.ndarray]:
-    """Goals, observations and the agent's skills toward the goals, which are other observations.
-
-    Only the half of these pairs is kept whose skill is the least sensitive to rounding, and the least sensitive comes
-    first: where phi(goal) and phi(obs) nearly meet, or two one-hot skills tie, any float32 may differ.
-    """
+    """Goals, observations and the agent's skills toward the goals, which are other observations."""
 
     def asked(goal: np.ndarray, obs: np.ndarray) -> np.ndarray:
         if rule.rule == "labels":
@@ -223,13 +263,20 @@ def _aims(agent: Any, rule: Rule, known: Transition, obs: np.ndarray, key: jax.A
             return np.asarray(_label(agent, others, goal))
         return np.asarray(_aim(agent, known, jax.random.clone(key), goal, obs))  # The same draws each time.
 
-    goal, rng = np.roll(obs, 1, axis=0), np.random.default_rng(0)  # Rows are in random order.
-    z, moved = asked(goal, obs), np.zeros(len(obs))
+    return _surest(asked, goal=np.roll(obs, 1, axis=0), obs=obs)  # Rows are in random order.
+
+
+def _surest(asked: Callable[..., np.ndarray], **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Inputs (n, ...) with the skills "z" that are asked for: the half that is the least sensitive to rounding, and the
+    least sensitive first. Where phi(goal) and phi(obs) nearly meet, or two one-hot skills tie, any float32 may differ.
+    """
+    rng, z = np.random.default_rng(0), asked(*inputs.values())
+    moved = np.zeros(len(z))
     for _ in range(NUDGES):
-        nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in (goal, obs))
+        nudged = (x + NUDGE * x.std() * rng.standard_normal(x.shape, np.float32) for x in inputs.values())
         moved = np.maximum(moved, np.abs(asked(*nudged) - z).max(axis=1))
     sure = np.argsort(moved, kind="stable")[: max(1, len(moved) // 2)]
-    return {"goal": goal[sure], "obs": obs[sure], "z": z[sure]}
+    return {name: values[sure] for name, values in {**inputs, "z": z}.items()}
 
 
 @jax.jit

@@ -35,6 +35,7 @@ def write_onnx(policy: SkillPolicy, probes: Probes, folder: str | PathLike) -> P
     Raises:
         SkillError: onnx or onnxruntime is not installed, an output differs, or the folder cannot be written.
     """
+    _check_parts(policy, "onnx")
     try:
         import onnxruntime
 
@@ -57,6 +58,7 @@ def write_stablehlo(policy: SkillPolicy, probes: Probes, folder: str | PathLike)
     Raises:
         SkillError: flatbuffers is not installed, an output differs, or the folder cannot be written.
     """
+    _check_parts(policy, "stablehlo")
     obs, z = policy.config["observation"]["size"], policy.config["skill"]["dim"]
     try:
         programs = {"skill.stablehlo": _serialise(jax_skill(policy), obs, z)}
@@ -80,6 +82,11 @@ FORMATS: dict[str, Callable[[SkillPolicy, Probes, str | PathLike], Path]] = {
     "onnx": write_onnx,
     "stablehlo": write_stablehlo,
 }
+
+
+def _check_parts(policy: SkillPolicy, name: str) -> None:
+    if "controller" in policy.config:
+        raise SkillError(f"The format '{name}' has no place for a controller over skills: expected 'bundle'.")
 
 
 def _not_installed(name: str, packages: str) -> SkillError:

@@ -6,6 +6,8 @@
 
     z = policy.prompt(reward=lambda seen: seen["vx"])  # the skill for a reward on the transitions that it brings along
 
+    controller = SkillController(policy)  # of a bundle that has one; act(obs and features) chooses skills by itself
+
 A bundle is a folder: `skill.safetensors` (float32 weights and normalisation), `config.json` (the contract), `README.md`
 (a model card) and, where rewards can be asked for, `prompt.safetensors` (transitions to tell them on). Networks are
 lists of the named operations below, so nothing in a bundle is ever executed. Loading it checks hashes, shapes and the
@@ -294,7 +296,7 @@ class Network:
 
 
 # What config.json holds: a type, [type of each item], {key: type}, {str: type of every value}, (type, None) where null
-# is allowed. A float is any finite number.
+# is allowed, (type,) where the key may be missing. A float is any finite number.
 _COMMON = {
     "format": str,
     "env": str,
@@ -323,14 +325,18 @@ _SCHEMA = _COMMON | {
     "networks": {str: [{"op": str, "inputs": [str], "output": str, "numbers": {str: [float]}}]},  # of ROLES
     "prompting": {"goal": _RULE, "reward": _RULE, "demo": _RULE},  # of RULES: how z is made
     "transitions": ({"count": int, "words": [str], "sha256": str}, None),  # of PROMPT; words name columns of numbers
+    "controller": ({"features": [str], "hold": int},),  # what it sees behind an observation; actions of a choice
     "golden": {  # inputs and outputs of the agent, row by row
         "act": _ACT,
         "aim": _AIM,
         "reward": ({"entry": [int], "z": [[float]]}, None),  # z for the reward that is this entry of next_obs
+        "demo": ({"obs": [[float]], "z": [float]},),  # one z for all of obs; older bundles keep none
+        "choose": ({"inputs": [[float]], "z": [[float]]},),  # where there is a controller
     },
 }  # fmt: skip
-# role -> its inputs, which are normalised observations, states (tokens, obs) and their rewards (tokens,), and z
-ROLES = {"policy": ("obs", "z"), "features": ("obs",), "encoder": ("states", "rewards")}
+# role -> its inputs, which are normalised observations, states (tokens, obs) and their rewards (tokens,), z, and
+# observations with the features of a task behind them, normalised by their own statistics
+ROLES = {"policy": ("obs", "z"), "features": ("obs",), "encoder": ("states", "rewards"), "controller": ("inputs",)}
 # kind of prompt -> rule -> what it takes: roles and transitions, its options, and its numbers
 RULES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]] = {
     "goal": {
@@ -423,7 +429,8 @@ class SkillPolicy:
         self._policy: Any
         self._features: Any
         self._encoder: Any
-        self._policy, self._features, self._encoder = (run.get(role) for role in ROLES)
+        self._controller: Any
+        self._policy, self._features, self._encoder, self._controller = (run.get(role) for role in ROLES)
         self._rules = _prompting(config)
         self._range = _range(config["observation"], tensors["normalizer.std"]) if strict else None
         self._obs_dim, self._z_dim = config["observation"]["size"], config["skill"]["dim"]
@@ -564,6 +571,30 @@ class SkillPolicy:
         if rule["rule"] == "plan":
             target = self._subgoals(at, target, rule["numbers"])
         return self.project(target - at)
+
+    def choose(self, inputs: Any) -> np.ndarray:
+        """The skill that the controller chooses: (d,), or (n, d) of n rows. `SkillController` holds it as in training.
+
+        Args:
+            inputs: (obs + features,) or (n, obs + features): observations, with the features behind them that
+                `config["controller"]` names.
+
+        Raises:
+            SkillError: the bundle has no controller, a wrong size, or what is not finite.
+        """
+        x = (self._inputs(inputs) - self.tensors["inputs.mean"]) / (self.tensors["inputs.std"] + np.float32(1e-8))
+        z = self._controller(x)
+        return z if self.config["skill"]["kind"] == "gaussian" else self.project(z)
+
+    def control(self) -> dict[str, Any]:
+        """What the contract says of the controller. Raises SkillError where there is none."""
+        if "controller" not in self.config:
+            raise SkillError("This bundle has no controller over skills: expected one with the role 'controller'.")
+        return self.config["controller"]
+
+    def _inputs(self, inputs: Any) -> np.ndarray:
+        names = [*self.config["observation"]["names"], *self.control()["features"]]
+        return _vector("inputs", inputs, len(names), names)
 
     def prompt(self, *, reward: Any = None, goal: Any = None, demo: Any = None) -> "np.ndarray | Toward":
         """What to do, as `act` takes it for z: a skill (d,), or what finds one anew at every step.
@@ -792,13 +823,63 @@ class SkillPolicy:
         for entry, z in zip(*told.values()) if told else ():
             found = self._told(self.transitions.next_obs[:, entry], self._rule("reward"))
             _check_error("skill of a reward", turned(found, np.array(z)), ANGLE)
+        if demo := golden.get("demo"):
+            found = np.asarray(self.prompt(demo=demo["obs"]))
+            _check_error("skill of a demonstration", turned(found, np.array(demo["z"])), ANGLE)
+        if chosen := golden.get("choose"):
+            _check_error("choice", np.abs(self.choose(chosen["inputs"]) - np.array(chosen["z"])).max(), self.tolerance)
 
     def apart(self, found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, float]:
         """How far skills toward goals are apart, (n,), and what is allowed: it is their direction that counts where
         they solve equations, which every library rounds in another way."""
         if self._rule("goal")["rule"] == "whitened":
             return np.array([turned(a, b) for a, b in zip(found, expected)]), ANGLE
-        return np.abs(found - expected).max(axis=1), TOLERANCE * max(1.0, typical_norm(self.config["skill"]))
+        return np.abs(found - expected).max(axis=1), self.tolerance
+
+    @property
+    def tolerance(self) -> float:
+        """Of the numbers of skills that networks find."""
+        return TOLERANCE * max(1.0, typical_norm(self.config["skill"]))
+
+
+class SkillController:
+    """The controller of a bundle at work: it chooses a skill, and the policy follows it for `hold` actions.
+
+        controller = SkillController(SkillPolicy.from_pretrained("bundles/ant_goal"))
+        ctrl = controller.scale(controller.act(inputs))  # the observation, with the task's features behind it
+        controller.reset()  # where the next episode begins
+
+    It remembers the present skill `z` and for how many actions it was `held`. A `TimedLoop` takes it as a policy.
+
+    Raises:
+        SkillError: the bundle has no controller.
+    """
+
+    def __init__(self, policy: SkillPolicy):
+        self.policy, self.config, self.scale = policy, policy.config, policy.scale
+        self.hold = policy.control()["hold"]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the skill: the next action begins with a choice."""
+        self.held, self.z = 0, np.zeros(0, np.float32)
+
+    def act(self, inputs: Any, z: Any = ()) -> np.ndarray:
+        """Action in [-1, 1]: (act,), or (n, act) for n rows that began together.
+
+        Args:
+            inputs: as of `SkillPolicy.choose`.
+            z: nothing, as the controller chooses it.
+
+        Raises:
+            SkillError: a wrong size, or what is not finite; such a call leaves no trace.
+        """
+        _expect("z", np.shape(z) == (0,), z, "none, as the controller chooses it")
+        inputs = self.policy._inputs(inputs)
+        skill = self.policy.choose(inputs) if self.held % self.hold == 0 else self.z
+        action = self.policy.act(inputs[..., : self.config["observation"]["size"]], skill)
+        self.z, self.held = skill, self.held % self.hold + 1
+        return action
 
 
 def _check_error(name: str, error: float, allowed: float) -> None:
@@ -823,6 +904,9 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of a bundle with this config; all are float32."""
     obs, z = (config["observation"]["size"],), config["skill"]["dim"]
     shapes: dict[str, tuple[int, ...]] = {"normalizer.mean": obs, "normalizer.std": obs}
+    if "controller" in config:
+        inputs = (obs[0] + len(config["controller"]["features"]),)
+        shapes |= {"inputs.mean": inputs, "inputs.std": inputs}
     for network in _networks(config).values():
         shapes |= network.tensor_shapes
     reward = _prompting(config)["reward"]
@@ -844,6 +928,8 @@ def _networks(config: dict[str, Any]) -> dict[str, Network]:
     """By role, of either format."""
     obs, z = (config["observation"]["size"],), (config["skill"]["dim"],)
     shapes = {"obs": obs, "z": z, "states": (TOKENS, *obs), "rewards": (TOKENS,)}
+    if "controller" in config:
+        shapes["inputs"] = (obs[0] + len(config["controller"]["features"]),)
     if config["format"] == FORMAT:
         return {
             role: Network(role, ops, {name: shapes[name] for name in ROLES[role]})
@@ -1035,8 +1121,9 @@ def _parse_tensors(content: bytes, file: str) -> dict[str, np.ndarray]:
 
 def _check_tensors(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     _check_shapes(tensors, shapes)
-    if (tensors["normalizer.std"] < 0).any():
-        raise SkillError(f"Tensor 'normalizer.std' holds {tensors['normalizer.std'].min()}: expected none below 0.")
+    for name in shapes.keys() & {"normalizer.std", "inputs.std"}:
+        if (tensors[name] < 0).any():
+            raise SkillError(f"Tensor '{name}' holds {tensors[name].min()}: expected none below 0.")
 
 
 def _check_shapes(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -1118,6 +1205,19 @@ def _check_second(config: dict[str, Any]) -> None:
         _check_rows("golden.reward", {"z": z}, {"z": told["z"]})
         good = len(told["entry"]) == len(told["z"]) and _entries(told["entry"], size)
         _expect("golden.reward.entry", good, told["entry"], "an entry of an observation for each z")
+    if demo := config["golden"].get("demo"):
+        _check_rows("golden.demo", {"obs": size}, demo)
+        _check_rows("golden.demo", {"z": z}, {"z": [demo["z"]]})
+    control, chosen = config.get("controller"), config["golden"].get("choose")
+    for place, found in (("controller", control), ("golden.choose", chosen)):
+        good = bool(found) == ("controller" in config["networks"])
+        _expect(place, good, found, "an object where networks has a 'controller', and only there")
+    if control:
+        names = [*observation["names"], *control["features"]]
+        _expect("controller.features", len(set(names)) == len(names), control["features"], "no name twice")
+        _expect("controller.hold", control["hold"] >= 1, control["hold"], "at least 1 action")
+        _expect("skill.dim", z > 0, z, "at least 1, as a controller chooses skills")
+        _check_rows("golden.choose", {"inputs": len(names), "z": z}, chosen)
 
 
 def _check_rule(kind: str, rule: dict[str, Any], there: set[str], size: int) -> None:
@@ -1172,7 +1272,7 @@ def _expect(where: str, good: bool, found: Any, expected: str) -> None:
 def _check_type(where: str, value: Any, kind: Any) -> None:
     """Refuse what is not of the schema's kind, with the dotted name of the place."""
     if isinstance(kind, tuple):
-        if value is not None:
+        if value is not None or len(kind) == 1:
             _check_type(where, value, kind[0])
     elif isinstance(kind, list):
         _expect(where, isinstance(value, list), value, "a list")
@@ -1183,7 +1283,8 @@ def _check_type(where: str, value: Any, kind: Any) -> None:
         kinds = dict.fromkeys(value, kind[str]) if str in kind else kind
         if extra := value.keys() - kinds:
             raise _unknown(f"key in {where}", min(extra), kinds)
-        if missing := [key for key in kinds if key not in value]:
+        optional = {key for key, item in kinds.items() if isinstance(item, tuple) and len(item) == 1}
+        if missing := [key for key in kinds if key not in value and key not in optional]:
             raise SkillError(f"{where} has no '{missing[0]}': expected {_listed(kinds)}.")
         for key, item in value.items():
             _check_type(f"{where}.{key}", item, kinds[key])

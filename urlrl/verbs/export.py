@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from urlrl.adaptation.tuned import Skilled, Tuned
+from urlrl.adaptation.tuned import Controlled, Skilled
 from urlrl.config import MAX_SEED, to_json
 from urlrl.data.rows import relabelled
 from urlrl.errors import UserError, check, check_choice
@@ -18,14 +18,14 @@ from urlrl.runs.load import Loaded, load_checkpoint, saved_evaluation
 from urlrl.runs.past import past
 from urlrl.runtime import enable_compilation_cache
 from urlrl.skills.card import make_card
-from urlrl.skills.export import Probes, Seen, make_policy
+from urlrl.skills.export import Probes, Seen, add_controller, make_policy
 from urlrl.skills.formats import FORMATS
 from urlrl.skills.policy import SkillError, SkillPolicy
 from urlrl.streams import stream
 from urlrl.tasks.features import evaluate, features, has_features
 from urlrl.tasks.task import make_task_env
 from urlrl.training.run import TUNED, RunFolder
-from urlrl.verbs.tuned import load_adapted
+from urlrl.verbs.tuned import load_adapted, play_kept
 
 ROWS = 2000  # transitions that a bundle brings along
 
@@ -40,7 +40,7 @@ def export(
     rows: int = ROWS,
     prompts: Sequence[str] | str = (),
 ) -> Path:
-    """Write a run's skills, or the policy that an adaptation left, into the folder `out`; it is whole or not there, and
+    """Write a run's skills, or what an adaptation left, into the folder `out`; it is whole or not there, and
     replaces only an older export.
 
     Args:
@@ -137,14 +137,15 @@ def _of_adaptation(folder: Path, step: int | None, seed: int, prompts: Sequence[
             case Skilled(agent=agent, z=z):  # The pretrained agent sees no features.
                 trajectory = coverage.scored_episodes(env.env, agent, seed)
                 extra: dict[str, Any] = {"named": {task.name: np.asarray(z)}}
-            case Tuned() as agent:
+            case Controlled(agent=agent):
+                trajectory = coverage.scored_episodes(env.env, agent, seed)
+                extra = {}
+            case agent:
                 trajectory = coverage.scored_episodes(env, agent, seed)
                 extra = {"features": task.input_names}
-            case _:
-                raise UserError(
-                    f"{folder} holds a controller over skills: expected a single policy, of another method than "
-                    f"{adapted.method}."
-                )
         policy, probes = make_policy(agent, env.env, trajectory, stream(seed, "export"), provenance, **extra)
+        if isinstance(adapted.policy, Controlled):
+            played = play_kept(env, adapted.policy, seed)
+            policy = add_controller(policy, adapted.policy, played.steps.obs[played.mask], task.input_names)
     policy.card = make_card(policy, None)
     return policy, probes

@@ -28,9 +28,10 @@ from urlrl.runs.begin import create_agent, run_spec
 from urlrl.runs.load import Loaded
 from urlrl.runtime import made_elsewhere, versions
 from urlrl.tasks.catalogue import find_task
-from urlrl.tasks.task import Task, make_task_env
+from urlrl.tasks.task import Task, TaskEnv, make_task_env
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.run import TUNED
+from urlrl.types import Trajectory
 
 FORMAT = "urlrl-tuned-1"
 SHAPE = {
@@ -197,14 +198,18 @@ def adapted_returns(adapted: Adapted, episodes: int, seed: int) -> np.ndarray:
         return episode_returns(env, acting(adapted.policy), seed)
 
 
+def play_kept(env: TaskEnv, policy: Kept, seed: int) -> Trajectory:
+    """One episode in each lane of `env`, from a reset with `seed`, by the modes of actions."""
+    return rollout(env, acting(policy), jax.random.key(0), seed, env.env_spec.episode_steps or DEFAULT_STEPS)
+
+
 def render_adapted(adapted: Adapted, path: Path, seed: int) -> str | None:
     """The first episodes of `adapted_returns`, side by side in a video; returns None, or why there is none."""
     with closing(make_task_env(adapted.task, MAX_TILES, root_position=adapted.config.root_position)) as env:
         model, spec = getattr(env.env, "model", None), env.env_spec
         if model is None:
             return f"Environment '{adapted.config.env}' has no MuJoCo model to render: there is no video."
-        steps = spec.episode_steps or DEFAULT_STEPS
-        played = rollout(env, acting(adapted.policy), jax.random.key(0), seed, steps)
+        played = play_kept(env, adapted.policy, seed)
     assert played.physics is not None
     returns = (played.steps.reward * played.mask).sum(axis=0)
     labels = [f"{adapted.task.name}: return {total:.1f}" for total in returns]
