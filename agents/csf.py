@@ -2,8 +2,8 @@
 
 https://arxiv.org/abs/2412.08021
 
-METRA's reward on a representation that tells which skill made a step, and a policy that is led by successor features
-instead of values:
+METRA's reward, a representation that tells which skill made a step, and a policy that learns from successor features
+where others have values:
 
     phi      max  mean[ dphi^T z - xi log sum_j exp(dphi^T z_j) ],    z_j ~ prior, N for the whole batch
     psi_k    y = dphi + gamma discount psibar_k*(x', a'),              a' ~ pi(.|x'), k* = argmin_k psibar_k(x', a')^T z
@@ -12,7 +12,8 @@ instead of values:
     alpha    as in learners/sac.py
 
 dphi = phi(s') - phi(s) with the phi that was just updated; targets follow psi before the policy's step. With xi <= 1
-nothing bounds |dphi|. It is prompted as METRA is (learners/latent_tasks.py), with rewards too: psi^T w is their value.
+nothing bounds |dphi|, and few negatives bound it weakly. It is prompted as METRA is (learners/latent_tasks.py), with
+rewards too: psi^T w is their value.
 
 Nothing differs from the released code on purpose; docs/fidelity.md#csf says what was compared.
 """
@@ -28,7 +29,7 @@ from urlrl.errors import check
 from urlrl.learners.latent_tasks import LatentTasks, Maximise
 from urlrl.learners.model import Model, PositiveScalar, filled, one_row, soft_update
 from urlrl.learners.nets import MLP, Critics, Pair, TanhPolicy, xavier_normal
-from urlrl.learners.sac import SAC, SACConfig
+from urlrl.learners.sac import SAC, SACConfig, improve_actor
 from urlrl.learners.skill_agent import SkillConfig
 from urlrl.learners.statistics import Normalizer
 from urlrl.types import Array, Metrics, Transition
@@ -42,7 +43,7 @@ class CSFConfig(SkillConfig):
     def __post_init__(self):
         super().__post_init__()
         check("xi", self.xi, 1, open_low=True)
-        check("negatives", self.negatives, 1)
+        check("negatives", self.negatives, 2)
 
 
 class SuccessorSAC(struct.PyTreeNode):
@@ -94,24 +95,14 @@ class SuccessorSAC(struct.PyTreeNode):
 
         critic, critic_loss, q_mean = self.critic.minimise(psi_loss)
         target = soft_update(self.target, critic.params, self.config.tau)
-        led = self.replace(critic=critic, target=target)
+        after = self.replace(critic=critic, target=target)
 
-        def actor_loss(params):
-            new_action, log_prob = self.actor(x, params=params).sample_and_log_prob(actor_key)
-            q = jnp.min(jnp.sum(led.psi(x, new_action) * z[None], axis=-1), axis=0)
-            return jnp.mean(self.alpha.value * log_prob - q), jnp.mean(log_prob)
+        def value(new_action):
+            return jnp.min(jnp.sum(after.psi(x, new_action) * z[None], axis=-1), axis=0)
 
-        actor, pi_loss, log_prob = self.actor.minimise(actor_loss)
-        slope = -(log_prob - self.config.entropy_coef * action.shape[-1])
-        metrics = {
-            "critic/loss": critic_loss,
-            "critic/q": q_mean,
-            "actor/loss": pi_loss,
-            "actor/entropy": -log_prob,
-            "actor/alpha": self.alpha.value,
-        }
-        alpha = self.alpha.minimise(slope) if self.config.learn_alpha else self.alpha
-        return led.replace(actor=actor, alpha=alpha), metrics
+        actor, alpha, metrics = improve_actor(self, x, actor_key, value)
+        metrics = {"critic/loss": critic_loss, "critic/q": q_mean, **metrics}
+        return after.replace(actor=actor, alpha=alpha), metrics
 
     def along(self, z: Array) -> SAC:
         """SAC whose critics are psi^T z, for one z (d,): the last layer takes z in. Their optimiser begins anew."""
@@ -160,16 +151,12 @@ class CSF(LatentTasks, struct.PyTreeNode):
             config=config,
         )
 
-    def update(self, batch: Transition, key: jax.Array) -> tuple["CSF", Metrics]:
-        """Improve the representation, then the policy on its new steps."""
-        batch = self._normalized(batch)
-        phi_key, sac_key = jax.random.split(key)
-        agent, metrics = self._represent(batch, phi_key)
-        dphi, direction = agent._dphi(batch), self.config.z.direction(batch.z)
+    def _improve_policy(self, batch: Transition, reward_key: jax.Array, key: jax.Array) -> tuple[SuccessorSAC, Metrics]:
+        """Psi and the policy after a step on the dphi of now."""
+        dphi, direction = self._dphi(batch), self.config.z.direction(batch.z)
         x, next_x = self._policy_input(batch.obs, batch.z), self._policy_input(batch.next_obs, batch.z)
-        sac, sac_metrics = self.sac.update(x, batch.action, dphi, direction, batch.discount, next_x, sac_key)
-        reward = jnp.mean(jnp.sum(dphi * direction, axis=-1))
-        return agent.replace(sac=sac), {**metrics, **sac_metrics, "reward/intrinsic": reward}
+        sac, metrics = self.sac.update(x, batch.action, dphi, direction, batch.discount, next_x, key)
+        return sac, {**metrics, "reward/intrinsic": jnp.mean(self._reward(batch, reward_key))}
 
     def _represent(self, batch: Transition, key: jax.Array) -> tuple["CSF", Metrics]:
         """A step of phi; observations are normalised."""

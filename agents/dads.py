@@ -68,8 +68,8 @@ class BatchNorm(struct.PyTreeNode):
 
 class DADS(SkillAgent, struct.PyTreeNode):
     dynamics: Model  # mean of y
-    states: BatchNorm  # of s
-    steps: BatchNorm  # of s' - s
+    state_norm: BatchNorm  # of s
+    step_norm: BatchNorm  # of s' - s
     sac: SAC
     normalizer: Normalizer
     config: DADSConfig = struct.field(pytree_node=False)
@@ -84,8 +84,8 @@ class DADS(SkillAgent, struct.PyTreeNode):
         given = jnp.zeros((1, dim + config.z.dim))
         return cls(
             dynamics=Model.create(MLP(dim, config.width), config.lr, own_key, given),
-            states=BatchNorm.create(dim),
-            steps=BatchNorm.create(dim),
+            state_norm=BatchNorm.create(dim),
+            step_norm=BatchNorm.create(dim),
             sac=SAC.create(config.sac, config.policy_example(obs), action, sac_key, config),
             normalizer=Normalizer.identity(dim),
             config=config,
@@ -94,8 +94,8 @@ class DADS(SkillAgent, struct.PyTreeNode):
     def _represent(self, batch: Transition, key: jax.Array) -> tuple["DADS", Metrics]:
         """A step of the dynamics; observations are normalised."""
         del key
-        states, new_states = self.states.of_batch(batch.obs)
-        steps, new_steps = self.steps.of_batch(batch.next_obs - batch.obs)
+        states, state_norm = self.state_norm.of_batch(batch.obs)
+        steps, step_norm = self.step_norm.of_batch(batch.next_obs - batch.obs)
         goes_on = jnp.float32(batch.discount > 0)
 
         def loss(params):
@@ -103,11 +103,12 @@ class DADS(SkillAgent, struct.PyTreeNode):
             return -jnp.sum(goes_on * log_density(steps, mean)) / (jnp.sum(goes_on) + 1e-12), ()
 
         dynamics, nll, _ = self.dynamics.minimise(loss)
-        return self.replace(dynamics=dynamics, states=new_states, steps=new_steps), {"dynamics/nll": nll}
+        agent = self.replace(dynamics=dynamics, state_norm=state_norm, step_norm=step_norm)
+        return agent, {"dynamics/nll": nll}
 
     def _log_q(self, batch: Transition, z: Array) -> jax.Array:
         """log q(y|s, z) of normalised observations, (*L, B), of skills (*L, B, z)."""
-        states, steps = self.states(batch.obs), self.steps(batch.next_obs - batch.obs)
+        states, steps = self.state_norm(batch.obs), self.step_norm(batch.next_obs - batch.obs)
         given = jnp.concatenate([jnp.broadcast_to(states, (*z.shape[:-1], states.shape[-1])), z], axis=-1)
         return log_density(steps, self.dynamics(given))
 

@@ -100,13 +100,12 @@ def start_vectors(params: Any, key: jax.Array) -> Vectors:
 
 
 def iterated(params: Any, vectors: Vectors, times: int) -> Vectors:
-    """After so many power iterations. A matrix of zeros changes nothing."""
+    """After so many power iterations."""
 
     def iterate(w: jax.Array, u: jax.Array) -> jax.Array:
         for _ in range(times):
-            further = w.T @ (w @ u)
-            norm = jnp.linalg.norm(further)
-            u = jnp.where(norm > 0, further / jnp.where(norm > 0, norm, 1), u)
+            u = w.T @ (w @ u)
+            u = u / jnp.maximum(jnp.linalg.norm(u), 1e-12)
         return u
 
     return {name: iterate(params[name]["kernel"], u) for name, u in vectors.items()}
@@ -116,7 +115,7 @@ def bounded(params: Any, vectors: Vectors) -> Any:
     """With each kernel (in, out) divided by |kernel u|, its largest singular value once u has converged."""
 
     def of(layer: Any, u: jax.Array) -> Any:
-        sigma = jnp.linalg.norm(layer["kernel"] @ u)
-        return {**layer, "kernel": layer["kernel"] / jnp.maximum(sigma, 1e-12)}
+        sigma = jnp.sqrt(jnp.maximum(jnp.sum((layer["kernel"] @ u) ** 2), 1e-24))  # The root has a gradient at 0 too.
+        return {**layer, "kernel": layer["kernel"] / sigma}
 
     return {name: of(layer, vectors[name]) for name, layer in params.items()}

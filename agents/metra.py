@@ -74,21 +74,16 @@ class Metra(LatentTasks, struct.PyTreeNode):
     def _represent(self, batch: Transition, key: jax.Array) -> tuple[Self, Metrics]:
         """A step of phi, and one of lambda; observations are normalised."""
         del key
-        direction, limit = self.config.z.direction(batch.z), self._limit(batch)
+        direction = self.config.z.direction(batch.z)
         reduce = REDUCTIONS[self.config.constraint_reduction]
 
         def loss(params):
             dphi = self._dphi(batch, params)
             q = reduce(dphi**2, axis=-1)
-            c = jnp.minimum(self.config.slack, limit - q)
+            c = jnp.minimum(self.config.slack, 1 - q)
             objective = jnp.sum(dphi * direction, axis=-1) + jax.lax.stop_gradient(self.dual.value) * c
             return -jnp.mean(objective), (jnp.mean(c), jnp.mean(q))
 
         phi, phi_loss, (c, q) = self.phi.minimise(loss)
         metrics = {"phi/loss": phi_loss, "phi/step_sq": q, "phi/slack": c, "phi/lambda": self.dual.value}
         return self.replace(phi=phi, dual=self.dual.minimise(c)), metrics
-
-    def _limit(self, batch: Transition) -> jax.Array | float:
-        """The squared distance of neighbours, (B,): a step of time counts 1."""
-        del batch
-        return 1.0

@@ -108,21 +108,25 @@ class SAC(struct.PyTreeNode):
             return 0.5 * jnp.sum(jnp.mean((q - y[None]) ** 2, axis=1)), jnp.mean(q)
 
         critic, q_loss, q_mean = self.critic.minimise(critic_loss)
-
-        def actor_loss(params):
-            new_action, log_prob = self.actor(x, params=params).sample_and_log_prob(actor_key)
-            q = jnp.min(critic(x, new_action), axis=0)
-            return jnp.mean(self.alpha.value * log_prob - q), jnp.mean(log_prob)
-
-        actor, pi_loss, log_prob = self.actor.minimise(actor_loss)
-        target_entropy = -self.config.entropy_coef * action.shape[-1]
-        alpha = self.alpha.minimise(-(log_prob + target_entropy)) if self.config.learn_alpha else self.alpha
-        metrics = {
-            "critic/loss": q_loss,
-            "critic/q": q_mean,
-            "actor/loss": pi_loss,
-            "actor/entropy": -log_prob,
-            "actor/alpha": self.alpha.value,
-        }
+        actor, alpha, metrics = improve_actor(self, x, actor_key, lambda new: jnp.min(critic(x, new), axis=0))
         target = soft_update(self.target, critic.params, self.config.tau)
+        metrics = {"critic/loss": q_loss, "critic/q": q_mean, **metrics}
         return self.replace(actor=actor, critic=critic, alpha=alpha, target=target), metrics
+
+
+def improve_actor(
+    learner: Any, x: Array, key: jax.Array, value: Callable[[jax.Array], jax.Array]
+) -> tuple[Model, PositiveScalar, Metrics]:
+    """A step of the actor, and one of the temperature, of a learner with SAC's `actor`, `alpha` and `config`. `value`
+    is that of new actions (B, act) at x, (B,)."""
+
+    def loss(params):
+        action, log_prob = learner.actor(x, params=params).sample_and_log_prob(key)
+        target_entropy = -learner.config.entropy_coef * action.shape[-1]
+        too_low = jnp.mean(log_prob) + target_entropy  # the entropy, by so much
+        return jnp.mean(learner.alpha.value * log_prob - value(action)), (jnp.mean(log_prob), too_low)
+
+    actor, pi_loss, (log_prob, too_low) = learner.actor.minimise(loss)
+    alpha = learner.alpha.minimise(-too_low) if learner.config.learn_alpha else learner.alpha
+    metrics = {"actor/loss": pi_loss, "actor/entropy": -log_prob, "actor/alpha": learner.alpha.value}
+    return actor, alpha, metrics

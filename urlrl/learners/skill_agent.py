@@ -20,7 +20,7 @@ from urlrl.types import Array, BatchSpec, Metrics, SkillNetworks, Transition
 class SkillConfig:
     z: SkillSpace = SkillSpace("sphere", 2)  # prior over skills
     batch: BatchSpec = BatchSpec()  # what a gradient step sees
-    phi_only: int = 0  # leading entries of the observation that the policy does not see: the root's, to collect data
+    phi_only: int = 0  # leading entries of the observation that the policy does not see, such as the root's position
     width: int = 1024  # units of both hidden layers, of every network that has no width of its own
     lr: float = 1e-4  # Adam, of all that has no rate of its own
     sac: SACConfig = SACConfig()  # the policy's learner
@@ -39,7 +39,7 @@ class SkillConfig:
 
 class SkillAgent:
     """An agent's class derives from this and from a PyTreeNode with these fields. It adds what it learns about skills,
-    `_represent`, and what that pays, `_reward`. Both see normalised observations."""
+    `_represent`, and what that pays, `_reward`. Both see normalised observations. An update is both, then SAC."""
 
     sac: Any  # SAC, or what stands in its place
     normalizer: Normalizer
@@ -61,12 +61,18 @@ class SkillAgent:
     def update(self, batch: Transition, key: jax.Array) -> tuple[Any, Metrics]:
         """Improve the representation, replace the reward, improve the policy."""
         batch = self._normalized(batch)
-        own_key = jax.random.fold_in(key, 2)  # SAC splits the key in two, which is to fold in 0 and 1.
+        # The policy's learner splits the key in two, which JAX makes the same as to fold in 0 and 1.
+        own_key, reward_key = jax.random.fold_in(key, 3), jax.random.fold_in(key, 2)
         agent, metrics = self._represent(batch, own_key)
-        reward = agent._reward(batch, own_key)
+        sac, sac_metrics = agent._improve_policy(batch, reward_key, key)
+        return agent.replace(sac=sac), {**metrics, **sac_metrics}
+
+    def _improve_policy(self, batch: Transition, reward_key: jax.Array, key: jax.Array) -> tuple[Any, Metrics]:
+        """The policy's learner after a step on the rewards of now."""
+        reward = self._reward(batch, reward_key)
         x, next_x = self._policy_input(batch.obs, batch.z), self._policy_input(batch.next_obs, batch.z)
-        sac, sac_metrics = self.sac.update(x, batch.action, reward, batch.discount, next_x, key)
-        return agent.replace(sac=sac), {**metrics, **sac_metrics, "reward/intrinsic": jnp.mean(reward)}
+        sac, metrics = self.sac.update(x, batch.action, reward, batch.discount, next_x, key)
+        return sac, {**metrics, "reward/intrinsic": jnp.mean(reward)}
 
     def intrinsic_reward(self, batch: Transition) -> jax.Array:
         """(B,)"""
