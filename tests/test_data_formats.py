@@ -993,12 +993,6 @@ def test_hdf5_of_another_layout_is_named(tmp_path, exported):
     refused(path, "has no 'terminals': found actions, dones, next_observations, observations")
 
 
-def test_a_folder_of_lerobots_is_named(tmp_path):
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "info.json").write_text("{}")
-    refused(tmp_path, "is a dataset of LeRobot's, in parquet files")
-
-
 def test_no_sentence_says_how_to_load_what_is_unsafe(tmp_path):
     """NumPy does, of headers that are long."""
     long = np.zeros(3, [(f"{i}" * 40, "f4") for i in range(200)])

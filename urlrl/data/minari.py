@@ -197,8 +197,6 @@ def _parts(data: Path, metadata: dict[str, Any], wanted: Sequence[str]) -> dict[
     parts = space.get("subspaces") if space.get("type") == "Dict" else None
     if isinstance(parts, dict):
         names = wanted or ("observation",)
-        if len(set(names)) < len(names):
-            raise UserError(f"--observation is {shown(','.join(names))}: expected each part once.")
         absent = [name for name in names if name not in parts]
         if absent:
             raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlrl.data import d4rl, exorl, minari, ogbench
+from urlrl.data import d4rl, exorl, lerobot, minari, ogbench
 from urlrl.data.claims import what_it_is
 from urlrl.data.dataset import ACTION_TOLERANCE, Dataset, DatasetInfo, Episode, within_bounds
 from urlrl.data.reading import BadEpisode, Each, Found, Names, Source, checked, physics_layout
@@ -36,7 +36,7 @@ def _verified(dataset: Dataset) -> Iterator[Episode]:
     yield from dataset.verify().episodes()
 
 
-Reader = Callable[[Path, str, EnvSpec | None], Source]
+Reader = Callable[..., Source]  # of (path, env, spec), and of parts of observations where these can be named
 # Name of a format -> its reader. `run` is not here: its reader needs to know more.
 READERS: dict[str, Reader] = {
     "urlrl": read_dataset,
@@ -44,7 +44,9 @@ READERS: dict[str, Reader] = {
     "ogbench": ogbench.read_ogbench,
     "d4rl": d4rl.read_d4rl,
     "minari": minari.read_minari,
+    "lerobot": lerobot.read_lerobot,
 }
+JOINING = ("minari", "lerobot")  # Their readers join the parts of observations that are named.
 FORMATS = (*READERS, "run")
 # Where a file or folder names its environment itself.
 GUESSES: dict[str, Callable[[Path], str]] = {
@@ -53,6 +55,7 @@ GUESSES: dict[str, Callable[[Path], str]] = {
     "ogbench": ogbench.guess_env,
     "d4rl": lambda path: "",
     "minari": minari.guess_env,
+    "lerobot": lambda path: "",
 }
 
 
@@ -72,19 +75,18 @@ def detect(path: Path) -> str:
         found = "exorl"
     elif minari.find_data(path):
         found = "minari"
+    elif lerobot.find_info(path):
+        found = "lerobot"
     else:
         found = ""
     if path.is_file() and (known := what_it_is(path)):
         raise UserError(f"{path} {known}.")
-    if not found and (path / "meta" / "info.json").is_file():
-        raise UserError(
-            f"{path} is a dataset of LeRobot's, in parquet files, which are not read: expected .npz or HDF5."
-        )
     if not found:
         what = "is of no known format" if path.exists() else "is not there"
         raise UserError(
             f"{path} {what}: expected a dataset (dataset.json), a run (config.json and replay/), ExORL's episodes "
-            f"(episode_*.npz), a file of OGBench (.npz) or D4RL (.hdf5), or a dataset of Minari's."
+            f"(episode_*.npz), a file of OGBench (.npz) or D4RL (.hdf5), or a dataset of Minari's or "
+            f"LeRobot's."
         )
     return found
 
