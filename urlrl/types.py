@@ -299,7 +299,7 @@ class Shared(NamedTuple):
 class Each(NamedTuple):
     """A task for each lane."""
 
-    task: Any  # pytree, every leaf (n, ...) but those of parts that are `Shared`
+    task: Any  # pytree, every leaf (n, ...) but those of parts that are `Shared`; `acting.to_goals` makes such
 
 
 class All(NamedTuple):
