@@ -915,6 +915,24 @@ def test_the_first_episode_may_be_bad(tmp_path, exported):
     assert [len(e.action) for e in open_source(exported, skip_bad=True).episodes] == [1, 12, 3]
 
 
+def test_the_first_episode_may_be_of_other_sizes(tmp_path):
+    """It is left out, and does not condemn the others: not by its observations, nor by its physics."""
+    wide, good = make_episodes((4,), obs_dim=4), make_episodes()
+    first = make_dataset(tmp_path / "a", lengths=(4,), obs_dim=4)
+    source = open_source([first.folder, make_dataset(tmp_path / "b").folder], skip_bad=True)
+    assert_same_episodes(source.episodes, good)
+    assert source.found.left_out == [
+        "episode 0 of all that were read has observations, actions and physics of (4, 2, 4) numbers: expected "
+        "(3, 2, 4), as most of the first 5 have."
+    ]
+    wide[0] = wide[0]._replace(physics=np.zeros((5, 9)))
+    folder = tmp_path / "exorl"
+    folder.mkdir()
+    exorl.write_exorl(folder, [wide[0], *good])
+    data = convert(folder, tmp_path / "out", skip_bad=True, quiet=True)
+    assert data.info.physics == (("physics", 4),) and data.info.episodes == len(good)
+
+
 def test_a_bad_episode_of_a_run_is_left_out(run, tmp_path):
     run = copy_of(run, tmp_path)
     whole = len(episodes_of(run))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from urlrl.data import d4rl, exorl, lerobot, minari, ogbench
 from urlrl.data.claims import what_it_is
 from urlrl.data.dataset import ACTION_TOLERANCE, Dataset, DatasetInfo, Episode, within_bounds
-from urlrl.data.reading import BadEpisode, Each, Found, Names, Source, checked, physics_layout
+from urlrl.data.reading import LOOKED_AT, BadEpisode, Each, Found, Names, Source, checked, physics_layout, sizes, usual
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -152,27 +152,30 @@ def bounded(source: Source, scale: float, clip: bool, found: Found) -> Source:
 
 
 def sound(episodes: Iterator[Episode], found: Found) -> Iterator[Episode]:
-    """Those that can be read and have the sizes of the first; why others are left out is kept in `found`."""
-    first: tuple[int, ...] | None = None
+    """Those that can be read and have the sizes that most of the first have; why others are left out is kept in
+    `found`."""
+    readable = _readable(episodes, found)
+    first = list(islice(readable, LOOKED_AT))
+    expected = sizes(usual([episode for _, episode in first], sizes)) if first else ()
+    for number, episode in chain(first, readable):
+        if sizes(episode) == expected:
+            yield episode
+        else:
+            found.left_out.append(
+                f"episode {number} of all that were read has observations, actions and physics of {sizes(episode)} "
+                f"numbers: expected {expected}, as most of the first {len(first)} have."
+            )
+
+
+def _readable(episodes: Iterator[Episode], found: Found) -> Iterator[tuple[int, Episode]]:
+    """Each with its number among all."""
     for number in count():
         try:
-            episode = next(episodes)
+            yield number, next(episodes)
         except StopIteration:
             return
         except BadEpisode as error:
             found.left_out.append(str(error))
-            continue
-        sizes = tuple(
-            0 if values is None else values.shape[-1] for values in (episode.obs, episode.action, episode.physics)
-        )
-        first = first or sizes
-        if sizes == first:
-            yield episode
-        else:
-            found.left_out.append(
-                f"episode {number} of all that were read has observations, actions and physics of {sizes} numbers: "
-                f"expected {first}, as the first has."
-            )
 
 
 def joined(sources: Sequence[Source]) -> Source:
