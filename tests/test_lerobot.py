@@ -196,7 +196,7 @@ def test_a_file_whose_rest_would_be_lost_is_refused_all_the_same(tmp_path, monke
     refused(folder, "'episode_index' has 1 empty values", skip_bad=True)
 
 
-@pytest.mark.parametrize(("free", "what"), [(10, "file-000.parquet would"), (1000, "an episode of 41 rows would")])
+@pytest.mark.parametrize(("free", "what"), [(10, "file-000.parquet would"), (1000, "a block of 41 rows would")])
 def test_a_file_that_claims_more_than_it_may_is_refused(tmp_path, monkeypatch, free, what):
     def repeat(columns):
         for values in columns.values():

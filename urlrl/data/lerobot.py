@@ -149,7 +149,7 @@ def _pieces(parquet: Any, file: Path, widths: dict[str, int]) -> Iterator[Piece]
             size = file.stat().st_size
         for table in _blocks(parquet, file, widths):
             held = table if held is None else concat_tables([held, table])
-            check_size(f"{file}: an episode of {len(held):,} rows", held.nbytes, size)
+            check_size(f"{file}: a block of {len(held):,} rows", held.nbytes, size)
             ends = np.diff(_numbers(file, held, begin, "episode_index", 1)[:, 0]) != 0
             if DONE in widths:
                 ends |= _numbers(file, held, begin, DONE, 1)[:-1, 0] != 0
