@@ -47,6 +47,7 @@ from urlrl.types import (
     Prompt,
     RewardPrompt,
     Rule,
+    Shared,
     SkillNetworks,
     Transition,
     check_prompt,
@@ -81,10 +82,10 @@ class HILPConfig:
 
 
 class Toward(NamedTuple):
-    """A task: a point of latent space to move to, and latents of states on the way (none where it is not planned)."""
+    """A task: a point of latent space to move to, and latents of states on the way, where it is planned."""
 
     phi_goal: jax.Array  # (d,)
-    waypoints: jax.Array  # (n, d)
+    waypoints: Shared | None = None  # (n, d)
 
 
 class Along(NamedTuple):
@@ -163,7 +164,7 @@ class HILP(struct.PyTreeNode):
             case GoalPrompt(goal):
                 latent = self.latent(goal)
                 planned = self.config.plan_recursions > 0
-                return Toward(latent, self.latent(seen.obs) if planned else jnp.zeros((0, latent.shape[-1])))
+                return Toward(latent, Shared(self.latent(seen.obs)) if planned else None)
             case DemoPrompt(obs):
                 way = self.latent(obs[-1]) - self.latent(obs[0])
                 return Along(self.config.z.project(way), way, jnp.float32(0))
@@ -177,9 +178,9 @@ class HILP(struct.PyTreeNode):
             case Toward(phi_goal, waypoints):
                 latent = self.latent(obs)
                 target = jnp.broadcast_to(phi_goal, latent.shape)
-                if waypoints.shape[0]:
+                if waypoints is not None:
                     plan = jnp.vectorize(self._subgoal, excluded={2}, signature="(d),(d)->(d)")
-                    target = plan(latent, target, waypoints)
+                    target = plan(latent, target, waypoints.value)
                 return self.config.z.project(target - latent)
             case Along(z):
                 return jnp.broadcast_to(z, (*obs.shape[:-1], z.shape[-1]))

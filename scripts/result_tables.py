@@ -156,6 +156,23 @@ def ladders() -> str:
     return markdown([*head, *result["floors"], "upper bound"], rows)
 
 
+def device_seeds() -> str:
+    """Three rows per environment. The baselines are the same for all seeds, as the seed of the evaluation is."""
+    cells = {"maze:pinwheel_fixed": " of 108", "maze:rooms_fixed": " of 55"}  # free ones, by environment
+    rows = []
+    for result in read("device-seeds"):
+        scores = {
+            "coverage, 1 m cells": (f"coverage, 1 m cells{cells.get(result['env'], '')}", 1),
+            "goals, hit_1": ("goals within 1 m at some time", 2),
+            "goals, final_distance": ("final goal distance, m", 2),
+        }
+        for key, (name, digits) in scores.items():
+            found = result["metrics"][key]
+            floors = [f"{found[who]['estimate']['value']:.{digits}f}" for who in ("random", "standing still")]
+            rows.append([f"`{result['env']}`", name, shown(found["agent"]["values"], digits), *floors])
+    return markdown(["environment, 8 seeds", "", "agent", "random", "standing still"], rows)
+
+
 def num_envs() -> str:
     """Coverage by numbers of environments, early, half way and at the end."""
     first, second = map(read, NUM_ENVS)
@@ -182,6 +199,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "prompt-size": prompt_size,
     **{f"ladder-{name}": lambda name=name: ladder(name) for name in LADDERS},
     "num-envs": num_envs,
+    "device-seeds": device_seeds,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

@@ -61,22 +61,29 @@ def grown(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
 
 
 def watch(options: list[str], minutes: float, folder: str) -> list[Sample]:
-    """Train into `folder` for some minutes, the first third of which is to compile and to fill the replay."""
+    """Train into `folder` for some minutes from the first checkpoint on: how long it compiles before differs. The first
+    third of the time is to fill the replay."""
     command = [sys.executable, "-m", "urlrl", "pretrain", *options, *shlex.split(OFTEN), "--out", f"{folder}/run"]
     print(shlex.join(command), flush=True)
     samples = []
     with subprocess.Popen(command) as process:
         try:
+            while not any(Path(folder, "run").glob("checkpoints/*")):
+                _wait(process, 1)
             for _ in range(SAMPLES):
-                time.sleep(60 * minutes / SAMPLES)
-                if process.poll() is not None:
-                    sys.exit(f"The run ended with exit code {process.returncode}: expected one that goes on.")
+                _wait(process, 60 * minutes / SAMPLES)
                 samples.append(look(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
     if process.returncode != INTERRUPTED:
         sys.exit(f"The run ended with exit code {process.returncode}: expected {INTERRUPTED}, stopped and saved.")
     return samples
+
+
+def _wait(process: subprocess.Popen, seconds: float) -> None:
+    time.sleep(seconds)
+    if process.poll() is not None:
+        sys.exit(f"The run ended with exit code {process.returncode}: expected one that goes on.")
 
 
 def main() -> None:

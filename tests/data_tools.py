@@ -1,8 +1,10 @@
 """Small datasets: what the tests of data share."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
@@ -83,3 +85,57 @@ def d4rl_arrays(episodes, nexts=True) -> dict[str, np.ndarray]:
         "timeouts": last & ~terminals,
     }
     return arrays | ({"next_observations": np.concatenate([e.obs[1:] for e in episodes])} if nexts else {})
+
+
+LEROBOT = {
+    "observation.state": {"dtype": "float32", "shape": [3], "names": ["a", "b", "c"]},
+    "observation.environment_state": {"dtype": "float64", "shape": [1], "names": None},
+    "observation.images.top": {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channel"]},
+    "action": {"dtype": "float32", "shape": [2], "names": None},
+    "next.reward": {"dtype": "float32", "shape": [1], "names": None},
+    "next.done": {"dtype": "bool", "shape": [1], "names": None},
+    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
+    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
+}
+
+
+def _frames(number: int, episode: Episode) -> dict[str, list]:
+    """An episode of T transitions as T + 1 frames, in columns."""
+    count = len(episode.obs)
+    return {
+        "observation.state": list(episode.obs),
+        "observation.environment_state": list(1000.0 + episode.obs[:, 0]),
+        "action": [*episode.action, np.full(2, 0.125, np.float32)],
+        "next.reward": [*episode.reward, 7.0],
+        "next.done": [False] * (count - 1) + [True],
+        "frame_index": list(range(count)),
+        "episode_index": [number] * count,
+    }
+
+
+def _save_parquet(path: Path, columns: dict[str, list]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    vector = pyarrow.list_(pyarrow.float32())
+    known = {"observation.state": pyarrow.list_(pyarrow.float32(), 3), "action": vector}
+    arrays = {key: pyarrow.array(values, known.get(key)) for key, values in columns.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(arrays), path, row_group_size=4)
+
+
+def make_lerobot(folder: Path, version="v3.0", change=lambda columns: None, features=LEROBOT, lengths=LENGTHS) -> Path:
+    """A folder of noise; in version 3 it has two files of half of the episodes each."""
+    episodes = [_frames(number, one) for number, one in enumerate(make_episodes(lengths, physics=False))]
+    names = [f"episode_{number:06d}" for number in range(len(episodes))]
+    if version >= "v3":
+        half = len(episodes) // 2
+        groups = episodes[:half], episodes[half:]
+        episodes = [{key: sum((one[key] for one in group), []) for key in group[0]} for group in groups]
+        names = ["file-000", "file-001"]
+    for name, columns in zip(names, episodes):
+        change(columns)
+        _save_parquet(folder / "data" / "chunk-000" / f"{name}.parquet", columns)
+    about = {"codebase_version": version, "fps": 30, "total_frames": sum(lengths) + len(lengths), "features": features}
+    (folder / "meta").mkdir()
+    (folder / "meta" / "info.json").write_text(json.dumps(about))
+    return folder

@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urlrl.acting import to_goals
 from urlrl.agents import AGENTS, find_agent
 from urlrl.agents.adversarial_surprise import AdversarialSurpriseConfig
 from urlrl.agents.csd import CSDConfig
@@ -35,7 +37,7 @@ from urlrl.learners.skills import SkillSpace
 from urlrl.learners.statistics import Normalizer
 from urlrl.training.checkpoint import Checkpoints
 from urlrl.training.learn import learn
-from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, Each, GoalPrompt, Goals, RewardPrompt, Transition, need
+from urlrl.types import ABILITIES, BatchSpec, DemoPrompt, GoalPrompt, Goals, RewardPrompt, Transition, need
 
 OBS, ACT, DIM, BATCH, UPDATES = 5, 2, 4, 8, 2
 WIDE, GOALS = SkillSpace("wide_sphere", DIM), BatchSpec(size=BATCH, goals=Goals(random=0.0))
@@ -460,8 +462,8 @@ def check_prompts(name, read):
     task = read(agent, RewardPrompt(seen), seen)
     for predicted in (agent.predict_reward(task, seen), agent.predict_return(task, obs)):
         assert predicted.shape == (BATCH,) and np.isfinite(predicted).all()
-    tasks = jax.vmap(lambda goal: read(agent, GoalPrompt(goal), seen))(seen.goal)
-    policy = acting(agent, Each(tasks))
+    reader = SimpleNamespace(read=lambda prompt, seen, key: read(agent, prompt, seen))
+    policy = acting(agent, to_goals(reader, seen.goal, seen, jax.random.key(0)))
     carry = policy.begin(jax.random.key(0), BATCH)
     action, carry = policy.act(np.asarray(obs), carry, jax.random.key(1), np.int32(0))
     z = carry.z

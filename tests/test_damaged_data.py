@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tools import QUIET, assert_same_episodes, compact, d4rl_arrays, make_dataset, make_episodes, save_d4rl
+from data_tools import (
+    QUIET,
+    assert_same_episodes,
+    compact,
+    d4rl_arrays,
+    make_dataset,
+    make_episodes,
+    make_lerobot,
+    save_d4rl,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -29,7 +38,7 @@ from urlrl.verbs.data import convert, export_data, open_source
 
 h5py = pytest.importorskip("h5py")
 
-KINDS = ("exorl", "ogbench", "d4rl", "minari", "urlrl")
+KINDS = ("exorl", "ogbench", "d4rl", "minari", "lerobot", "urlrl")
 SECRET = np.frombuffer(b"a key that nobody else may read." * 2, np.uint8)
 
 
@@ -55,6 +64,8 @@ def make_source(kind: str, folder: Path) -> Path:
     data = make_dataset(folder / "set", lengths=(4, 4))
     if kind == "urlrl":
         return data.folder
+    if kind == "lerobot":
+        return make_lerobot(folder / "out", lengths=(4, 4))
     if kind in ("exorl", "minari"):
         return export_data(data.folder, folder / "out", kind, quiet=True)
     if kind == "ogbench":

@@ -148,7 +148,7 @@ def test_options_of_what_is_read(capsys, tmp_path):
     assert Dataset(tmp_path / "set").columns["action"][0].tolist() == [1, -1]
     for verb_name in ("info", "validate"):
         code, out, err = command(capsys, verb_name, path, "--observation", "a,b")
-        assert code == 2 and "expected --observation with Minari's data alone" in out + err
+        assert code == 2 and "expected --observation with Minari's or LeRobot's data alone" in out + err
 
 
 def test_notes_are_said(capsys, tmp_path):

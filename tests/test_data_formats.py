@@ -915,6 +915,24 @@ def test_the_first_episode_may_be_bad(tmp_path, exported):
     assert [len(e.action) for e in open_source(exported, skip_bad=True).episodes] == [1, 12, 3]
 
 
+def test_the_first_episode_may_be_of_other_sizes(tmp_path):
+    """It is left out, and does not condemn the others: not by its observations, nor by its physics."""
+    wide, good = make_episodes((4,), obs_dim=4), make_episodes()
+    first = make_dataset(tmp_path / "a", lengths=(4,), obs_dim=4)
+    source = open_source([first.folder, make_dataset(tmp_path / "b").folder], skip_bad=True)
+    assert_same_episodes(source.episodes, good)
+    assert source.found.left_out == [
+        "episode 0 of all that were read has observations, actions and physics of (4, 2, 4) numbers: expected "
+        "(3, 2, 4), as most of the first 5 have."
+    ]
+    wide[0] = wide[0]._replace(physics=np.zeros((5, 9)))
+    folder = tmp_path / "exorl"
+    folder.mkdir()
+    exorl.write_exorl(folder, [wide[0], *good])
+    data = convert(folder, tmp_path / "out", skip_bad=True, quiet=True)
+    assert data.info.physics == (("physics", 4),) and data.info.episodes == len(good)
+
+
 def test_a_bad_episode_of_a_run_is_left_out(run, tmp_path):
     run = copy_of(run, tmp_path)
     whole = len(episodes_of(run))
@@ -991,12 +1009,6 @@ def test_hdf5_of_another_layout_is_named(tmp_path, exported):
     ends = arrays.pop("terminals") | arrays.pop("timeouts")
     path = save_d4rl(tmp_path / "dones.hdf5", arrays | {"dones": ends})
     refused(path, "has no 'terminals': found actions, dones, next_observations, observations")
-
-
-def test_a_folder_of_lerobots_is_named(tmp_path):
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "info.json").write_text("{}")
-    refused(tmp_path, "is a dataset of LeRobot's, in parquet files")
 
 
 def test_no_sentence_says_how_to_load_what_is_unsafe(tmp_path):

@@ -11,8 +11,10 @@ import optax
 import pytest
 from flax import struct
 
+from urlrl.acting import to_goals
 from urlrl.agents.hilp import HILP, Along, HILPConfig, Toward
 from urlrl.errors import UnsupportedPrompt, UserError
+from urlrl.evaluation.rollout import acting
 from urlrl.learners.hilbert import Hilbert
 from urlrl.learners.iql import IQLConfig
 from urlrl.learners.model import Model
@@ -201,7 +203,7 @@ def aims_once(agent, goal, seen, obs):
 
 
 def raw_goal(agent, goal, seen, obs):
-    return agent.aim(Toward(agent.hilbert(goal), jnp.zeros((0, DIM))), obs)
+    return agent.aim(Toward(agent.hilbert(goal)), obs)
 
 
 def test_goals():
@@ -248,6 +250,27 @@ def check_plans(aim):
             expected = np.pi / 2 - np.pi / 2 ** (recursions + 1)
             np.testing.assert_allclose(np.arctan2(z[0, 1], z[0, 0]), expected, atol=tolerance)
     np.testing.assert_allclose(np.degrees(expected), 78.75)
+
+
+class Aimed(HILP):
+    """Its actions are its skills."""
+
+    def sample_actions(self, obs, z, key, temperature=1.0):
+        return z
+
+
+def test_waypoints_are_held_once_for_all_goals():
+    """And every lane goes to its goal as if it were told that alone."""
+    states = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    agent, seen = planner(3, 2, plan_neighbours=5, plan_states=50, plan_near=0.0), seen_states(states)
+    agent = Aimed(**vars(agent))
+    policy = acting(agent, to_goals(agent, states[:4], seen, jax.random.key(0)))
+    carry = policy.begin(jax.random.key(0), 4)
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(carry)) == [(4, DIM), (4, DIM), (50, DIM)]
+    _, carry = policy.act(states[4:8], carry, jax.random.key(0), np.int32(0))
+    alone = [read_and_aim(agent, goal, seen, obs) for goal, obs in zip(states[:4], states[4:8])]
+    np.testing.assert_allclose(carry.z, alone, atol=1e-6)
+    assert len(jax.tree.leaves(carry)) == 3
 
 
 def straight(agent, goal, seen, obs):
@@ -354,9 +377,9 @@ def test_it_asks_for_as_many_states_as_it_plans_over():
 def test_a_plan_keeps_latents_of_seen_states_and_else_none():
     batch = make_batch()
     planned = make_agent(replace(CONFIG, plan_recursions=3)).read(GoalPrompt(batch.goal[0]), batch, jax.random.key(0))
-    np.testing.assert_allclose(planned.waypoints, phi_of(batch.obs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(planned.waypoints.value, phi_of(batch.obs), rtol=1e-4, atol=1e-5)
     straight = make_agent().read(GoalPrompt(batch.goal[0]), None, jax.random.key(0))
-    assert straight.waypoints.shape == (0, DIM)
+    assert straight.waypoints is None
 
 
 def test_several_goals_at_once():

@@ -19,6 +19,7 @@ from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
 from urlrl.evaluation.report import ReportContent, write_report
+from urlrl.evaluation.rollout import STILL
 from urlrl.evaluation.video import choose_episodes
 from urlrl.types import EnvSpec, Trajectory, Transition
 
@@ -147,6 +148,26 @@ def test_missing_parts_are_left_out_and_said(tmp_path):
     for said in ("names no position", "logged no metrics", "no latent map", "It is nowhere."):
         assert said in text
     assert [f.name for f in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize(
+    ("still", "said"),
+    [
+        ((1, 0.3), ["1 m cells; random policy 58", "standing still 30.0 %; 42.9 % of the way from there to all"]),
+        ((90, 0.1), ["1 m cells; standing still 90", "random policy 20.0 %; 50.0 % of the way from there to all"]),
+        ((1, 0.9), ["60.0 % standing still 90.0 %", "Pretrained"]),
+    ],
+)
+def test_the_summary_names_the_best_baseline(still, said):
+    content = make_content("sphere", 2, 2)
+    evaluation = content.evaluation
+    evaluation["coverage"][STILL] = still[0]
+    evaluation["goals"]["random"]["hit_3"] = 0.2
+    evaluation["goals"][STILL] = {**GOALS, "hit_3": still[1]}
+    text = re.sub(r"<[^>]*>", " ", report._summary(content))
+    for words in said:
+        assert words in " ".join(text.split())
+    assert still[1] < 0.9 or "of the way" not in text
 
 
 def test_diverged_latents_do_not_stop_a_report(tmp_path):

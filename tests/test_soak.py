@@ -2,10 +2,13 @@
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+from urlrl.training.stop import INTERRUPTED
 
 
 @pytest.fixture
@@ -36,3 +39,38 @@ def test_what_a_process_holds(soak, tmp_path):
     with open(tmp_path / "one", "w"), open(tmp_path / "two", "w"):
         assert soak.look(os.getpid()).files == before.files + 2
     assert before.memory > 1e7 and before.threads >= 1
+
+
+class Run:
+    """A process that goes on until it is told to stop."""
+
+    pid, returncode = 0, INTERRUPTED
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def poll(self):
+        pass
+
+    def send_signal(self, number):
+        self.told = number
+
+
+def test_the_watch_begins_with_the_first_checkpoint(soak, tmp_path, monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
+
+    run = Run()
+    monkeypatch.setattr(soak.subprocess, "Popen", lambda command: run)
+    monkeypatch.setattr(soak.time, "sleep", sleep)
+    monkeypatch.setattr(soak, "look", lambda pid: soak.Sample(len(slept), 0, 0))
+    found = soak.watch(["metra"], 4.0, str(tmp_path))
+    assert slept == [1, 1, 1] + [2.0] * 120 and run.told == signal.SIGTERM
+    assert [sample.memory for sample in found] == list(range(4, 124))

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from urlrl.types import All, Carry, Each, Transition
+from urlrl.types import All, Carry, Each, GoalPrompt, Transition, join_task, split_task
 
 
 class Structure:
@@ -57,6 +57,15 @@ def begin_all(flat: Flat, n: int, key: jax.Array, step: Any, plan: Any, task: Ea
 def act(flat: Flat, obs: Any, carry: Carry, key: jax.Array, step: Any, *, temperature: float = 1.0) -> Any:
     """The agent's `act` by the key of this step: actions (n, act) and the carry after them."""
     return flat.agent().act(obs, carry, jax.random.fold_in(key, step), temperature)
+
+
+def to_goals(agent: Any, goals: Any, seen: Transition | None, key: jax.Array) -> Each:
+    """The tasks of a lane for each of these goals, observations (n, obs)."""
+
+    def read(goal: Any) -> tuple[Any, Any]:
+        return split_task(agent.read(GoalPrompt(goal), seen, key))
+
+    return Each(join_task(jax.vmap(lambda goal: read(goal)[0])(goals), read(goals[0])[1]))
 
 
 def begun(ended: Any, new: Carry, old: Carry) -> Carry:

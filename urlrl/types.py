@@ -289,16 +289,37 @@ class Skill(NamedTuple):
     z: Any  # (z,)
 
 
+class Shared(NamedTuple):
+    """A part of a task that does not depend on what was asked for: it is held once, however many lanes have a task."""
+
+    value: Any
+
+
 class Each(NamedTuple):
     """A task for each lane."""
 
-    task: Any  # pytree, every leaf (n, ...)
+    task: Any  # pytree, every leaf (n, ...) but those of parts that are `Shared`; `acting.to_goals` makes such
 
 
 class All(NamedTuple):
     """One task for all lanes, which may be too large to have a copy in each."""
 
     task: Any  # pytree
+
+
+def split_task(task: Any) -> tuple[Any, Any]:
+    """What a task has for a lane alone, and what of it is `Shared`; None stands where the other has something."""
+
+    def is_shared(part: Any) -> bool:
+        return isinstance(part, Shared)
+
+    own = jax.tree.map(lambda part: None if is_shared(part) else part, task, is_leaf=is_shared)
+    return own, jax.tree.map(lambda part: part if is_shared(part) else None, task, is_leaf=is_shared)
+
+
+def join_task(own: Any, shared: Any) -> Any:
+    """The reverse of `split_task`."""
+    return jax.tree.map(lambda mine, all_: all_ if mine is None else mine, own, shared, is_leaf=lambda x: x is None)
 
 
 class Carry(NamedTuple):

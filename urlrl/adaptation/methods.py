@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from urlrl.acting import begun
+from urlrl.acting import begun, to_goals
 from urlrl.adaptation.config import CALLS, DECISIONS, AdaptConfig
 from urlrl.adaptation.options import Options, options_on_device
 from urlrl.adaptation.search import Found, search
@@ -30,7 +30,7 @@ from urlrl.evaluation.rollout import Policy, acting
 from urlrl.learners.statistics import Normalizer
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.task import Task
-from urlrl.types import All, Carry, DeviceEnv, Each, GoalPrompt, RewardPrompt, Skill, Transition, need
+from urlrl.types import All, Carry, DeviceEnv, Each, RewardPrompt, Skill, Transition, need
 
 MAX_SCALE = 100.0  # of rewards, up or down
 NO_LIMIT = 1_000  # control steps that an episode without a time limit is taken for, where rollouts are counted out
@@ -152,8 +152,7 @@ def pursue(setting: Setting, env: Any) -> Policy:
 
 @jax.jit
 def _begin_goals(agent, goals, seen, read_key, key):
-    tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(goals)
-    return agent.begin(key, goals.shape[0], None, Each(tasks))
+    return agent.begin(key, goals.shape[0], None, to_goals(agent, goals, seen, read_key))
 
 
 def zero_shot(setting: Setting) -> None:

@@ -25,7 +25,7 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl export runs/x --out bundles/x
                              skills for another controller: a bundle that NumPy runs, ONNX or StableHLO
   urlrl data convert PATH --out data/x
-                             datasets of runs, ExORL, OGBench, D4RL, Minari: `urlrl data` lists what can be done
+                             datasets of runs, ExORL, OGBench, D4RL, Minari, LeRobot: see `urlrl data`
   urlrl agents               the agents, what they learn from and what they can be asked
   urlrl tasks                the tasks, and the environments whose agents can be asked for them
   urlrl presets              named settings, where they come from and what they cost

@@ -14,14 +14,14 @@ from urlrl.cli.console import make_console
 from urlrl.config import MAX_SEED
 from urlrl.errors import UserError, check, unknown
 
-Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari"]
+Format = Literal["auto", "urlrl", "run", "exorl", "ogbench", "d4rl", "minari", "lerobot"]
 
 USAGE = """\
 usage: urlrl data VERB ...
 
   urlrl data info PATH                    what is in a dataset, or in anything that can be made one
   urlrl data validate PATH                check hashes, numbers, and observations and rewards against stored physics
-  urlrl data convert PATH... --out DIR    make a dataset: of a run, ExORL, OGBench, D4RL or Minari
+  urlrl data convert PATH... --out DIR    make a dataset: of a run, ExORL, OGBench, D4RL, Minari, LeRobot
   urlrl data collect NAME --out DIR       make a set of our own: walker, cheetah, maze-large-navigate, ...
   urlrl data relabel DIR --task TASK      a task's reward of every transition, from stored physics
   urlrl data export PATH --format minari --out DIR
@@ -50,12 +50,12 @@ def main(argv: list[str]) -> None:
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """What is in a dataset, a run, or a file or folder of ExORL, OGBench, D4RL or Minari."""
+    """What is in a dataset, a run, or a file or folder of ExORL, OGBench, D4RL, Minari or LeRobot."""
 
     path: Positional[Path]  # a file, a folder, or the id of a Minari dataset
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
-    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
+    observation: str = ""  # parts of Minari's or LeRobot's that are joined, as in observation,achieved_goal
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ValidateOptions:
     path: Positional[Path]  # a file, a folder, or the id of a Minari dataset
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
-    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
+    observation: str = ""  # parts of Minari's or LeRobot's that are joined, as in observation,achieved_goal
     seed: int = 0  # of the sample that is compared with the simulator
 
     def __post_init__(self):
@@ -79,7 +79,7 @@ class ConvertOptions:
     out: Path | None = None  # folder to write; required
     env: str | None = None  # the environment that the observations are of, where the data does not say
     format: Format = "auto"
-    observation: str = ""  # the parts of Minari's observations that are joined, as in observation,achieved_goal
+    observation: str = ""  # parts of Minari's or LeRobot's that are joined, as in observation,achieved_goal
     action_scale: float = 1.0  # actions are divided by this: 2 for those that were recorded in [-2, 2]
     clip_actions: bool = False  # clip actions beyond [-1, 1], and say how many and how far
     skip_bad: bool = False  # leave out episodes and files that cannot be read or do not fit, and say which and why

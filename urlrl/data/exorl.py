@@ -14,7 +14,18 @@ import numpy as np
 
 from urlrl.data.claims import Archive, stray
 from urlrl.data.dataset import DatasetInfo, Episode
-from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, first_readable, numeric, physics_layout
+from urlrl.data.reading import (
+    Each,
+    Names,
+    Source,
+    check_keys,
+    checked,
+    column,
+    numeric,
+    physics_layout,
+    sizes,
+    usual_readable,
+)
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -57,7 +68,7 @@ def read_exorl(path: Path, env: str = "", spec: EnvSpec | None = None) -> Source
     files = find_files(path)
     if not files:
         raise UserError(f"{path} holds no episodes: expected files episode_<index>_<length>.npz, there or in buffer/.")
-    first, rewards = first_readable(partial(_load, spec), files)
+    first, rewards = usual_readable(partial(_load, spec), files, lambda one: sizes(one[0]))
     layout = () if first.physics is None else physics_layout(first.physics.shape[1], spec, files[0])
     others = sorted(set(files[0].parent.iterdir()) - set(files))
     notes = [f"{file} is a file of {who}: it is left out." for file in others if (who := stray(file))]

@@ -21,7 +21,18 @@ import numpy as np
 from urlrl.data.claims import check_size, reading
 from urlrl.data.dataset import DatasetInfo, Episode
 from urlrl.data.hdf5 import all_bytes, array, file_size, find, open_hdf5
-from urlrl.data.reading import Each, Names, Source, check_keys, checked, column, first_readable, numeric, physics_layout
+from urlrl.data.reading import (
+    Each,
+    Names,
+    Source,
+    check_keys,
+    checked,
+    column,
+    numeric,
+    physics_layout,
+    sizes,
+    usual_readable,
+)
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
 
@@ -96,7 +107,7 @@ def read_minari(path: Path, env: str = "", spec: EnvSpec | None = None, *, obser
         raise UserError(f"{data / 'main_data.hdf5'} holds {len(names)} episodes: metadata.json says {shown(expected)}.")
     widths, notes = _parts(data, metadata, observation), []
     store = _Store(data, file, *_affine(data, metadata), widths, spec)
-    first = first_readable(store.episode, names)
+    first = usual_readable(store.episode, names, sizes)
     layout = _layout(metadata, 0 if first.physics is None else first.physics.shape[1], spec, data)
     total = metadata.get("total_steps")
     if "" not in widths:
@@ -197,8 +208,6 @@ def _parts(data: Path, metadata: dict[str, Any], wanted: Sequence[str]) -> dict[
     parts = space.get("subspaces") if space.get("type") == "Dict" else None
     if isinstance(parts, dict):
         names = wanted or ("observation",)
-        if len(set(names)) < len(names):
-            raise UserError(f"--observation is {shown(','.join(names))}: expected each part once.")
         absent = [name for name in names if name not in parts]
         if absent:
             raise UserError(

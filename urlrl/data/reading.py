@@ -1,6 +1,7 @@
 """What the readers of foreign formats share: nothing that is read runs code, and whatever is wrong with a file is one
 sentence that names the file, the key and the row. How much memory a file may ask for is said in `urlrl.data.claims`."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from urlrl.data.claims import BLOCK
 from urlrl.data.dataset import COLUMNS, DatasetInfo, Episode
 from urlrl.errors import UserError, shown
 from urlrl.types import EnvSpec
+
+LOOKED_AT = 9  # of the first readable episodes, which say what sizes are usual
 
 
 class BadEpisode(UserError):
@@ -128,16 +131,30 @@ def checked(episode: Episode, file: Path | str, names: Names, first: int = 0) ->
     return Episode(**cast)
 
 
-def first_readable(load: Callable[[Any], Any], pieces: Sequence[Any]) -> Any:
-    """What `load` makes of the first of these that it can read.
+def sizes(episode: Episode) -> tuple[int, ...]:
+    """Of observations, actions and physics, how many numbers each has per row."""
+    return tuple(0 if values is None else values.shape[-1] for values in (episode.obs, episode.action, episode.physics))
+
+
+def usual(found: Sequence[Any], kind: Callable[[Any], Any]) -> Any:
+    """The first of these that is of the kind of which there are most, at least one."""
+    most = Counter(map(kind, found)).most_common(1)[0][0]
+    return next(one for one in found if kind(one) == most)
+
+
+def usual_readable(load: Callable[[Any], Any], pieces: Sequence[Any], kind: Callable[[Any], Any]) -> Any:
+    """The usual one of what `load` makes of the first pieces that it can read.
 
     Raises:
         UserError: it can read none; what is wrong with the first is said.
     """
+    found: list[Any] = []
     for piece in pieces:
         with suppress(UserError):
-            return load(piece)
-    return load(pieces[0])
+            found.append(load(piece))
+        if len(found) == LOOKED_AT:
+            break
+    return usual(found, kind) if found else load(pieces[0])
 
 
 def physics_layout(width: int, spec: EnvSpec | None, file: Path | str) -> tuple[tuple[str, int], ...]:

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
 
-from urlrl.data import d4rl, exorl, minari, ogbench
+from urlrl.data import d4rl, exorl, lerobot, minari, ogbench
 from urlrl.data.claims import what_it_is
 from urlrl.data.dataset import ACTION_TOLERANCE, Dataset, DatasetInfo, Episode, within_bounds
-from urlrl.data.reading import BadEpisode, Each, Found, Names, Source, checked, physics_layout
+from urlrl.data.reading import LOOKED_AT, BadEpisode, Each, Found, Names, Source, checked, physics_layout, sizes, usual
 from urlrl.errors import UserError
 from urlrl.types import EnvSpec
 
@@ -36,7 +36,7 @@ def _verified(dataset: Dataset) -> Iterator[Episode]:
     yield from dataset.verify().episodes()
 
 
-Reader = Callable[[Path, str, EnvSpec | None], Source]
+Reader = Callable[..., Source]  # of (path, env, spec), and of parts of observations where these can be named
 # Name of a format -> its reader. `run` is not here: its reader needs to know more.
 READERS: dict[str, Reader] = {
     "urlrl": read_dataset,
@@ -44,7 +44,9 @@ READERS: dict[str, Reader] = {
     "ogbench": ogbench.read_ogbench,
     "d4rl": d4rl.read_d4rl,
     "minari": minari.read_minari,
+    "lerobot": lerobot.read_lerobot,
 }
+JOINING = ("minari", "lerobot")  # Their readers join the parts of observations that are named.
 FORMATS = (*READERS, "run")
 # Where a file or folder names its environment itself.
 GUESSES: dict[str, Callable[[Path], str]] = {
@@ -53,6 +55,7 @@ GUESSES: dict[str, Callable[[Path], str]] = {
     "ogbench": ogbench.guess_env,
     "d4rl": lambda path: "",
     "minari": minari.guess_env,
+    "lerobot": lambda path: "",
 }
 
 
@@ -72,19 +75,18 @@ def detect(path: Path) -> str:
         found = "exorl"
     elif minari.find_data(path):
         found = "minari"
+    elif lerobot.find_info(path):
+        found = "lerobot"
     else:
         found = ""
     if path.is_file() and (known := what_it_is(path)):
         raise UserError(f"{path} {known}.")
-    if not found and (path / "meta" / "info.json").is_file():
-        raise UserError(
-            f"{path} is a dataset of LeRobot's, in parquet files, which are not read: expected .npz or HDF5."
-        )
     if not found:
         what = "is of no known format" if path.exists() else "is not there"
         raise UserError(
             f"{path} {what}: expected a dataset (dataset.json), a run (config.json and replay/), ExORL's episodes "
-            f"(episode_*.npz), a file of OGBench (.npz) or D4RL (.hdf5), or a dataset of Minari's."
+            f"(episode_*.npz), a file of OGBench (.npz) or D4RL (.hdf5), or a dataset of Minari's or "
+            f"LeRobot's."
         )
     return found
 
@@ -150,27 +152,30 @@ def bounded(source: Source, scale: float, clip: bool, found: Found) -> Source:
 
 
 def sound(episodes: Iterator[Episode], found: Found) -> Iterator[Episode]:
-    """Those that can be read and have the sizes of the first; why others are left out is kept in `found`."""
-    first: tuple[int, ...] | None = None
+    """Those that can be read and have the sizes that most of the first have; why others are left out is kept in
+    `found`."""
+    readable = _readable(episodes, found)
+    first = list(islice(readable, LOOKED_AT))
+    expected = sizes(usual([episode for _, episode in first], sizes)) if first else ()
+    for number, episode in chain(first, readable):
+        if sizes(episode) == expected:
+            yield episode
+        else:
+            found.left_out.append(
+                f"episode {number} of all that were read has observations, actions and physics of {sizes(episode)} "
+                f"numbers: expected {expected}, as most of the first {len(first)} have."
+            )
+
+
+def _readable(episodes: Iterator[Episode], found: Found) -> Iterator[tuple[int, Episode]]:
+    """Each with its number among all."""
     for number in count():
         try:
-            episode = next(episodes)
+            yield number, next(episodes)
         except StopIteration:
             return
         except BadEpisode as error:
             found.left_out.append(str(error))
-            continue
-        sizes = tuple(
-            0 if values is None else values.shape[-1] for values in (episode.obs, episode.action, episode.physics)
-        )
-        first = first or sizes
-        if sizes == first:
-            yield episode
-        else:
-            found.left_out.append(
-                f"episode {number} of all that were read has observations, actions and physics of {sizes} numbers: "
-                f"expected {first}, as the first has."
-            )
 
 
 def joined(sources: Sequence[Source]) -> Source:

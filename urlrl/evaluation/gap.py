@@ -8,7 +8,7 @@ from urlrl.evaluation.rollout import STILL
 def columns(evaluation: dict[str, Any]) -> list[str]:
     """What the numbers of `beside` are."""
     twin = evaluation.get("twin")
-    return ["agent", "random policy", *_still(evaluation), *((f"agent in {twin['env']}", "gap") if twin else ())]
+    return ["agent", *_baselines(evaluation), *((f"agent in {twin['env']}", "gap") if twin else ())]
 
 
 def beside(evaluation: dict[str, Any], part: str, name: str | None = None) -> list[float]:
@@ -19,15 +19,21 @@ def beside(evaluation: dict[str, Any], part: str, name: str | None = None) -> li
         part: "coverage" or "goals".
         name: which of the scores of "goals".
     """
-
-    def score(of: dict[str, Any], who: str) -> float:
-        return of[part][who] if name is None else of[part][who][name]
-
-    agent, *baselines = (score(evaluation, who) for who in ("agent", "random", *_still(evaluation)))
-    twin = evaluation.get("twin")
-    return [agent, *baselines, *((score(twin, "agent"), score(twin, "agent") - agent) if twin else ())]
+    agent, twin = _score(evaluation, part, name, "agent"), evaluation.get("twin")
+    there = _score(twin, part, name, "agent") if twin else 0.0
+    return [agent, *baselines(evaluation, part, name).values(), *((there, there - agent) if twin else ())]
 
 
-def _still(evaluation: dict[str, Any]) -> list[str]:
-    """An older version did not measure it."""
-    return [STILL] if STILL in (evaluation["coverage"] or {}) else []
+def baselines(evaluation: dict[str, Any], part: str, name: str | None = None) -> dict[str, float]:
+    """Who -> score; `part` and `name` are those of `beside`."""
+    return {called: _score(evaluation, part, name, who) for called, who in _baselines(evaluation).items()}
+
+
+def _score(evaluation: dict[str, Any], part: str, name: str | None, who: str) -> float:
+    found = evaluation[part][who]
+    return found if name is None else found[name]
+
+
+def _baselines(evaluation: dict[str, Any]) -> dict[str, str]:
+    """What a reader calls them -> their key; an older version did not measure standing still."""
+    return {"random policy": "random"} | ({STILL: STILL} if STILL in (evaluation["coverage"] or {}) else {})

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from urlrl.config import flatten
 from urlrl.errors import sentence
 from urlrl.evaluation import figures, whereabouts
-from urlrl.evaluation.gap import beside, columns
+from urlrl.evaluation.gap import baselines, beside, columns
+from urlrl.evaluation.stats import share
 from urlrl.files import write_atomically
 from urlrl.types import EnvSpec, Trajectory
 
@@ -81,7 +82,7 @@ def write_report(folder: Path, content: ReportContent) -> Path:
 
 
 def _summary(content: ReportContent) -> str:
-    """The title and the few numbers that a reader looks for first."""
+    """The title and the few numbers that a reader looks for first, each beside its best baseline."""
     evaluation, dim = content.evaluation, content.trajectory.steps.z.shape[-1]
     facts = [
         ("Environment", content.spec.id, ""),
@@ -89,15 +90,23 @@ def _summary(content: ReportContent) -> str:
         ("Pretrained for", _number(evaluation["step"]), "environment steps, no reward"),
     ]
     if coverage := evaluation["coverage"]:
-        facts.append(("Coverage", _number(coverage["agent"]), f"{coverage['unit']}; random {coverage['random']}"))
+        who, best = _best(baselines(evaluation, "coverage"))
+        facts.append(("Coverage", _number(coverage["agent"]), f"{coverage['unit']}; {who} {_number(best)}"))
     if goals := evaluation["goals"]:
-        agent, random = (_share(goals[who]["hit_3"]) for who in ("agent", "random"))
-        facts.append(("Goals hit (3 m)", agent, f"random {random}"))
+        (who, best), hit = _best(baselines(evaluation, "goals", "hit_3")), goals["agent"]["hit_3"]
+        way = share(hit, [best], 1.0)
+        more = "" if way is None else f"; {_share(way)} of the way from there to all"
+        facts.append(("Goals hit (3 m)", _share(hit), f"{who} {_share(best)}{more}"))
     cells = "".join(
         f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}<small>{_escape(more)}</small></dd></div>"
         for name, value, more in facts
     )
     return f'<header><h1>{_escape(content.title)}</h1>\n<dl class="facts">{cells}</dl></header>'
+
+
+def _best(scores: dict[str, float]) -> tuple[str, float]:
+    """The best baseline, and its score."""
+    return max(scores.items(), key=lambda one: one[1])
 
 
 def _skills_section(folder: Path, content: ReportContent) -> str:

@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from urlrl.acting import to_goals
 from urlrl.evaluation.rollout import DEFAULT_STEPS, STILL, Policy, acting, rollout, uniform
 from urlrl.evaluation.stats import hits_interval, mean_interval
 from urlrl.streams import env_seed, stream
-from urlrl.types import Each, GoalPrompt, HostEnv, Trajectory, Transition, need
+from urlrl.types import HostEnv, Trajectory, Transition, need
 
 PROTOCOL = "zero-shot-goals-v1"  # 50 goals, uniform in the environment's goal box; sampled actions; radii 3 and 1
 NUM_GOALS = 50
@@ -67,7 +68,7 @@ def reach_goals(
     read_key, agent_key, random_key = jax.random.split(stream(seed, "goals"), 3)
     env.reset(seed=env_seed(seed, "goals, observed"))
     goal_obs = env.goal_obs(goals).astype(np.float32)
-    tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(goal_obs)
+    tasks = to_goals(agent, goal_obs, seen, read_key)
     steps = env.env_spec.episode_steps or DEFAULT_STEPS
 
     def run(policy: Policy, key: jax.Array) -> Trajectory:
@@ -77,7 +78,7 @@ def reach_goals(
     assert random.position is not None
     at_start = np.linalg.norm(random.position[0] - goals, axis=-1)
     return {
-        "agent": goal_outcomes(run(acting(agent, Each(tasks), temperature=1.0), agent_key), goals),
+        "agent": goal_outcomes(run(acting(agent, tasks, temperature=1.0), agent_key), goals),
         "random": goal_outcomes(random, goals),
         STILL: _outcomes(np.broadcast_to(at_start, random.mask.shape), random.mask),
     }

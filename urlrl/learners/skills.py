@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from urlrl.errors import UserError, check, check_choice
-from urlrl.types import All, Array, Carry, Each, Skill, Transition
+from urlrl.types import All, Array, Carry, Each, Skill, Transition, join_task, split_task
 
 Kind = Literal["sphere", "wide_sphere", "gaussian", "onehot", "none"]
 TINY = 1e-8  # below this norm a vector has no direction
@@ -103,7 +103,7 @@ def hold_skill(steps: int | None = None) -> tuple[Callable, Callable]:
                 z = space.sample(key, n)
             case _:
                 z = jnp.zeros((n, space.dim), jnp.float32)
-                own, one = (task.task, None) if isinstance(task, Each) else (None, task.task)
+                own, one = split_task(task.task) if isinstance(task, Each) else (None, task.task)
         clock = jnp.zeros(n, jnp.int32) if steps and task is None else None
         return Carry({"z": z}, Held(clock, own), shared=one)
 
@@ -111,7 +111,7 @@ def hold_skill(steps: int | None = None) -> tuple[Callable, Callable]:
         """Act under the skill: (n, act), and what is remembered then."""
         z, clock, own = carry.z, carry.lane.steps, carry.lane.task
         if own is not None:
-            z = jax.vmap(agent.aim)(own, obs)
+            z = jax.vmap(lambda task, at: agent.aim(join_task(task, carry.shared), at))(own, obs)
         elif carry.shared is not None:
             z = agent.aim(carry.shared, obs)
         elif clock is not None:

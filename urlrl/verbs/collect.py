@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from urlrl.acting import to_goals
 from urlrl.config import MAX_SEED, PretrainConfig
 from urlrl.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
 from urlrl.data.rows import example_transition
@@ -24,7 +25,7 @@ from urlrl.runs.load import load
 from urlrl.streams import env_seed, stream
 from urlrl.tasks.maze_control import Navigator
 from urlrl.training.meter import metered
-from urlrl.types import Each, GoalPrompt, HostEnv, Transition
+from urlrl.types import HostEnv, Transition
 from urlrl.verbs.data import convert
 from urlrl.verbs.pretrain import pretrain
 
@@ -182,8 +183,8 @@ def _toward(agent: Any, obs: jax.Array, heading: jax.Array, seen: Transition, ke
     read_key, act_key, noise_key = jax.random.split(key, 3)
     here = obs.at[:, :2].set(0.0)
     ahead = obs.at[:, :2].set(AHEAD * heading)
-    tasks = jax.vmap(lambda goal: agent.read(GoalPrompt(goal), seen, read_key))(ahead)
-    action, _ = agent.act(here, agent.begin(act_key, len(here), None, Each(tasks)), act_key, temperature=0.0)
+    tasks = to_goals(agent, ahead, seen, read_key)
+    action, _ = agent.act(here, agent.begin(act_key, len(here), None, tasks), act_key, temperature=0.0)
     return jnp.clip(action + NOISE * jax.random.normal(noise_key, action.shape), -1.0, 1.0)
 
 

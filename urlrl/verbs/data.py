@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from urlrl.data import sources
 from urlrl.data import validate as checks
 from urlrl.data.dataset import Dataset, Episode, write_dataset
 from urlrl.data.exorl import write_exorl
-from urlrl.data.minari import read_minari, write_minari
+from urlrl.data.minari import write_minari
 from urlrl.data.reading import Found, Source
 from urlrl.data.recorded import read_run
 from urlrl.data.shards import Shard
 from urlrl.data.summary import summarise
 from urlrl.data.validate import Check
 from urlrl.envs import make_env
-from urlrl.errors import UserError, check, check_choice
+from urlrl.errors import UserError, check, check_choice, shown
 from urlrl.files import new_folder, write_atomically
 from urlrl.loading import check_names, is_trusted
 from urlrl.tasks.catalogue import TASKS, find_task
@@ -52,7 +52,7 @@ def open_source(
     Args:
         env: what `make_env` calls the environment that the observations are of; None takes what the source says.
         format: one of `urlrl.data.sources.FORMATS`, or "auto".
-        observation: the parts that are joined, of Minari's observations that are a Dict.
+        observation: the parts that are joined, of Minari's observations that are a Dict, or LeRobot's features.
         action_scale: what actions are divided by.
         clip_actions: clip those that are beyond [-1, 1] then, instead of refusing them.
         skip_bad: leave out episodes, and paths, that cannot be read or do not fit. What of a file is damaged so that it
@@ -84,14 +84,18 @@ def open_source(
 def _open(path: Path, env: str | None, format: str, observation: Sequence[str]) -> Source:
     check_choice("format", format, (AUTO, *sources.FORMATS))
     format = sources.detect(path) if format == AUTO else format
-    if observation and format != "minari":
-        raise UserError(f"{path} has observations without parts: expected --observation with Minari's data alone.")
+    if observation and format not in sources.JOINING:
+        raise UserError(
+            f"{path} has observations without parts: expected --observation with Minari's or LeRobot's data alone."
+        )
+    if len(set(observation)) < len(observation):
+        raise UserError(f"--observation is {shown(','.join(observation))}: expected each part once.")
     if format == "run":
         return _open_run(path, env)
     name = sources.GUESSES[format](path) if env is None else env
     spec, note = _spec(name, given=env is not None)
-    read = partial(read_minari, observation=observation) if format == "minari" else sources.READERS[format]
-    source = sources.fitted(read(path, name, spec), spec)
+    parts = {"observation": observation} if observation else {}
+    source = sources.fitted(sources.READERS[format](path, name, spec, **parts), spec)
     return replace(source, notes=(*source.notes, note)) if note else source
 
 
