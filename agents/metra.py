@@ -101,7 +101,7 @@ class Metra(struct.PyTreeNode):
 
     begin, act = hold_skill()
     plan = nothing
-    abilities = frozenset({"told", "predicts", "reliability", "adaptable", "exportable", "latent"})
+    abilities = frozenset({"told", "predicts", "reliability", "adaptable", "exportable", "latent", "constrained"})
     prompts = (GoalPrompt, RewardPrompt, DemoPrompt)
     shared = ()
 
@@ -123,6 +123,10 @@ class Metra(struct.PyTreeNode):
         """phi of raw observations, (*B, d)."""
         return self.phi(self.normalizer(obs))
 
+    def constraint(self, batch: Transition) -> jax.Array:
+        """1 - q of raw transitions, (B,): the constraint keeps it at 0 or above."""
+        return 1 - self._step_sq(self._latent_step(batch))
+
     def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
         """(*B, act) in [-1, 1]; temperature 0 is the mode."""
         return self.sac.actor(self._policy_input(self.normalizer(obs), z)).sample(key, temperature)
@@ -142,11 +146,10 @@ class Metra(struct.PyTreeNode):
 
     def _update_phi(self, batch: Transition) -> tuple["Metra", Metrics]:
         direction = self.config.z.direction(batch.z)
-        reduce = REDUCTIONS[self.config.constraint_reduction]
 
         def loss(params):
             dphi = self._dphi(batch, params)
-            q = reduce(dphi**2, axis=-1)
+            q = self._step_sq(dphi)
             c = jnp.minimum(self.config.slack, 1 - q)
             objective = jnp.sum(dphi * direction, axis=-1) + jax.lax.stop_gradient(self.dual.value) * c
             return -jnp.mean(objective), (jnp.mean(c), jnp.mean(q))
@@ -154,6 +157,10 @@ class Metra(struct.PyTreeNode):
         phi, phi_loss, (c, q) = self.phi.minimise(loss)
         metrics = {"phi/loss": phi_loss, "phi/step_sq": q, "phi/slack": c, "phi/lambda": self.dual.value}
         return self.replace(phi=phi, dual=self.dual.minimise(c)), metrics
+
+    def _step_sq(self, dphi: jax.Array) -> jax.Array:
+        """q, (*B,)."""
+        return REDUCTIONS[self.config.constraint_reduction](dphi**2, axis=-1)
 
     def _reward(self, batch: Transition) -> jax.Array:
         """r of normalised observations, (B,)."""
