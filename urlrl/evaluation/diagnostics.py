@@ -104,9 +104,9 @@ def count_distinct(ends: np.ndarray, radius: float) -> int:
 
 
 def discriminability(z: np.ndarray, ends: np.ndarray) -> tuple[float, float]:
-    """(share, chance) of episodes whose nearest other end, of (n, p), has the nearest other skill, of z (n, d), which is
-    the same one where a skill has several episodes. Of equally near ends each counts its part. The share is NaN where
-    all skills are equally near to each other: nothing can be told then."""
+    """(share, chance) of episodes whose nearest other end, of (n, p), has the nearest other skill, of z (n, d). That is
+    the same skill where it has several episodes. Of equally near ends each counts its part. The share is NaN where all
+    skills are equally near to each other: nothing can be told then."""
     skill, near = (_is_nearest(values) for values in (z, ends))
     chance = float(skill.sum(axis=1).mean() / (len(z) - 1))
     share = float(((skill & near).sum(axis=1) / near.sum(axis=1)).mean())

@@ -19,8 +19,8 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from urlrl.evaluation.whereabouts import NOISY, SILENT, SWITCHED_OFF, Steps
 from urlrl.evaluation.diagnostics import ROWS
+from urlrl.evaluation.whereabouts import NOISY, SILENT, SWITCHED_OFF, Steps
 from urlrl.types import EnvSpec, Trajectory
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from urlrl.evaluation import coverage, diagnostics, whereabouts
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
