@@ -124,7 +124,7 @@ class Metra(struct.PyTreeNode):
         return self.phi(self.normalizer(obs))
 
     def constraint(self, batch: Transition) -> jax.Array:
-        """1 - q of raw transitions, (B,): the constraint keeps it at 0 or above."""
+        """1 - q of raw transitions, (*B,): the constraint keeps it at 0 or above."""
         return 1 - self._step_sq(self._latent_step(batch))
 
     def sample_actions(self, obs: Array, z: Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:

@@ -470,6 +470,8 @@ def test_a_users_own_environment_that_does_not(mine, capsys):
     main(["evaluate", "own"])
     result = json.loads((mine / "own" / "evaluation.json").read_text())
     assert result["coverage"] is None and result["goals"] is None
+    of_no_place = ["discriminability", "effective_rank", "time_correlation", "constraint"]
+    assert list(result["diagnostics"]["scores"]) == of_no_place
     assert "does not say where it is" in capsys.readouterr().out
     main(["report", "own"])
     report = mine / "own" / "report"

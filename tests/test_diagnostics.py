@@ -1,6 +1,7 @@
 """Diagnostics of skills and representations, against numbers worked out by hand."""
 
 import json
+from contextlib import closing
 from math import exp, log
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from urlrl.evaluation.diagnostics import (
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.training.log import read_metrics
 from urlrl.types import EnvSpec, Trajectory, Transition
+from urlrl.verbs.pretrain import skill_metrics
 
 COMPASS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 
@@ -53,6 +55,8 @@ def test_time_correlation_is_spearmans_within_episodes():
     far = np.stack([line, line + 1000], axis=1)[..., None]  # Two episodes far apart: no pair is of both.
     assert time_correlation(far, np.array([3, 3])) == pytest.approx(time_correlation(far[:, :1], np.array([3])))
     assert time_correlation(far, np.array([1, 1])) != time_correlation(far, np.array([3, 3]))
+    clock = np.tile(np.arange(201.0), (2, 1)).T[..., None]  # Of both episodes 32 states are compared.
+    assert time_correlation(clock, np.array([200, 40])) == pytest.approx(1)
     assert np.isnan(time_correlation(np.zeros((4, 1, 1)), np.array([3])))
 
 
@@ -66,7 +70,7 @@ def test_distinct_ends_are_farther_than_the_radius_from_each_other():
     ends = np.array([0.0, 1, 5, 6, 11, 11.5])[:, None]
     assert count_distinct(ends, 3.0) == 3
     assert count_distinct(ends, 5.0) == 3 and count_distinct(ends, 0.4) == 6 and count_distinct(ends, 20.0) == 1
-    assert count_distinct(ends[:0], 3.0) == 0
+    assert count_distinct(ends[:0], 3.0) == 0 and count_distinct(ends[[0, 2]], 5.0) == 1
     chain = np.arange(5.0)[:, None]  # Each is near the next, and the first is far from the last.
     assert count_distinct(chain, 3.0) == 2
 
@@ -149,6 +153,14 @@ def test_diagnostics_of_episodes_by_hand():
     assert list(line["scores"]) == [name for name in ROWS if name != "directions"]
 
 
+def test_observations_are_compared_in_units_of_their_spread():
+    """The two skills differ in the last two entries. The first one is large, and the same for both."""
+    z, seen = np.eye(2)[[0, 0, 1, 1]], np.array([[0.0, 0, 0], [60, 0, 0], [1, 4, 4], [61, 4, 4]])
+    found = diagnose(Uniform, episodes(z, seen)._replace(position=None), spec_of(()))
+    assert (found["scores"]["discriminability"], found["chance"]) == (1.0, pytest.approx(1 / 3))
+    assert discriminability(z, seen)[0] == 0.0
+
+
 def test_what_cannot_be_measured_is_missing():
     assert diagnose(Uniform, episodes(np.zeros((4, 0)), WHERE), spec_of(("x", "y"))) is None
     nowhere = episodes(np.eye(2)[[0, 1, 0, 1]], WHERE)._replace(position=None)
@@ -163,6 +175,11 @@ def test_a_run_and_its_evaluation_have_them(whole_run, tmp_path, capsys):
     rows = [row for row in read_metrics(whole_run / "metrics.jsonl") if "eval/coverage" in row]
     assert len(rows) == 4 and all({f"eval/{name}" for name in ROWS} <= row.keys() for row in rows)
     run = copy_of(whole_run, tmp_path)
+    agent, config = urlrl.load(run)
+    with closing(urlrl.make_env("point", 48, episode_steps=15)) as env:
+        measure = skill_metrics(config, env)
+        again = [measure(agent, step) for step in (0, 320)]  # The skills and starts do not depend on the step.
+    assert again[0] == again[1] == {name: rows[-1][name] for name in again[0]}
     result = urlrl.evaluate(run)
     loaded = load_checkpoint(run)
     assert saved_evaluation(run, loaded.step, loaded.spec) == result

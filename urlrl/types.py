@@ -388,7 +388,7 @@ class HasLatent(Agent, Protocol):
 class Constrained(Agent, Protocol):
     """It learns a representation under a constraint on every step."""
 
-    def constraint(self, batch: Transition) -> jax.Array: ...  # (B,): the constraint keeps it at 0 or above
+    def constraint(self, batch: Transition) -> jax.Array: ...  # (*B,): the constraint keeps it at 0 or above
 
 
 class Selective(Agent, Protocol):

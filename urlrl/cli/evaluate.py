@@ -18,8 +18,8 @@ from urlrl.evaluation.suites import share_of
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Coverage and zero-shot goals of a run, beside the random policy; or, with --suite, its returns on the tasks of a
-    zero-shot protocol, beside floors and ceilings."""
+    """Coverage and zero-shot goals of a run, beside the random policy, and diagnostics of its skills; or, with --suite,
+    its returns on the tasks of a zero-shot protocol, beside floors and ceilings."""
 
     run: Positional[Path]  # folder of the run
     suite: str | None = None  # a protocol, as in exorl-v1/walker; `urlrl tasks` lists them
