@@ -140,11 +140,11 @@ def test_the_page_says_what_each_diagnostic_means_and_warns(tmp_path):
         "rank correlation of 0.33 with",
         "the mean over all steps is -0.050.",
         "More than a third of the skills are dead.",
-        "Some directions have no skill that leads there.",
+        "More than a tenth of the directions have no skill.",
         "The constraint on the representation is broken on average.",
     ):
         assert said in text
-    fine = {"distinct_skills": 11.0, "dead_skills": 5.0, "directions": 1.0, "constraint": 0.0}
+    fine = {"distinct_skills": 11.0, "dead_skills": 5.0, "directions": 22 / 24, "constraint": 0.0}
     assert warnings({**DIAGNOSTICS, "scores": fine}) == []  # Five of 16 are less than a third.
     assert list(sentences({**DIAGNOSTICS, "scores": fine})) == [ROWS[name][0] for name in fine]
     without = Page(write_report(tmp_path, replace(content, diagnostics=None))).text

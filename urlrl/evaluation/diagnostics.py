@@ -15,7 +15,7 @@ PROTOCOL = "skill-diagnostics-v1"  # on the episodes of skill-coverage-v1
 RADIUS, OF_GOAL_BOX = 3.0, 0.25  # within so many m, or so much of the goal box's half width, two places are one
 DIRECTIONS, CONE = 24, 60  # directions of the plane; degrees within which a skill leads in one
 TIMES = 32  # states of an episode, evenly spaced, whose distances are compared with time
-MANY_DEAD = 1 / 3  # of the skills: with more of them dead there is a warning
+MANY_DEAD, FEW_DIRECTIONS = 1 / 3, 0.9  # shares: with more dead skills, or fewer directions led, there is a warning
 ROWS = {  # score -> what it is called, and what it says
     "distinct_skills": (
         "Distinct skills",
@@ -219,8 +219,8 @@ def warnings(diagnostics: dict[str, Any]) -> list[str]:
     found = []
     if scores.get("dead_skills", 0) > MANY_DEAD * diagnostics["skills"]:
         found.append("More than a third of the skills are dead.")
-    if scores.get("directions", 1) < 1:
-        found.append("Some directions have no skill that leads there. The representation may fold the plane.")
+    if scores.get("directions", 1) < FEW_DIRECTIONS:
+        found.append("More than a tenth of the directions have no skill. The representation may fold the plane.")
     if scores.get("constraint", 0) < 0:
         found.append("The constraint on the representation is broken on average.")
     return found
