@@ -57,6 +57,8 @@ class CSD(LatentTasks, struct.PyTreeNode):
     config: CSDConfig = struct.field(pytree_node=False)
     Config = CSDConfig
 
+    abilities = LatentTasks.abilities | {"constrained"}
+
     @classmethod
     def create(cls, config: CSDConfig, example: Transition, key: jax.Array) -> "CSD":
         """`example` is one transition or a batch; only its shapes matter."""
@@ -103,8 +105,13 @@ class CSD(LatentTasks, struct.PyTreeNode):
         }
         return self.replace(phi=phi, dual=self.dual.minimise(c), density=density), metrics
 
+    def constraint(self, batch: Transition) -> jax.Array:
+        """delta^2 - mean_j dphi_j^2 of raw transitions, (*B,): the constraint keeps it at 0 or above."""
+        batch = self._normalized(batch)
+        return self._distance(batch) - jnp.mean(self._dphi(batch) ** 2, axis=-1)
+
     def _distance(self, batch: Transition) -> jax.Array:
-        """delta^2, (B,)."""
+        """delta^2, (*B,)."""
         given = self.density(batch.obs)
         log_w = 2 * (jnp.mean(given.log_std, axis=-1, keepdims=True) - given.log_std)
         return jnp.mean(jnp.exp(log_w) * (batch.next_obs - batch.obs - given.mean) ** 2, axis=-1)

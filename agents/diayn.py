@@ -11,8 +11,8 @@ Skills are paid for being told apart by the states that they reach:
 A goal g is prompted by what the discriminator takes it for: the likeliest index, or a skill along mu(g). For a reward,
 skills are tried (`urlrl adapt --method z_search`).
 
-Of METRA's code, from which these settings are, one thing differs (docs/fidelity.md#diayn): it leaves out log p(z)
-(`prior=False`), which makes rewards of indices negative everywhere. The paper, and CSF's code, have it.
+METRA's code leaves out log p(z) (`prior=False`), which makes rewards of indices negative everywhere. The paper, and
+CSF's code, have it (docs/fidelity.md#diayn).
 """
 
 from dataclasses import dataclass

@@ -56,6 +56,8 @@ class LSD(LatentTasks, struct.PyTreeNode):
     config: LSDConfig = struct.field(pytree_node=False)
     Config = LSDConfig
 
+    abilities = LatentTasks.abilities | {"constrained"}
+
     @classmethod
     def create(cls, config: LSDConfig, example: Transition, key: jax.Array) -> "LSD":
         """`example` is one transition or a batch; only its shapes matter."""
@@ -87,6 +89,12 @@ class LSD(LatentTasks, struct.PyTreeNode):
     def _phi(self, obs: Array, params: Any = None) -> jax.Array:
         params = jax.lax.stop_gradient(self.phi.params) if params is None else params
         return self.phi(obs, params=bounded(params, self.vectors))
+
+    def constraint(self, batch: Transition) -> jax.Array:
+        """|s' - s| - |dphi| of raw transitions, in normalised units, (*B,): the constraint keeps it at 0 or above."""
+        batch = self._normalized(batch)
+        length, latent = (jnp.linalg.norm(x, axis=-1) for x in (batch.next_obs - batch.obs, self._dphi(batch)))
+        return length - latent
 
     def _features(self) -> Graph:
         return graphs.features(self.phi.module, bounded(self.phi.params, self.vectors))

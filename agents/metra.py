@@ -58,6 +58,8 @@ class Metra(LatentTasks, struct.PyTreeNode):
     config: MetraConfig = struct.field(pytree_node=False)
     Config = MetraConfig
 
+    abilities = LatentTasks.abilities | {"constrained"}
+
     @classmethod
     def create(cls, config: MetraConfig, example: Transition, key: jax.Array) -> "Metra":
         """`example` is one transition or a batch; only its shapes matter."""
@@ -75,11 +77,10 @@ class Metra(LatentTasks, struct.PyTreeNode):
         """A step of phi, and one of lambda; observations are normalised."""
         del key
         direction = self.config.z.direction(batch.z)
-        reduce = REDUCTIONS[self.config.constraint_reduction]
 
         def loss(params):
             dphi = self._dphi(batch, params)
-            q = reduce(dphi**2, axis=-1)
+            q = self._step_sq(dphi)
             c = jnp.minimum(self.config.slack, 1 - q)
             objective = jnp.sum(dphi * direction, axis=-1) + jax.lax.stop_gradient(self.dual.value) * c
             return -jnp.mean(objective), (jnp.mean(c), jnp.mean(q))
@@ -87,3 +88,11 @@ class Metra(LatentTasks, struct.PyTreeNode):
         phi, phi_loss, (c, q) = self.phi.minimise(loss)
         metrics = {"phi/loss": phi_loss, "phi/step_sq": q, "phi/slack": c, "phi/lambda": self.dual.value}
         return self.replace(phi=phi, dual=self.dual.minimise(c)), metrics
+
+    def _step_sq(self, dphi: jax.Array) -> jax.Array:
+        """q, (*B,)."""
+        return REDUCTIONS[self.config.constraint_reduction](dphi**2, axis=-1)
+
+    def constraint(self, batch: Transition) -> jax.Array:
+        """1 - q of raw transitions, (*B,): the constraint keeps it at 0 or above."""
+        return 1 - self._step_sq(self._latent_step(batch))

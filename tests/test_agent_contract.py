@@ -389,8 +389,13 @@ def test_one_skill_is_held_for_an_episode(name):
     np.testing.assert_array_equal(action, agent.sample_actions(batch.obs, carry.z, jax.random.key(1)))
     assert jax.tree.structure(later) == jax.tree.structure(carry)
     assert [x.dtype for x in jax.tree.leaves(later)] == [x.dtype for x in jax.tree.leaves(carry)]
+    batch = batch._replace(z=carry.z)
     if "adaptable" in agent.abilities:
-        assert agent.intrinsic_reward(batch._replace(z=carry.z)).shape == (BATCH,)
+        assert agent.intrinsic_reward(batch).shape == (BATCH,)
+    if "latent" in agent.abilities:  # Diagnostics read both along whole episodes.
+        assert agent.latent(jnp.stack([batch.obs, batch.next_obs])).shape[:-1] == (2, BATCH)
+    if "constrained" in agent.abilities:
+        assert agent.constraint(jax.tree.map(lambda x: jnp.stack([x, x]), batch)).shape == (2, BATCH)
 
 
 @pytest.mark.parametrize("name", [*AGENTS])

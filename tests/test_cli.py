@@ -221,6 +221,10 @@ MISTAKES = {
     "pretrain --agent folder/mine.py:Agent": "Cannot import the agent 'folder/mine.py:Agent': expected 'module:name'",
     "pretrain --agent mine.py:Agent": "Cannot import the agent 'mine.py:Agent': expected 'module:name'",
     "pretrain --agent a..b:Agent": "Cannot import the agent 'a..b:Agent': expected 'module:name'",
+    "pretrain --agent mine:Agent --preset half-cheetah-quick": "Agent 'mine:Agent' has no presets of its own, such as "
+    "'half-cheetah-quick': expected one of another agent, as ",
+    "pretrain --agent mine:Agent --preset metra/ant-quik": "Unknown preset of agent 'metra' 'ant-quik': did you mean",
+    "pretrain --agent mine:Agent --preset metro/ant-quick": "Unknown agent of a preset 'metro': did you mean 'metra'?",
     "pretrain metra --preset ant-quik": "Unknown preset of agent 'metra' 'ant-quik': did you mean 'ant-quick'?",
     "pretrain --preset": "Option '--preset' has no value",
     "pretrain --out --dry-run": "Option '--out' has no value",
@@ -443,6 +447,15 @@ def test_a_users_own_agent(mine, capsys):
     assert "coverage" in capsys.readouterr().out
 
 
+def test_a_users_own_agent_takes_another_agents_preset(mine, capsys):
+    main(["pretrain", "--agent", "mine:Agent", "--preset", "metra/half-cheetah-quick", "--agent.lr", "1", "--dry-run"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["out"] == "runs/mine.Agent-metra.half-cheetah-quick-0"
+    config = said["config"]
+    assert (config["agent_name"], config["env"], config["agent"]["lr"]) == ("mine:Agent", "half_cheetah", 1)
+    assert (config["agent"]["width"], config["agent"]["constraint_reduction"]) == (128, "mean")
+
+
 def test_a_users_own_environment_that_says_where_it_is(mine, capsys):
     main(["pretrain", "metra", "--env", "mine:Map", "--normalizer", "off", *TINY, "--out", "own"])
     main(["evaluate", "own"])
@@ -457,6 +470,8 @@ def test_a_users_own_environment_that_does_not(mine, capsys):
     main(["evaluate", "own"])
     result = json.loads((mine / "own" / "evaluation.json").read_text())
     assert result["coverage"] is None and result["goals"] is None
+    of_no_place = ["discriminability", "effective_rank", "time_correlation", "constraint"]
+    assert list(result["diagnostics"]["scores"]) == of_no_place
     assert "does not say where it is" in capsys.readouterr().out
     main(["report", "own"])
     report = mine / "own" / "report"

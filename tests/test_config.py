@@ -1,19 +1,35 @@
 """Configs: strict JSON, presets, one sentence for each mistake."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from urlrl.agents import find_agent
-from urlrl.agents.metra import MetraConfig
+from urlrl.agents.metra import Metra, MetraConfig
 from urlrl.config import PretrainConfig, flatten, run_config_from_json, to_json
 from urlrl.errors import UserError, check
 from urlrl.learners.sac import SACConfig
 from urlrl.learners.skills import SkillSpace
 from urlrl.presets import all_presets, preset
-from urlrl.types import BatchSpec
+from urlrl.types import BatchSpec, Goals
+
+OWN = f"{__name__}:Own"
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    z: SkillSpace = SkillSpace("sphere", 3)
+    batch: BatchSpec = BatchSpec(size=7, goals=Goals())
+    width: int = 9
+    lr: int = 2  # METRA's is another type.
+    mine: float = 0.5
+
+
+class Own(Metra):
+    Config = OwnConfig
+
 
 ALL = [(agent, name) for agent, presets in all_presets().items() for name in presets]
 
@@ -24,6 +40,20 @@ def test_every_preset_survives_json(agent, name):
     assert config.agent_name == agent and type(config.agent) is agent_config
     assert run_config_from_json(json.loads(json.dumps(to_json(config))), agent_config) == config
     assert all_presets()[agent][name].source and all_presets()[agent][name].cost
+
+
+def test_another_agents_preset_gives_an_own_agent_the_settings_that_both_have(caplog):
+    theirs, config = preset("metra", "half-cheetah-quick"), preset(OWN, "metra/half-cheetah-quick")
+    assert config.agent == OwnConfig(z=SkillSpace("onehot", 16), width=128)
+    assert config == replace(theirs, agent=config.agent, agent_name=OWN)
+    assert caplog.messages == [
+        "Preset 'metra/half-cheetah-quick' is used without lr=0.001 and constraint_reduction='mean': the Config of "
+        f"'{OWN}' has no field of that name and type."
+    ]
+    batch = preset(OWN, "metra/ant-paper").agent.batch  # METRA's sets one of the fields.
+    assert batch == BatchSpec(size=7, goals=Goals(), timeout_as_terminal=True)
+    assert preset("metra", "metra/point-quick") == preset("metra", "point-quick")
+    assert preset("hilp", "metra/point-quick").agent.width == 64  # A registered agent can have it too.
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from urlrl.training.seeds import Seeds
 from urlrl.training.stacked import pick_agent
 from urlrl.types import BatchSpec, DeviceEnv, EnvSpec, Goals
 from urlrl.verbs import pretrain as verb
-from urlrl.verbs.pretrain import coverage_metric, pretrain_seeds
+from urlrl.verbs.pretrain import pretrain_seeds, skill_metrics
 
 SHORT = replace(TINY, checkpoint_minutes=60, eval_every=160)
 ENVS = ["point", "maze:rooms", "maze:8x8_fixed", "maze:rings_mass", "maze:rooms_fixed_mass_cells"]
@@ -173,9 +173,7 @@ def test_coverage_can_be_measured_elsewhere(tmp_path):
     agent, _ = urlrl.load(run)
     assert (
         measured[2]
-        == coverage_metric(config, urlrl.make_env("maze:rooms_fixed", 48, episode_steps=15))(agent, 320)[
-            "eval/coverage"
-        ]
+        == skill_metrics(config, urlrl.make_env("maze:rooms_fixed", 48, episode_steps=15))(agent, 320)["eval/coverage"]
     )
     assert_same(*({"arrays": final_state(each)["arrays"]} for each in (run, plain)))
     with pytest.raises(

@@ -30,6 +30,7 @@ DATA = {
     "exorl-v1/walker": "maze-v1/rooms_cells",
 }
 SHORTER = {
+    "agents": {"--preset metra/point-quick": f"--preset metra/point-quick --steps 2000 --eval-every 0 {QUICK}"},
     "adversarial-surprise": {
         "--preset block-quick": "--preset block-quick --steps 4096 --agent.ppo.width 16",
         "--seeds 0..4": "--seeds 0..1",

@@ -24,7 +24,7 @@ COVERAGE = {
 }  # fmt: skip
 PROTOCOL = {"protocol": "zero-shot-goals-v1", "num_goals": 50, "goal_box": [3.0, 3.0]}
 EVALUATION = {
-    "step": 320, "seed": 0, "env": "mjx:ant", "notes": [],
+    "step": 320, "seed": 0, "env": "mjx:ant", "notes": [], "diagnostics": None,
     "coverage": COVERAGE, "goals": {**PROTOCOL, "agent": GOALS, "random": GOALS},
     "twin": {
         "env": "ant", "coverage": {**COVERAGE, "agent": 70, "random": 5},
@@ -53,7 +53,7 @@ def test_an_evaluation_measures_the_twin_by_the_same_protocol(run, capsys):
     said = capsys.readouterr().out
     result = json.loads((run / "evaluation.json").read_text())
     assert "whereabouts" not in result  # There is no noise in `point`.
-    assert result["twin"] == {"env": "point", "coverage": result["coverage"], "goals": result["goals"]}
+    assert result["twin"] == {"env": "point", **{part: result[part] for part in ("coverage", "goals", "diagnostics")}}
     assert "agent in point" in said and re.search(rf"coverage, 1 m cells +{result['coverage']['agent']} .* 0\b", said)
 
 

@@ -458,6 +458,16 @@ def reward_with_old_phi(agent, batch, key):
     return new, {**metrics, "reward/intrinsic": jnp.mean(agent.intrinsic_reward(batch))}
 
 
+def test_the_constraint_leaves_what_the_squared_step_does_not_use():
+    for config in (LINEAR, replace(LINEAR, constraint_reduction="mean")):
+        world = make_world(config)
+        dphi = (world.batch.next_obs - world.batch.obs) / (world.std + 1e-8) @ world.w
+        q = (dphi**2).mean(axis=1) if config.constraint_reduction == "mean" else (dphi**2).sum(axis=1)
+        found = make_linear(world, config).constraint(jax.tree.map(jnp.float32, world.batch))
+        assert (q > 1).any() and (q < 1).any()
+        np.testing.assert_allclose(found, 1 - q, rtol=1e-5, atol=1e-5)
+
+
 def test_metrics():
     check_metrics_of_phi(jit_update)
     check_metric_of_reward(jit_update)

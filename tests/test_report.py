@@ -17,6 +17,7 @@ from PIL import Image
 from urlrl.cli.report import show_seeds
 from urlrl.errors import UserError
 from urlrl.evaluation import figures, report, video
+from urlrl.evaluation.diagnostics import ROWS, sentences, warnings
 from urlrl.evaluation.figures import curves, hue, principal, skill_colors
 from urlrl.evaluation.report import ReportContent, write_report
 from urlrl.evaluation.rollout import STILL
@@ -26,6 +27,13 @@ from urlrl.types import EnvSpec, Trajectory, Transition
 T, N = 30, 20
 GOALS = {"hit_3": 0.6, "end_3": 0.5, "at_3": 0.41, "hit_1": 0.2, "end_1": 0.1, "at_1": 0.0, "closest_distance": 3.0,
          "final_distance": 9.5}  # fmt: skip
+DIAGNOSTICS = {
+    "protocol": "diagnostics-v0", "episodes": 48, "skills": 16, "radius": 2.5, "chance": 2 / 47, "latent_dim": 2,
+    "scores": {
+        "distinct_skills": 3.0, "dead_skills": 8.0, "directions": 0.75, "discriminability": 0.646,
+        "discriminability_position": 0.3125, "effective_rank": 1.875, "time_correlation": 0.328, "constraint": -0.05,
+    },
+}  # fmt: skip
 BALL = """<mujoco><worldbody><geom type="plane" size="5 5 1"/><light pos="0 0 3"/>
 <body pos="0 0 .5"><freejoint/><geom size=".3" rgba="1 0 0 1"/></body></worldbody></mujoco>"""
 
@@ -64,6 +72,7 @@ def make_content(kind: str, p: int, d: int) -> ReportContent:
         spec=EnvSpec("ant", 29, 8, T, 0.05, position=("x", "y")[:p], goal_box=(50.0,) * p),
         trajectory=Trajectory(steps, mask, position if p else None, None),
         latent=latent,
+        diagnostics=DIAGNOSTICS if p else None,
         metrics=metrics,
         evaluation=evaluation,
         videos="There is no video here.",
@@ -115,6 +124,32 @@ def test_report_is_one_page_that_loads_nothing(tmp_path, monkeypatch, kind, p, d
     said += ["1,203", "60.0 %", "41.0 %", "38.25", "coverage-v0"] if p else ["names no position", "It is nowhere."]
     for words in said:
         assert words in page.text
+
+
+def test_the_page_says_what_each_diagnostic_means_and_warns(tmp_path):
+    content = without_figures(make_content("sphere", 2, 2))
+    text = Page(write_report(tmp_path, content)).text
+    for said in (
+        "Distinct skills 3 of 16; 8 dead",
+        "3 of 16 skills end more than 2.5 m from the start and from each other.",
+        "8 of 16 skills end within 2.5 m of the start.",
+        "In 75 % of the directions of the plane, the skill that goes farthest that way leads within 60° of it.",
+        "In 65 % of the episodes, the other episode whose last observation is nearest has the same skill",
+        "Chance is 4 %.",
+        "Judged by the end position instead, that is so in 31 % of the episodes.",
+        "use 1.88 of the 2 dimensions",
+        "rank correlation of 0.33 with",
+        "the mean over all steps is -0.050.",
+        "More than a third of the skills are dead.",
+        "More than a tenth of the directions have no skill.",
+        "The constraint on the representation is broken on average.",
+    ):
+        assert said in text
+    fine = {"distinct_skills": 11.0, "dead_skills": 5.0, "directions": 22 / 24, "constraint": 0.0}
+    assert warnings({**DIAGNOSTICS, "scores": fine}) == []  # Five of 16 are less than a third.
+    assert list(sentences({**DIAGNOSTICS, "scores": fine})) == [ROWS[name][0] for name in fine]
+    without = Page(write_report(tmp_path, replace(content, diagnostics=None))).text
+    assert "How good the skills are" in text and "How good the skills are" not in without
 
 
 def test_what_a_user_wrote_is_escaped(tmp_path):

@@ -305,7 +305,7 @@ def test_a_run_whose_evaluation_fails_is_saved_first(whole_run, tmp_path, monkey
 
     config = dataclasses.replace(TINY, checkpoint_minutes=60)
     with monkeypatch.context() as patch:
-        patch.setattr("urlrl.verbs.pretrain.coverage_metric", lambda config, env: fails)
+        patch.setattr("urlrl.verbs.pretrain.skill_metrics", lambda config, env: fails)
         with pytest.raises(UserError, match="The evaluation failed"):
             urlrl.pretrain(config, tmp_path, quiet=True)
     assert RunFolder(tmp_path).checkpoints.steps() == [120]  # The first epoch's end after step 100.

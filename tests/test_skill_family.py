@@ -223,6 +223,20 @@ def test_csd_distance():
     assert np.all(one >= 0) and not np.allclose(one, equal)
 
 
+def test_constraints_are_of_raw_transitions_in_normalised_units():
+    batch, w = make_batch(SPHERE), np.random.default_rng(1).standard_normal((OBS, DIM))
+    obs, next_obs = normalised(batch)
+    batch = as_jax(batch)
+    ds, zeros = next_obs - obs, np.zeros(OBS)
+    csd = make_csd(CSDConfig(z=SPHERE), w, zeros, zeros)
+    np.testing.assert_allclose(csd.constraint(batch), (ds**2).mean(-1) - ((ds @ w) ** 2).mean(-1), rtol=1e-4)
+    u = np.eye(DIM)[0]
+    lsd = LSD(phi=linear(w), vectors={"Dense_0": jnp.float32(u)}, **parts(LSDConfig(z=SPHERE)))
+    dphi = ds @ w / np.linalg.norm(w @ u)
+    expected = np.linalg.norm(ds, axis=-1) - np.linalg.norm(dphi, axis=-1)
+    np.testing.assert_allclose(lsd.constraint(batch), expected, rtol=1e-4, atol=1e-5)
+
+
 # --- CSF --------------------------------------------------------------------------------------------------------------
 
 

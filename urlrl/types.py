@@ -405,6 +405,12 @@ class HasLatent(Agent, Protocol):
     def latent(self, obs: Array) -> jax.Array: ...  # (*B, d)
 
 
+class Constrained(Agent, Protocol):
+    """It learns a representation under a constraint on every step."""
+
+    def constraint(self, batch: Transition) -> jax.Array: ...  # (*B,): the constraint keeps it at 0 or above
+
+
 class Selective(Agent, Protocol):
     """It cannot learn in every environment."""
 
@@ -428,6 +434,7 @@ ABILITIES: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptable": (("intrinsic_reward", "learner"), "be fine-tuned on a reward"),
     "exportable": (("skill_networks",), "be exported"),
     "latent": (("latent",), "show a latent space"),
+    "constrained": (("constraint",), "say how far its constraint holds"),
     "plans": (("planning", "num_waypoints"), "plan over waypoints"),
     "selective": (("check_env",), "say which environments it can learn in"),
     "offline": ((), "learn from transitions that others collected"),

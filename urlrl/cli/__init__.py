@@ -16,7 +16,7 @@ urlrl: unsupervised reinforcement learning in JAX
 
   urlrl pretrain metra --preset half-cheetah-quick --seed 0 --out runs/x
                              pretrain without reward; the same command continues a run
-  urlrl evaluate runs/x      coverage and zero-shot goals, beside the random policy
+  urlrl evaluate runs/x      coverage and zero-shot goals, beside the random policy; diagnostics of the skills
   urlrl prompt runs/x "vx - 0.1 * energy"
                              ask for a reward, a --goal x=30 or a --demo FILE, and measure what it does
   urlrl report runs/x        a page with trajectories, curves, latents and videos

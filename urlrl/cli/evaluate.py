@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from urlrl.cli.arguments import TRUST_RUN, parse
 from urlrl.cli.console import make_console
 from urlrl.errors import UserError
-from urlrl.evaluation import whereabouts
+from urlrl.evaluation import diagnostics, whereabouts
 from urlrl.evaluation.gap import beside, columns
 from urlrl.evaluation.prompting import reliability_words
 from urlrl.evaluation.suites import share_of
@@ -18,8 +18,8 @@ from urlrl.evaluation.suites import share_of
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Coverage and zero-shot goals of a run, beside the random policy; or, with --suite, its returns on the tasks of a
-    zero-shot protocol, beside floors and ceilings."""
+    """Coverage and zero-shot goals of a run, beside the random policy, and diagnostics of its skills; or, with --suite,
+    its returns on the tasks of a zero-shot protocol, beside floors and ceilings."""
 
     run: Positional[Path]  # folder of the run
     suite: str | None = None  # a protocol, as in exorl-v1/walker; `urlrl tasks` lists them
@@ -66,6 +66,9 @@ def show_evaluation(result: dict[str, Any]) -> None:
         console.print(table)
     if result["goals"]:
         console.print(f"In brackets: 95 % intervals over the {result['goals']['num_goals']} goals.")
+    if found := result["diagnostics"]:
+        for text in [*diagnostics.sentences(found).values(), *diagnostics.warnings(found)]:
+            console.print(text, soft_wrap=True)
     for note in result["notes"]:
         console.print(note)
 

@@ -14,7 +14,8 @@ from urlrl.agents import find_agent
 from urlrl.cli.arguments import TRUST, asks_for_help, check_arguments, literal, number_list, take, take_flag
 from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
 from urlrl.errors import UserError, shown
-from urlrl.presets import learns_from_data, preset, presets_of
+from urlrl.presets import find_preset, learns_from_data
+from urlrl.presets.common import Preset
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> None:
     given = {option.split("=")[0] for option in options}
     from_data = "--data" in given or ("--env" not in given and learns_from_data(agent))
     kind = OfflineConfig if from_data else PretrainConfig
-    default = preset(agent, preset_name) if preset_name else kind(agent=agent_config(), agent_name=agent)
+    chosen = find_preset(agent, preset_name) if preset_name else None
+    default = chosen.config if chosen else kind(agent=agent_config(), agent_name=agent)
     if "--data" in given and not isinstance(default, OfflineConfig):
         raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
     options_class = type(default)[agent_config]  # type: ignore[index]
@@ -39,6 +41,7 @@ def main(argv: list[str]) -> None:
             "usage: urlrl pretrain [AGENT] [--preset NAME] [--out DIR] [--seeds 0..7] [--dry-run] [--quiet] "
             "[OPTIONS]\n\n"
             "--seeds trains several at once on the device, each into a folder of its own, OUT/seed-N.\n"
+            "--preset OTHER/NAME, as in metra/ant-quick, takes another agent's preset, where AGENT has its settings.\n"
             "--continue-with NAME=VALUE, as in agent.lr=1e-4, changes a setting of a run that has a checkpoint.\n"
             f"{TRUST}\n"
             "AGENT, or --agent AGENT, is a registered name (metra) or module:Class. Options below show the defaults of "
@@ -55,13 +58,13 @@ def main(argv: list[str]) -> None:
             raise UserError("Options '--seed' and '--seeds' exclude each other: expected one of them.")
         if isinstance(config, PretrainConfig):
             config = dataclasses.replace(config, loop="device")
-    where = preset_name or config.env.replace(":", ".") or Path(getattr(config, "data", "")).name
-    name = f"{agent.replace(':', '.')}-{where}"
+    where = preset_name or config.env or Path(getattr(config, "data", "")).name
+    name = f"{agent}-{where}".replace(":", ".").replace("/", ".")
     folder = Path(out or f"runs/{name if seeds else f'{name}-{config.seed}'}")
     many = None if seeds is None else number_list("--seeds", seeds)
     if not dry_run:
-        if preset_name:
-            _check_gpu(agent, preset_name)
+        if preset_name and chosen:
+            _check_gpu(preset_name, chosen)
         command = shlex.join(["urlrl", "pretrain", *argv])
         return _train(config, many, folder, {"continue_with": changes, "quiet": quiet, "command": command})
     config = _checked(config)
@@ -93,17 +96,16 @@ def _settings(options: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _check_gpu(agent: str, preset_name: str) -> None:
+def _check_gpu(name: str, chosen: Preset) -> None:
     """Say so where a preset is made for a GPU and there is none."""
     import jax
 
     from urlrl.runtime import check_backend
 
     check_backend()
-    chosen = presets_of(agent)[preset_name]
     if chosen.for_gpu and jax.default_backend() == "cpu":
         print(
-            f"Preset '{preset_name}' is made for a GPU (it takes: {chosen.cost}), and JAX has only the CPU here: the "
+            f"Preset '{name}' is made for a GPU (it takes: {chosen.cost}), and JAX has only the CPU here: the "
             "run may take days. Ctrl-C stops it and saves.",
             file=sys.stderr,
         )

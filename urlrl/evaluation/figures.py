@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from urlrl.evaluation.diagnostics import ROWS
 from urlrl.evaluation.whereabouts import NOISY, SILENT, SWITCHED_OFF, Steps
 from urlrl.types import EnvSpec, Trajectory
 
@@ -53,6 +54,7 @@ NUM_TAB = 20  # skills that get a colour of their own
 # Metric -> what it is, in the order of the panels. Others follow by name; those under time/ are left out.
 PANELS = {
     "eval/coverage": "Coverage, evaluation",
+    **{f"eval/{name}": label for name, (label, _) in ROWS.items()},
     "rollout/coverage": "Coverage, training",
     "reward/intrinsic": "Intrinsic reward",
     "phi/step_sq": "Squared latent step",

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from urlrl.config import flatten
 from urlrl.errors import sentence
-from urlrl.evaluation import figures, whereabouts
+from urlrl.evaluation import diagnostics, figures, whereabouts
 from urlrl.evaluation.gap import baselines, beside, columns
 from urlrl.evaluation.stats import share
 from urlrl.files import write_atomically
@@ -47,6 +47,7 @@ class ReportContent:
     spec: EnvSpec
     trajectory: Trajectory  # episodes with deterministic actions, each with a skill of its own
     latent: np.ndarray | None  # (T + 1, n, d): phi along these episodes
+    diagnostics: dict[str, Any] | None  # of the skills of these episodes, see `diagnostics.diagnose`
     metrics: Sequence[dict[str, float]]  # rows of metrics.jsonl: {"step": int, name: float, ...}
     evaluation: dict[str, Any]  # what `urlrl evaluate` writes
     videos: Sequence[Path] | str  # animated WebP files, or the sentence that says why there are none
@@ -68,6 +69,7 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         _summary(content),
         _skills_section(folder, content),
         _latent_section(folder, content),
+        _diagnostics_section(content),
         _evaluation_section(content),
         _time_section(folder, content),
         _curves_section(folder, content),
@@ -92,6 +94,10 @@ def _summary(content: ReportContent) -> str:
     if coverage := evaluation["coverage"]:
         who, best = _best(baselines(evaluation, "coverage"))
         facts.append(("Coverage", _number(coverage["agent"]), f"{coverage['unit']}; {who} {_number(best)}"))
+    found = content.diagnostics
+    if found and "dead_skills" in found["scores"]:
+        distinct, dead = (f"{found['scores'][name]:.0f}" for name in ("distinct_skills", "dead_skills"))
+        facts.append(("Distinct skills", distinct, f"of {found['skills']}; {dead} dead"))
     if goals := evaluation["goals"]:
         (who, best), hit = _best(baselines(evaluation, "goals", "hit_3")), goals["agent"]["hit_3"]
         way = share(hit, [best], 1.0)
@@ -164,6 +170,23 @@ def _latent_section(folder: Path, content: ReportContent) -> str:
     draw = partial(figures.draw_latent, latent, content.trajectory, content.spec)
     picture = _picture(folder / "latent.png", draw, "Latent space", f"{shown} Colour is {color}.")
     return _section(title, picture)
+
+
+def _diagnostics_section(content: ReportContent) -> str:
+    """Nothing, where there are no skills."""
+    found = content.diagnostics
+    if found is None:
+        return ""
+    caption = (
+        f"Protocol {found['protocol']}, of the {found['episodes']} episodes above. Measured on one agent in one "
+        "evaluation; docs/metrics.md has the formulas."
+    )
+    return _section(
+        "How good the skills are",
+        *map(_note, diagnostics.warnings(found)),
+        _table(("", ""), diagnostics.sentences(found).items(), "settings"),
+        f'<p class="caption">{_escape(caption)}</p>',
+    )
 
 
 def _evaluation_section(content: ReportContent) -> str:

@@ -29,7 +29,7 @@ PRESETS = like_metra(
 ) | like_metra(
     "csd",
     {"half-cheetah-paper": _paper(0.1), "ant-paper": _paper(0.03)},
-    "CSD's released code (github.com/seohongpark/CSD-locomotion), but for the order of updates",
+    "CSD's released code (github.com/seohongpark/CSD-locomotion), but that phi makes 64 updates, not 32",
     # It learns from the steps of the present policy: 64 updates on the last 10 episodes.
     num_envs=10,
     replay_capacity=2_000,

@@ -103,14 +103,16 @@ PRESETS = {
 }  # fmt: skip
 
 
-def like_metra(name: str, agents: dict[str, Any], source: str = QUICK, **options: Any) -> dict[str, Preset]:
-    """METRA's presets for other agents: nothing but the agent differs, and `options` of the run. `agents` says by the
+def like_metra(
+    name: str,
+    agents: dict[str, Any],
+    source: str = "METRA's quick settings, not tuned for this agent",
+    cost: str = "not measured",
+    **options: Any,
+) -> dict[str, Preset]:
+    """METRA's presets for another agent: nothing but the agent differs, and `options` of the run. `agents` says by the
     preset's name with which settings."""
     return {
-        preset: replace(
-            PRESETS[preset],
-            config=replace(PRESETS[preset].config, agent=agent, agent_name=name, **options),
-            source=source,
-        )
+        preset: Preset(replace(PRESETS[preset].config, agent=agent, agent_name=name, **options), source, cost)
         for preset, agent in agents.items()
     }

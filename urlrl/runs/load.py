@@ -24,6 +24,10 @@ GOAL_SCORES = dict.fromkeys(
     [*(f"{kind}_{radius}" for kind in ("hit", "end", "at") for radius in RADII), "final_distance", "closest_distance"],
     float,
 )
+DIAGNOSTICS = {
+    "protocol": str, "episodes": int, "skills": int, "radius": float, "chance": float, "latent_dim": (int,),
+    "scores": {str: float},
+}  # fmt: skip
 SCORES = {
     "coverage": (
         {
@@ -36,7 +40,8 @@ SCORES = {
     ),
 }  # fmt: skip
 EVALUATION = {
-    "step": int, "seed": int, "env": str, **SCORES, "twin": ({"env": str, **SCORES},), "notes": [str],
+    "step": int, "seed": int, "env": str, **SCORES, "diagnostics": (DIAGNOSTICS,), "twin": ({"env": str, **SCORES},),
+    "notes": [str],
     "whereabouts": ({"protocol": str, "episodes": int, "agent": {str: float}, "random": {str: float}},),
 }  # fmt: skip
 
@@ -96,7 +101,7 @@ def saved_evaluation(run: Path | str, step: int, spec: EnvSpec) -> dict[str, Any
     if not file.exists():
         return None
     try:
-        evaluation = read_json(file, EVALUATION, twin=None, whereabouts=None)
+        evaluation = read_json(file, EVALUATION, twin=None, whereabouts=None, diagnostics=None)
     except UserError as error:
         logger.warning("%s It is not used.", error)
         return None

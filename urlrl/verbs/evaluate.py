@@ -10,7 +10,7 @@ import numpy as np
 
 from urlrl.config import MAX_SEED, OfflineConfig, RunConfig
 from urlrl.errors import UnsupportedPrompt, UserError, check
-from urlrl.evaluation import coverage, prompting, whereabouts, zero_shot
+from urlrl.evaluation import coverage, diagnostics, prompting, whereabouts, zero_shot
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import Loaded, load_checkpoint
@@ -39,9 +39,10 @@ def evaluate(
         video: of what an adaptation left: also render its first episodes to this .mp4 or .webp file.
 
     Returns:
-        {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "twin": {...} or None, "notes":
-        [...]}; each part names its protocol. "twin" holds {"env", "coverage", "goals"} of the same in C MuJoCo, for a
-        run in another simulator. What an environment or an agent does not allow is None, and a note says why. Of an
+        {"step", "seed", "env", "coverage": {...} or None, "goals": {...} or None, "diagnostics": {...} or None, "twin":
+        {...} or None, "notes": [...]}; each part names its protocol. "diagnostics" is of the skills, see
+        `urlrl.evaluation.diagnostics`. "twin" holds "env" and these three of the same in C MuJoCo, for a run in another
+        simulator. What an environment or an agent does not allow is None, and a note says why. Of an
         environment that says where noise is, "whereabouts" holds {"agent", "random"}: where they spend their time.
     """
     check("seed", seed, 0, MAX_SEED)
@@ -78,13 +79,20 @@ def play_whereabouts(agent: Any, config: RunConfig, seed: int) -> whereabouts.Ep
 
 
 def _measure(run: Path | str, loaded: Loaded, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """{"coverage", "goals"} in the config's environment, and notes on what is missing."""
+    """{"coverage", "goals", "diagnostics"} in the config's environment, and notes on what is missing."""
     agent, config, spec = loaded.agent, loaded.config, loaded.spec
-    result: dict[str, Any] = {"coverage": None, "goals": None}
-    if not spec.position:
-        return result, [f"Environment '{config.env}' does not say where it is: coverage and goals are left out."]
+    result: dict[str, Any] = {"coverage": None, "goals": None, "diagnostics": None}
+    nowhere = [f"Environment '{config.env}' does not say where it is: coverage and goals are left out."]
+    if not spec.position and not config.agent.z.dim:
+        return result, nowhere
     with closing(make_run_env(config, coverage.EPISODES)) as env:
-        result["coverage"], trajectory = coverage.score(env, agent, seed)
+        if spec.position:
+            result["coverage"], trajectory = coverage.score(env, agent, seed)
+        else:
+            trajectory = coverage.scored_episodes(env, agent, seed)
+    result["diagnostics"] = diagnostics.diagnose(agent, trajectory, spec)
+    if not spec.position:
+        return result, nowhere
     if not spec.goal_box:
         return result, [f"Environment '{config.env}' has no goals that its observation can show: goals are left out."]
     seen: Transition | None

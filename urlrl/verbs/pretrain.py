@@ -15,7 +15,7 @@ from urlrl.config import PretrainConfig, RunConfig, to_json
 from urlrl.data.dataset import Dataset
 from urlrl.data.rows import Fields, agent_fields
 from urlrl.errors import UserError
-from urlrl.evaluation import coverage
+from urlrl.evaluation import coverage, diagnostics
 from urlrl.runs.begin import Begun, agent_shapes, begin, create_agent, make_eval_env, normalized
 from urlrl.runtime import enable_compilation_cache, made_elsewhere, versions
 from urlrl.streams import env_seed, stream
@@ -225,16 +225,20 @@ def _measure(begun: Begun, stack: ExitStack) -> Callable[[int], Measure | None]:
     if not (begun.config.eval_every and begun.config.env and begun.spec.position):
         return lambda seed: None
     env = stack.enter_context(closing(make_eval_env(begun.config, begun.spec)))
-    return lambda seed: coverage_metric(replace(begun.config, seed=seed), env)
+    return lambda seed: skill_metrics(replace(begun.config, seed=seed), env)
 
 
-def coverage_metric(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
-    """What is measured during training, on an environment of its own."""
-    key, resets = stream(config.seed, "coverage"), env_seed(config.seed, "coverage")
+def skill_metrics(config: RunConfig, env: HostEnv) -> Callable[[Any, int], dict[str, float]]:
+    """What is measured during training, on an environment of its own: the same skills from the same starts each time,
+    so that a curve shows the agent and not the draw."""
 
     def measure(agent: Any, step: int) -> dict[str, float]:
-        trajectory = coverage.skill_episodes(env, agent, jax.random.fold_in(key, step), resets)
-        return {"eval/coverage": float(count_cells(coverage.visited(trajectory)))}
+        del step
+        key, resets = stream(config.seed, "coverage"), env_seed(config.seed, "coverage")
+        trajectory = coverage.skill_episodes(env, agent, key, resets)
+        found = diagnostics.diagnose(agent, trajectory, env.env_spec)
+        scores = {f"eval/{name}": value for name, value in found["scores"].items()} if found else {}
+        return {"eval/coverage": float(count_cells(coverage.visited(trajectory)))} | scores
 
     return measure
 

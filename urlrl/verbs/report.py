@@ -5,10 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from urlrl.evaluation import coverage, whereabouts
+from urlrl.evaluation import coverage, diagnostics, whereabouts
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
@@ -47,7 +44,8 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
         versions=manifest["versions"],
         spec=spec,
         trajectory=trajectory,
-        latent=_latents(agent, trajectory),
+        latent=diagnostics.latents(agent, trajectory),
+        diagnostics=diagnostics.diagnose(agent, trajectory, spec),
         metrics=[row for row in read_metrics(folder.path / "metrics.jsonl") if row["step"] <= step],
         evaluation=evaluation,
         videos=_videos(model, spec, trajectory, config.agent.z.kind, target),
@@ -55,14 +53,6 @@ def report(run: Path | str, *, step: int | None = None) -> Path:
         time_spent=play_whereabouts(agent, config, evaluation["seed"]) if whereabouts.has_noise(spec) else None,
     )
     return write_report(target, content)
-
-
-def _latents(agent: Any, trajectory: Trajectory) -> np.ndarray | None:
-    """phi along the episodes, (T + 1, n, d); None for an agent without one."""
-    if "latent" not in agent.abilities:
-        return None
-    obs = np.concatenate([trajectory.steps.obs[:1], trajectory.steps.next_obs]).astype(np.float32)
-    return np.asarray(jax.jit(type(agent).latent)(agent, obs))
 
 
 def _videos(model: Any, spec: EnvSpec, trajectory: Trajectory, kind: str, folder: Path) -> list[Path] | str:
