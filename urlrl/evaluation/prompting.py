@@ -20,7 +20,8 @@ LABELLED = 6_400  # at least so many are labelled: a prompt may be of few, what 
 RELIABILITY = {
     "too_low_by": (
         "about {size:.3g} too {side}",
-        "Predictions are off by design: critics take the smaller of two values, and may count entropy. Trust the order.",
+        "Predictions are off by design: critics take the smaller of two values, and may count entropy. "
+        "Trust their order.",
     ),
     "mean_m": (
         "mean M {value:.3g}, exact {exact:.3g}",
