@@ -1,11 +1,12 @@
 """Named settings, one file for each agent, which is imported when it is asked for. A published one says its source;
 `*-quick` ones are for two CPU cores."""
 
+from collections.abc import Container
 from importlib import import_module
 
-from urlrl.agents import AGENTS
-from urlrl.config import OfflineConfig, RunConfig
-from urlrl.errors import unknown
+from urlrl.agents import AGENTS, find_agent
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
+from urlrl.errors import UserError, unknown
 from urlrl.presets.common import Preset
 
 
@@ -31,3 +32,20 @@ def preset(agent: str, name: str) -> RunConfig:
     if name not in presets:
         raise unknown(f"preset of agent '{agent}'", name, presets, "urlrl presets")
     return presets[name].config
+
+
+def starting_config(agent: str, preset_name: str | None, given: Container[str]) -> RunConfig:
+    """The config that options change: a preset's, or the agent's own defaults, those of a run on a dataset where the
+    options that are `given` name one, or where the agent learns from data alone and they name no environment.
+
+    Raises:
+        UserError: no such agent or preset, or a dataset for a preset of a run in an environment.
+    """
+    _, agent_config = find_agent(agent)
+    if not preset_name:
+        from_data = "data" in given or ("env" not in given and learns_from_data(agent))
+        return (OfflineConfig if from_data else PretrainConfig)(agent=agent_config(), agent_name=agent)
+    config = preset(agent, preset_name)
+    if "data" in given and not isinstance(config, OfflineConfig):
+        raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
+    return config
