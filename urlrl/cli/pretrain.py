@@ -12,7 +12,7 @@ from tyro.conf import AvoidSubcommands
 
 from urlrl.agents import find_agent
 from urlrl.cli.arguments import TRUST, asks_for_help, check_arguments, take, take_flag
-from urlrl.config import OfflineConfig, PretrainConfig, RunConfig, to_json
+from urlrl.config import OfflineConfig, RunConfig, to_json
 from urlrl.errors import UserError, shown
 from urlrl.presets import presets_of, starting_config
 from urlrl.values import literal, number, number_list
@@ -121,9 +121,7 @@ def _check_gpu(agent: str, preset_name: str) -> None:
         )
 
 
-def _train(
-    config: Any, seeds: list[int] | None, workers: int | None, folder: Path, options: dict[str, Any]
-) -> None:
+def _train(config: Any, seeds: list[int] | None, workers: int | None, folder: Path, options: dict[str, Any]) -> None:
     """A run into `folder`, or one for each of the seeds into folders in it, with these options of `pretrain`; None
     workers train the seeds together."""
     from urlrl.verbs.pretrain import pretrain, pretrain_seeds

@@ -126,7 +126,7 @@ def _here(work: list[Work], quiet: bool) -> dict[str, str]:
             raise
         except UserError as error:
             failed[one.name] = str(error)
-        except Exception as error:  # noqa: BLE001 - it is named in the result, and the other runs go on
+        except Exception as error:
             logger.error("%s failed:", one.name, exc_info=error)
             failed[one.name] = f"{type(error).__name__}: {reason(error)}"
     return failed

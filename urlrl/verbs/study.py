@@ -75,7 +75,9 @@ def settings_of(study: Mapping[str, Any], out: Path) -> list[Setting]:
                     f"seeds."
                 )
             if _place(other.label) == _place(setting.label):
-                raise UserError(f"Settings '{other.label}' and '{setting.label}' have one folder: expected other names.")
+                raise UserError(
+                    f"Settings '{other.label}' and '{setting.label}' have one folder: expected other names."
+                )
     return settings
 
 
@@ -165,9 +167,7 @@ def _labels(described: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         agent = choice["agents"]
         several = any(other["agents"] != agent for other in alike)
         same = [other for other in alike if other["agents"] == agent]
-        differ = [
-            name for name in dict.fromkeys(chain(*same)) if len({repr(other.get(name)) for other in same}) > 1
-        ]
+        differ = [name for name in dict.fromkeys(chain(*same)) if len({repr(other.get(name)) for other in same}) > 1]
         last = Counter(name.rpartition(".")[2] for name in differ)
         parts = [own] if own else []
         parts += [agent] if several or not (own or differ) else []
