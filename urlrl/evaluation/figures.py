@@ -26,7 +26,8 @@ from urlrl.types import EnvSpec, Trajectory
 
 
 def png(figure: Figure, format: str = "png", **options: Any) -> bytes:
-    """The figure as an image, or in another format that matplotlib knows. Dollar signs in names are no formulas: matplotlib would refuse what it cannot parse."""
+    """The figure as an image, or in another format. Dollar signs in names are no formulas: matplotlib would refuse what
+    it cannot parse."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     buffer = io.BytesIO()

@@ -57,8 +57,8 @@ def shown(values: Sequence[float], digits: int) -> str:
 
 
 def improvement(better: np.ndarray, worse: np.ndarray, seed: int = 0) -> Estimate:
-    """The probability that a value of `better` is greater than one of `worse`: the share of all pairs, a tie counts half
-    (Agarwal et al., 2021). From 10 values of each it has a bootstrap interval, which draws from each of both."""
+    """The probability that a value of `better` is greater than one of `worse`: the share of all pairs; a tie counts
+    half (Agarwal et al., 2021). From 10 values of each on it has a bootstrap interval, stratified by setting."""
     better, worse = np.asarray(better, float), np.asarray(worse, float)
     value = float(_share_of_pairs(better, worse))
     if min(len(better), len(worse)) < BOOTSTRAP_FROM:
