@@ -17,7 +17,7 @@ from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.verbs.launch import Work, check_launcher, is_trained, launch
 from urlrl.verbs.report_seeds import scores_of
-from urlrl.verbs.study import OF_SETTING, Setting, read_study, settings_of, settings_of_runs
+from urlrl.verbs.study import Setting, read_study, settings_of, settings_of_runs
 
 FORMAT = "urlrl-study-1"
 SHAPE = {"format": FORMAT, "settings": {str: str}}
@@ -46,7 +46,7 @@ def compare(
     said = {**(read_study(study) if isinstance(study, str | Path) else study or {}), **more}
     out, goals = Path(out), _goals(said.get("reach", ()))
     launcher = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
-    check_launcher(launcher.get("launcher", "local"), launcher.get("workers", 1))
+    check_launcher(**launcher)
     enable_compilation_cache()
     settings = _settings(said, out)
     protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
@@ -62,8 +62,9 @@ def compare(
         raise RunsFailed(f"All runs failed; {next(iter(failed))}: {next(iter(failed.values()))}")
     protocol |= _protocol(found)
     runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
-    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, _names(said.get("curves", ())), goals),
-              "failed": failed}  # fmt: skip
+    _check_lengths(runs)
+    curves = _names("curves", said.get("curves", ()))
+    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, goals), "failed": failed}
     for entry in result["settings"]:
         manifests = [RunFolder(folder).manifest() for folder in entry["folders"]]
         entry["command"] = manifests[0]["command"]
@@ -78,19 +79,21 @@ def compare(
 def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
     if "runs" not in said:
         return settings_of(said, out)
-    if others := [name for name in (*OF_SETTING, "settings") if name in said]:
+    if others := sorted(said.keys() - {"runs", "curves", "reach", "launcher", "workers", "slurm"}):
         raise UserError(f"The study has runs and {others[0]}: expected runs that are there, or settings to train.")
-    return settings_of_runs(_names(said["runs"]))
+    return settings_of_runs(_names("runs", said["runs"]))
 
 
-def _names(value: Any) -> list[str]:
-    """A list, or a text with commas."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else list(map(str, value))
+def _names(key: str, value: Any) -> list[str]:
+    """Of a list of texts, or of one text; both may have commas between names."""
+    if not isinstance(value, str | list | tuple):
+        raise UserError(f"{key} is {shown(repr(value))}: expected a text or a list of texts.")
+    return [part.strip() for text in ([value] if isinstance(value, str) else value) for part in str(text).split(",")]
 
 
 def _goals(value: Any) -> list[comparison.Goal]:
     goals = []
-    for text in _names(value):
+    for text in _names("reach", value):
         metric, _, score = text.partition("=")
         try:
             goals.append(comparison.Goal(metric.strip(), float(score)))
@@ -167,6 +170,18 @@ def _protocol(found: Mapping[tuple[str, int], dict[str, Any] | None]) -> dict[st
                 )
         known = {**protocol, **known}
     return known
+
+
+def _check_lengths(runs: Sequence[comparison.Run]) -> None:
+    """Raises UserError where seeds of a setting were not trained for as long."""
+    first: dict[str, comparison.Run] = {}
+    for run in runs:
+        other = first.setdefault(run.setting, run)
+        if run.step != other.step:
+            raise UserError(
+                f"{run.folder} is at step {run.step:,} and {other.folder} at {other.step:,}: expected runs of one "
+                f"length in a setting."
+            )
 
 
 def _run(setting: Setting, seed: int, evaluation: Any) -> comparison.Run:

@@ -21,7 +21,7 @@ from typing import Any
 
 from urlrl.agents import find_agent
 from urlrl.config import RunConfig, run_config_from_json, to_json
-from urlrl.errors import RunsFailed, UserError, check, check_choice, reason
+from urlrl.errors import RunsFailed, UserError, check, check_choice, reason, shown
 from urlrl.runtime import threads_divided
 from urlrl.training.log import Progress, Quiet, make_progress
 from urlrl.training.run import RunFolder
@@ -61,10 +61,14 @@ def is_trained(folder: Path, config: RunConfig) -> bool:
     return bool(steps) and steps[-1] >= config.steps
 
 
-def check_launcher(launcher: str, workers: int) -> None:
+def check_launcher(launcher: str = "local", workers: int = 1, slurm: Mapping[str, Any] | None = None) -> None:
     """Raises UserError where there is no such launcher, or it is not installed."""
-    check_choice("launcher", launcher, LAUNCHERS)
+    check_choice("launcher", str(launcher), LAUNCHERS)
+    if not isinstance(workers, int):
+        raise UserError(f"workers is {shown(repr(workers))}: expected a whole number.")
     check("workers", workers, 1)
+    if not isinstance(slurm or {}, dict):
+        raise UserError(f"slurm is {shown(repr(slurm))}: expected a table of parameters.")
     if launcher == "slurm" and not find_spec("submitit"):
         raise UserError(
             "Launcher 'slurm' needs the package submitit, which is not installed: expected it (pip install "
