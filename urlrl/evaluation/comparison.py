@@ -39,7 +39,7 @@ class Run(NamedTuple):
         return sum(row.get("time/epoch_seconds", 0.0) for row in self.metrics) / 60
 
 
-class Goal(NamedTuple):
+class Target(NamedTuple):
     """A score to be reached, as in coverage=100."""
 
     metric: str
@@ -50,7 +50,7 @@ class Goal(NamedTuple):
         return f"{self.metric}={self.score:g}"
 
 
-def summarise(runs: Sequence[Run], curves: Sequence[str], goals: Sequence[Goal]) -> dict[str, Any]:
+def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Target]) -> dict[str, Any]:
     """All that the page and the tables show.
 
     Args:
@@ -66,17 +66,14 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], goals: Sequence[Goal])
         UserError: no run logged such a metric.
     """
     logged = {name for run in runs for row in run.metrics for name in row} - {"step"}
-    drawn = [_logged(name, logged) for name in curves] or sorted(
-        name for name in logged if name.startswith("eval/")
-    ) or sorted({"rollout/coverage"} & logged)  # fmt: skip
-    wanted = {goal.text: (_logged(goal.metric, logged), goal.score) for goal in goals}
-    by_label: dict[str, list[Run]] = {}
-    for run in runs:
-        by_label.setdefault(run.setting, []).append(run)
-    settings = []
-    for label, mine in by_label.items():
+    drawn = [_logged(name, logged) for name in curves] or sorted(name for name in logged if name.startswith("eval/"))
+    drawn = drawn or sorted({"rollout/coverage"} & logged)
+    wanted = {target.text: (_logged(target.metric, logged), target.score) for target in targets}
+    settings = list[dict[str, Any]]()
+    for label in dict.fromkeys(run.setting for run in runs):
+        mine = [run for run in runs if run.setting == label]
         scores = [name for name in mine[0].scores if all("agent" in run.scores.get(name, {}) for run in mine)]
-        reached = {text: [_reached(run, *goal) for run in mine] for text, goal in wanted.items()}
+        reached = {text: [_reached(run, *target) for run in mine] for text, target in wanted.items()}
         settings.append({
             "label": label, "seeds": [run.seed for run in mine], "folders": [str(run.folder) for run in mine],
             "step": mine[0].step, "minutes": [run.minutes for run in mine],
@@ -155,20 +152,20 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(head, rows) for people: a row per setting, then the baselines, then what failed."""
     settings = result["settings"]
     names = [name for name in dict.fromkeys(n for each in settings for n in each["scores"]) if _is_shown(name)]
-    goals = list(settings[0]["reach"]) if settings else []
+    targets = list(settings[0]["reach"])
     head = ["setting", "seeds", "steps", "minutes", *names]
-    head += [f"{goal}, {what}" for goal in goals for what in ("steps", "minutes")]
+    head += [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     rows = []
     for each in settings:
         scores = [shown(each["scores"][n]["values"], _digits(n)) if n in each["scores"] else "" for n in names]
-        reached = [_until(each["reach"][goal][what], digits) for goal in goals
+        reached = [_until(each["reach"][target][what], digits) for target in targets
                    for what, digits in (("steps", 0), ("minutes", 1))]  # fmt: skip
         about = [each["label"], str(len(each["seeds"])), f"{each['step']:,}", shown(each["minutes"], 1)]
         rows.append([*about, *scores, *reached])
     for who, said in BASELINES.items():
         if values := result["baselines"][who]:
             scores = [shown(values[name], _digits(name)) if name in values else "" for name in names]
-            rows.append([said, "", "", "", *scores, *[""] * 2 * len(goals)])
+            rows.append([said, "", "", "", *scores, *[""] * 2 * len(targets)])
     rows += [[name, "failed", *[""] * (len(head) - 2)] for name in result["failed"]]
     return head, rows
 
@@ -186,9 +183,9 @@ def table_csv(result: dict[str, Any]) -> bytes:
     """A row per run, then one per baseline, then one per run that failed."""
     settings = result["settings"]
     names = list(dict.fromkeys(name for each in settings for name in each["scores"]))
-    goals = list(settings[0]["reach"]) if settings else []
+    targets = list(settings[0]["reach"])
     text = io.StringIO()
-    columns = [f"{goal}, {what}" for goal in goals for what in ("steps", "minutes")]
+    columns = [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     writer = csv.DictWriter(
         text, ["setting", "seed", "folder", "step", "minutes", *names, *columns, "failed"], lineterminator="\n"
     )
@@ -199,7 +196,7 @@ def table_csv(result: dict[str, Any]) -> bytes:
             row |= {"minutes": each["minutes"][i]} | {
                 name: found["values"][i] for name, found in each["scores"].items()
             }
-            row |= {f"{goal}, {what}": found[what][i] for goal, found in each["reach"].items() for what in found}
+            row |= {f"{target}, {what}": found[what][i] for target, found in each["reach"].items() for what in found}
             writer.writerow(row)
     for who, said in BASELINES.items():
         if values := result["baselines"][who]:
@@ -298,7 +295,7 @@ def _probability(estimate: dict[str, float | None] | None) -> str:
 
 
 def _runs_section(result: dict[str, Any]) -> str:
-    rows = [(each["label"], each["command"]) for each in result["settings"]]
+    rows = [(each["label"], each["runs"][0]["command"]) for each in result["settings"]]
     parts = [page.table(("What made the first seed", ""), rows, "settings")]
     if failed := result["failed"]:
         parts.append(page.table(("Failed", ""), failed.items(), "settings"))

@@ -294,9 +294,8 @@ def draw_compared(
     layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06)
     figure = Figure((7.8, 3.1 * rows + 0.5), dpi=DPI, facecolor=theme.page, layout=layout)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    colors = dict(
-        zip(dict.fromkeys(label for each in curves.values() for label in each), cycle(colormaps["tab10"].colors))
-    )
+    labels = dict.fromkeys(label for each in curves.values() for label in each)
+    colors = dict(zip(labels, cycle(colormaps["tab10"](range(10)))))
     for ax, (name, settings) in zip(panels, curves.items()):
         _style(ax, theme)
         for label, (steps, values) in settings.items():

@@ -43,8 +43,8 @@ def compare(
         RunsFailed: every run failed. Where some did, "failed" names them.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
-    said = {**(read_study(study) if isinstance(study, str | Path) else study or {}), **more}
-    out, goals = Path(out), _goals(said.get("reach", ()))
+    said: dict[str, Any] = dict(read_study(study) if isinstance(study, str | Path) else study or {}) | more
+    out, targets = Path(out), _targets(said.get("reach", ()))
     launcher = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)
     enable_compilation_cache()
@@ -64,16 +64,17 @@ def compare(
     runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
     _check_lengths(runs)
     curves = _names("curves", said.get("curves", ()))
-    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, goals), "failed": failed}
+    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, targets), "failed": failed}
     for entry in result["settings"]:
-        manifests = [RunFolder(folder).manifest() for folder in entry["folders"]]
-        entry["command"] = manifests[0]["command"]
-        entry["runs"] = [
-            {"command": manifest["command"], "config": manifest["config"], "versions": manifest["versions"],
-             "evaluation": found[entry["label"], seed]} for seed, manifest in zip(entry["seeds"], manifests)
-        ]  # fmt: skip
+        entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
     comparison.write(out, result, _fans(runs))
     return result
+
+
+def _made(run: comparison.Run, evaluation: Any) -> dict[str, Any]:
+    """What it takes to repeat a run, and what it was scored."""
+    manifest = RunFolder(run.folder).manifest()
+    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": evaluation}
 
 
 def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
@@ -91,15 +92,15 @@ def _names(key: str, value: Any) -> list[str]:
     return [part.strip() for text in ([value] if isinstance(value, str) else value) for part in str(text).split(",")]
 
 
-def _goals(value: Any) -> list[comparison.Goal]:
-    goals = []
+def _targets(value: Any) -> list[comparison.Target]:
+    targets = []
     for text in _names("reach", value):
         metric, _, score = text.partition("=")
         try:
-            goals.append(comparison.Goal(metric.strip(), float(score)))
+            targets.append(comparison.Target(metric.strip(), float(score)))
         except ValueError:
             raise UserError(f"reach is '{shown(text)}': expected a metric and a score, as in coverage=100.") from None
-    return goals
+    return targets
 
 
 def _common(settings: Sequence[Setting], name: str, value: Any) -> Any:

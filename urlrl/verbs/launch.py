@@ -94,7 +94,7 @@ def launch(
         UserError: the cluster does not take the jobs.
         Interrupted: a signal stopped the work; runs were saved and can be continued.
     """
-    return LAUNCHERS[launcher](list(work), workers, jobs, dict(slurm or {}), quiet)
+    return LAUNCHERS[launcher](list(work), workers, jobs, dict(slurm or {}), quiet) if work else {}
 
 
 def raise_failed(failed: Mapping[str, str], count: int) -> None:
@@ -197,11 +197,11 @@ def _slurm(work: list[Work], workers: int, jobs: Path, slurm: dict[str, Any], qu
         for name, job in begun.items():
             progress.say(f"{name}: job {job.job_id}.")
         for name, job in begun.items():
-            if (error := job.exception()) is not None:
-                lines = [line for line in str(job.stderr() or error).splitlines() if line.strip()]
+            if (trouble := job.exception()) is not None:
+                lines = [line for line in str(job.stderr() or trouble).splitlines() if line.strip()]
                 said = [line.removeprefix("urlrl: ") for line in lines if line.startswith("urlrl: ")]
                 failed[name] = (said or lines)[-1]
-            progress.say(f"{name}: {'failed' if error else 'done'}.")
+            progress.say(f"{name}: {'failed' if name in failed else 'done'}.")
     return failed
 
 
