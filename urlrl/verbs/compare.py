@@ -44,7 +44,7 @@ def compare(
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
     said: dict[str, Any] = dict(read_study(study) if isinstance(study, str | Path) else study or {}) | more
-    out, targets = Path(out), _targets(said.get("reach", ()))
+    out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
     launcher = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)
     enable_compilation_cache()
@@ -57,13 +57,14 @@ def compare(
     done = [(each, seed) for each in settings for seed in each.folders if each.name(seed) not in failed]
     work = [Work(each.name(seed), each.folders[seed]) for each, seed in done if not _evaluation(each, seed)]
     failed |= launch(work, **options)
-    found = {(each.label, seed): _evaluation(each, seed) for each, seed in done if each.name(seed) not in failed}
+    found = {(each.label, seed): one for each, seed in done if (one := _evaluation(each, seed))}
+    lost = [each.name(seed) for each, seed in done if (each.label, seed) not in found]
+    failed |= {name: "it has no evaluation." for name in lost if name not in failed}
     if not found:
         raise RunsFailed(f"All runs failed; {next(iter(failed))}: {next(iter(failed.values()))}")
     protocol |= _protocol(found)
     runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
     _check_lengths(runs)
-    curves = _names("curves", said.get("curves", ()))
     result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, targets), "failed": failed}
     for entry in result["settings"]:
         entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
@@ -154,11 +155,10 @@ def _evaluation(setting: Setting, seed: int) -> dict[str, Any] | None:
     return saved_evaluation(folder, steps[-1], setting.spec) if steps else None
 
 
-def _protocol(found: Mapping[tuple[str, int], dict[str, Any] | None]) -> dict[str, Any]:
+def _protocol(found: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
     """By what all were scored. Raises UserError where they differ in it."""
     protocols = {}
     for (label, seed), evaluation in found.items():
-        assert evaluation is not None
         parts = {part: evaluation[part]["protocol"] for part in ("coverage", "goals") if evaluation[part]}
         protocols[f"{label}, seed {seed}"] = {"evaluation seed": evaluation["seed"], **parts}
     (first, known), *others = protocols.items()
