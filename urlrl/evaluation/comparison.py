@@ -209,7 +209,7 @@ def table_csv(result: dict[str, Any]) -> bytes:
 def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> Path:
     """Write `index.html`, `table.csv`, `table.json`, and where there are curves and maps, `curves.pdf`, `curves.png`
     and `skills.png`; returns the page."""
-    curves = _by_metric(result["settings"])
+    curves = by_metric(result["settings"])
     sections = [
         _header(result),
         _curves_section(folder, curves),
@@ -227,7 +227,7 @@ def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> 
     return file
 
 
-def _by_metric(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def by_metric(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Metric -> label -> (steps, values)."""
     names = dict.fromkeys(name for each in settings for name in each["curves"])
     return {

@@ -51,6 +51,7 @@ LIGHT = Theme("#ffffff", "#1d2126", "#667080", "#e3e6ea", "#2266ac", "#d9762e")
 DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5", "#f0965a")
 DPI = 170
 MAX_POINTS = 300  # a curve with more log entries is drawn as averages
+LEGEND_LETTERS = 108  # of a legend over the width of a page
 NUM_TAB = 20  # skills that get a colour of their own
 
 # Metric -> what it is, in the order of the panels. Others follow by name; those under time/ are left out.
@@ -304,7 +305,7 @@ def draw_compared(
                 steps, mean, color=colors[label], linewidth=1.6, marker="o" if len(steps) <= 25 else "", markersize=2.6
             )
             if np.isfinite(low).all():
-                ax.fill_between(steps, low, high, color=colors[label], alpha=0.15, linewidth=0)
+                ax.fill_between(steps, low, high, color=colors[label], alpha=0.12, linewidth=0)
             else:
                 ax.plot(steps, values, color=colors[label], linewidth=0.6, alpha=0.6)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -313,7 +314,8 @@ def draw_compared(
     for ax in panels[len(curves) :]:
         ax.set_axis_off()
     figure.supxlabel("steps", color=theme.ink, size=9)
-    _legend(figure, theme, [Line2D([], [], color=color, linewidth=1.8, label=label) for label, color in colors.items()])
+    handles = [Line2D([], [], color=color, linewidth=1.8, label=label) for label, color in colors.items()]
+    _legend(figure, theme, handles, max(1, LEGEND_LETTERS // (7 + max(map(len, colors)))))  # A line is 7 letters wide.
     return figure
 
 
@@ -511,9 +513,9 @@ def _draw_walls(ax: Axes, spec: EnvSpec, theme: Theme) -> None:
     ax.imshow(shade, origin="lower", extent=extent, interpolation="nearest", zorder=0.5)
 
 
-def _legend(figure: Figure, theme: Theme, handles: list[Any]) -> None:
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=8.5,
-                  labelcolor=theme.ink)  # fmt: skip
+def _legend(figure: Figure, theme: Theme, handles: list[Any], columns: int | None = None) -> None:
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns or len(handles), frameon=False,
+                  fontsize=8.5, labelcolor=theme.ink)  # fmt: skip
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:
