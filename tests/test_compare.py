@@ -264,7 +264,7 @@ def labels(**said) -> list[str]:
 
 def test_labels_are_the_options_that_differ(tmp_path):
     assert labels(agents="metra,rnd") == ["metra", "rnd"]
-    assert labels(agents="metra") == ["metra"]
+    assert labels(agents="metra") == ["metra"] and labels(agents=["rnd", "metra"]) == ["rnd", "metra"]
     assert labels(agents="metra", **{"agent.lr": "1e-3,1e-4"}) == ["lr=0.001", "lr=0.0001"]
     both = ["metra, width=8", "metra, width=16", "rnd, width=8", "rnd, width=16"]
     assert labels(agents="metra,rnd", **{"agent.width": "8, 16"}) == both

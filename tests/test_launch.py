@@ -32,7 +32,7 @@ def leave(*_):
 signal.signal(signal.SIGTERM, leave)
 open(work["folder"] + ".begun", "w").write(os.environ["NPROC"] + os.environ["OMP_NUM_THREADS"])
 if work["name"] == "fails":
-    print("A note.\\nurlrl: The disk is full.", file=sys.stderr)
+    print("A note.\\nurlrl: The disk is full.\\nAn afterthought.", file=sys.stderr)
     sys.exit(2)
 if work["name"] == "is killed":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +58,7 @@ def test_a_process_that_fails_is_named_and_the_others_go_on(tmp_path, children):
     failed = launch.launch(work(tmp_path, "fails", "is killed", "works"), workers=2)
     assert failed == {"fails": "The disk is full.", "is killed": "exit code -9"}
     assert (tmp_path / "works.begun").exists()
-    assert children.notes == ["fails: A note.", "fails: urlrl: The disk is full."]
+    assert children.notes == ["fails: A note.", "fails: urlrl: The disk is full.", "fails: An afterthought."]
     cores = max(1, usable_cores() // 2)
     assert (tmp_path / "works.begun").read_text() == f"{cores}{cores}"
 

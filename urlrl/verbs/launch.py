@@ -155,7 +155,7 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
                 for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                     code, lines = _ended(*running.pop(name))
                     if code:
-                        failed[name] = lines[-1].removeprefix("urlrl: ") if lines else f"exit code {code}"
+                        failed[name] = _why(lines) or f"exit code {code}"
                     for line in lines:
                         progress.note(f"{name}: {line}")
                     progress.say(f"{name}: {'failed' if code else 'done'}; {len(waiting)} are to be begun.")
@@ -198,11 +198,15 @@ def _slurm(work: list[Work], workers: int, jobs: Path, slurm: dict[str, Any], qu
             progress.say(f"{name}: job {job.job_id}.")
         for name, job in begun.items():
             if (trouble := job.exception()) is not None:
-                lines = [line for line in str(job.stderr() or trouble).splitlines() if line.strip()]
-                said = [line.removeprefix("urlrl: ") for line in lines if line.startswith("urlrl: ")]
-                failed[name] = (said or lines)[-1]
+                failed[name] = _why(str(job.stderr() or trouble).splitlines())
             progress.say(f"{name}: {'failed' if name in failed else 'done'}.")
     return failed
+
+
+def _why(lines: list[str]) -> str:
+    """Of what a process wrote: its sentence, or else its last line."""
+    said = [line.removeprefix("urlrl: ") for line in lines if line.startswith("urlrl: ")]
+    return next(iter([*said, *reversed([line for line in lines if line.strip()])]), "")
 
 
 LAUNCHERS: dict[str, Callable[..., dict[str, str]]] = {"local": _local, "slurm": _slurm}

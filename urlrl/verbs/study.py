@@ -118,11 +118,14 @@ def _seeds(setting: Mapping[str, Any]) -> list[int]:
 def _choices(setting: dict[str, Any]) -> list[dict[str, Any]]:
     """One value of each option; a text with commas is a list of values, all of which are tried."""
     names = [name for name in setting if name != "seeds"]
-    values = [
-        [literal(part.strip()) for part in value.split(",")] if isinstance(value, str) else [value]
-        for value in map(setting.get, names)
-    ]
+    values = [_values(name, setting[name]) for name in names]
     return [_with_agent(dict(zip(names, chosen))) for chosen in product(*values)]
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [literal(part.strip()) for part in value.split(",")]
+    return value if name in OF_SETTING and isinstance(value, list | tuple) else [value]
 
 
 def _with_agent(choice: dict[str, Any]) -> dict[str, Any]:
