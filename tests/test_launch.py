@@ -84,7 +84,7 @@ def test_a_signal_is_passed_on_and_runs_are_saved(tmp_path, children):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_another_process_trains_is_waited_for(workers, tmp_path, children, monkeypatch):
+def test_a_run_that_another_process_trains_is_waited_for(workers, tmp_path, children, monkeypatch, capsys):
     """As after the launcher was killed, whose processes go on."""
     monkeypatch.setattr(launch, "_do", lambda one, quiet: (tmp_path / "works.begun").write_text(""))
     hold = (
@@ -100,6 +100,8 @@ def test_a_run_that_another_process_trains_is_waited_for(workers, tmp_path, chil
     assert not (tmp_path / "works.begun").exists()
     other.communicate()
     thread.join()
+    said = f"works: {tmp_path / 'works'} is in use by another process, which is waited for."
+    assert said in (children.notes if workers == 2 else capsys.readouterr().err.splitlines())
     assert (tmp_path / "works.begun").exists() and not RunFolder(tmp_path / "works").in_use()
 
 

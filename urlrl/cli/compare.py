@@ -1,5 +1,6 @@
 """`urlrl compare`: settings with several seeds each, trained, scored and shown side by side."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ PATHS_OR_NAMES = ("runs", "reach", "curves")  # texts, one or many
 def main(argv: list[str]) -> None:
     if asks_for_help(argv):
         print(HELP)
-        return
+        sys.exit(0)
     words = list(argv)
     out, quiet = take(words, "--out"), take_flag(words, "--quiet")
     study = words.pop(0) if words and not words[0].startswith("-") else None

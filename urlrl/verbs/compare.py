@@ -43,7 +43,8 @@ def compare(
         RunsFailed: every run failed. Where some did, "failed" names them.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
-    said: dict[str, Any] = dict(read_study(study) if isinstance(study, str | Path) else study or {}) | more
+    given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
+    said = {**given, **more}
     out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
     launcher = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)

@@ -44,6 +44,10 @@ class Work:
     command: str | None = None  # what its config.json says
     continue_with: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def what(self) -> str:
+        return "training" if self.config else "evaluation"
+
     def to_json(self) -> dict[str, Any]:
         config = None if self.config is None else to_json(self.config)
         same = {"name": self.name, "command": self.command, "continue_with": dict(self.continue_with)}
@@ -118,11 +122,8 @@ def _here(work: list[Work], quiet: bool) -> dict[str, str]:
     """One after another in this process, which compiles what is alike once."""
     progress, failed = Quiet(), dict[str, str]()  # Each run shows how far it is.
     for one in work:
-        waits = False
+        _note_in_use([one], progress)
         while RunFolder(one.folder).in_use():
-            if not waits:
-                progress.note(f"{one.name}: {one.folder} is in use by another process, which is waited for.")
-            waits = True
             time.sleep(POLL_SECONDS)
         try:
             _do(one, quiet)
@@ -143,6 +144,7 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
     waiting, running = list(work), dict[str, tuple[subprocess.Popen, Any]]()
     with stop_requested(progress) as stop:
         stop.unsaved = True  # The processes save; this one waits for them.
+        _note_in_use(work, progress)
         try:
             while (waiting or running) and not stop.name:
                 for one in [one for one in waiting if not RunFolder(one.folder).in_use()][: workers - len(running)]:
@@ -150,7 +152,7 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
                     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
                     process = subprocess.Popen([*CHILD, json.dumps(one.to_json())], env=environment, stderr=said)
                     running[one.name] = process, said
-                    progress.say(f"{one.name}: begun in {one.folder}.")
+                    progress.say(f"{one.name}: {one.what} begun in {one.folder}.")
                 time.sleep(POLL_SECONDS)
                 for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                     code, lines = _ended(*running.pop(name))
@@ -167,6 +169,12 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
     if stop.name:
         raise Interrupted(f"Stopped by {stop.name}: the runs are saved, and the same command continues.")
     return failed
+
+
+def _note_in_use(work: list[Work], progress: Progress) -> None:
+    for one in work:
+        if RunFolder(one.folder).in_use():
+            progress.note(f"{one.name}: {one.folder} is in use by another process, which is waited for.")
 
 
 def _ended(process: subprocess.Popen, said: Any) -> tuple[int, list[str]]:

@@ -125,7 +125,7 @@ def _choices(setting: dict[str, Any]) -> list[dict[str, Any]]:
 def _values(name: str, value: Any) -> list[Any]:
     if isinstance(value, str):
         return [literal(part.strip()) for part in value.split(",")]
-    return value if name in OF_SETTING and isinstance(value, list | tuple) else [value]
+    return list(value) if name in OF_SETTING and isinstance(value, list | tuple) else [value]
 
 
 def _with_agent(choice: dict[str, Any]) -> dict[str, Any]:
