@@ -46,7 +46,7 @@ def compare(
     given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
     said = {**given, **more}
     out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
-    launcher = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
+    launcher: dict[str, Any] = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)
     enable_compilation_cache()
     settings = _settings(said, out)
