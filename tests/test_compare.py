@@ -158,6 +158,22 @@ def test_runs_that_are_there_are_compared(study, tmp_path, capsys):
     assert "coverage=1, steps" in capsys.readouterr().out
 
 
+def test_diagnostics_of_skills_have_a_table_of_their_own(copied, tmp_path):
+    runs = sorted((copied / "out/runs/metra").iterdir())
+    for run_folder, rank in zip(runs, (1.5, 2.0)):
+        file = run_folder / "evaluation.json"
+        diagnostics = {
+            "protocol": "x", "episodes": 48, "skills": 2, "radius": 1.0, "chance": 0.5, "latent_dim": 2,
+            "scores": {"effective_rank": rank},
+        }  # fmt: skip
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"diagnostics": diagnostics}))
+    result = verb.compare(runs=list(map(str, runs)), out=tmp_path / "out", quiet=True)
+    assert result["settings"][0]["scores"]["skills, effective_rank"]["values"] == [1.5, 2.0]
+    page = (tmp_path / "out/index.html").read_text()
+    assert '<th scope="row">effective_rank</th><td>1.750 (1.500, 2.000)</td>' in page
+    assert "skills, effective_rank" not in page and "skills, effective_rank" in (tmp_path / "out/table.csv").read_text()
+
+
 def test_python_says_a_study_by_names(study, worked, tmp_path):
     with pytest.raises(RunsFailed):  # Nothing was trained.
         urlrl.compare(POINT, agents="uniform,metra", num_envs="1,2", out=tmp_path / "out")

@@ -17,6 +17,7 @@ from urlrl.files import write_atomically, write_json
 
 BASELINES = {"random": "random policy", STILL: STILL}  # who -> as tables say it
 GOALS_SHOWN = ("goals, hit_3", "goals, final_distance")  # of all that is measured of goals, in tables for people
+OF_SKILLS = "skills, "  # how scores begin that diagnose the skills: they have a table of their own
 PAIRS = (
     f"Read: how likely a run of the row is better than one of the column, the share of all pairs of seeds; 0.5 is no "
     f"difference. From {BOOTSTRAP_FROM} seeds on with a 95 % bootstrap interval."
@@ -141,7 +142,7 @@ def _improvements(settings: Sequence[dict[str, Any]], name: str) -> dict[str, di
 
 
 def _is_shown(name: str) -> bool:
-    return not name.startswith("goals, ") or name in GOALS_SHOWN
+    return not name.startswith(("goals, ", OF_SKILLS)) or name in GOALS_SHOWN
 
 
 def _digits(name: str) -> int:
@@ -213,7 +214,7 @@ def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> 
     sections = [
         _header(result),
         _curves_section(folder, curves),
-        _fans_section(folder, fans),
+        _skills_section(folder, fans, result["settings"]),
         page.section("Scores", page.table(*table(result), "wide"), page.caption(_caption(result))),
         _improvement_section(result["improvement"]),
         _runs_section(result),
@@ -262,15 +263,24 @@ def _curves_section(folder: Path, curves: dict[str, dict[str, Any]]) -> str:
     return page.section(title, page.picture(folder / "curves.png", draw, "Learning curves by setting", caption))
 
 
-def _fans_section(folder: Path, fans: Sequence[figures.Fan]) -> str:
-    if not fans:
-        return ""
-    caption = (
-        "Episodes with deterministic actions of the first seed of each setting, each with a skill of its own: colour "
-        "is the skill, rings mark starts, dots mark ends. All are in one scale."
-    )
-    draw = partial(figures.draw_fans, fans)
-    return page.section("What the skills do", page.picture(folder / "skills.png", draw, "Skills by setting", caption))
+def _skills_section(folder: Path, fans: Sequence[figures.Fan], settings: Sequence[dict[str, Any]]) -> str:
+    names = dict.fromkeys(name for each in settings for name in each["scores"] if name.startswith(OF_SKILLS))
+    found = {
+        each["label"]: {name: shown(score["values"], _digits(name)) for name, score in each["scores"].items()}
+        for each in settings
+    }
+    rows = [[name.removeprefix(OF_SKILLS), *(scores.get(name, "") for scores in found.values())] for name in names]
+    parts = []
+    if fans:
+        caption = (
+            "Episodes with deterministic actions of the first seed of each setting, each with a skill of its own: "
+            "colour is the skill, rings mark starts, dots mark ends. All are in one scale."
+        )
+        draw = partial(figures.draw_fans, fans)
+        parts.append(page.picture(folder / "skills.png", draw, "Skills by setting", caption))
+    if rows:
+        parts.append(page.table(["", *found], rows, "wide"))
+    return page.section("What the skills do", *parts) if parts else ""
 
 
 def _caption(result: dict[str, Any]) -> str:

@@ -89,6 +89,8 @@ def scores_of(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
             here = scores[name]
             scores[f"{name}, in {twin['env']}"] = there
             scores[f"{name}, gap"] = {who: there[who] - here[who] for who in there}
+    if found := evaluation.get("diagnostics"):
+        scores |= {f"skills, {name}": {"agent": value} for name, value in found["scores"].items()}
     if spent := evaluation.get("whereabouts"):
         both = [name for name in ROWS if name in spent["agent"] and name in spent["random"]]
         scores |= {ROWS[name]: {who: spent[who][name] for who in ("agent", "random")} for name in both}
