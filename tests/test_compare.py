@@ -327,6 +327,13 @@ def test_what_runs_reached_and_when():
         summarise(runs, ["covrage"], [])
 
 
+def test_seeds_that_were_trained_for_different_lengths_are_refused():
+    runs = [run("a", 0, [(10, 1.0)], 1), run("b", 0, [(20, 1.0)], 1)]
+    verb._check_lengths(runs)  # Settings may differ in it.
+    with pytest.raises(UserError, match="x is at step 20 and x at 10: expected runs of one length in a setting"):
+        verb._check_lengths([*runs, run("a", 1, [(20, 1.0)], 1)])
+
+
 def test_the_probability_of_improvement_is_the_share_of_pairs():
     assert improvement(np.array([1, 2, 3]), np.array([2, 0])).value == pytest.approx((0 + 1 + 0.5 + 1 + 1 + 1) / 6)
     rng = np.random.default_rng(0)
