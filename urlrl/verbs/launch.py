@@ -28,7 +28,7 @@ from urlrl.training.run import RunFolder
 from urlrl.training.stop import Interrupted, stop_requested
 
 logger = logging.getLogger(__name__)
-CHILD = [sys.executable, "-m", "urlrl.verbs.launch"]
+CHILD = [sys.executable, "-P", "-m", "urlrl.verbs.launch"]  # -P: nothing is imported from the working folder
 CLUSTER = "slurm"  # what submitit calls it
 JOB_MINUTES = 24 * 60  # of a job, where the study says nothing; submitit's own 5 minutes are too few
 POLL_SECONDS = 0.1
