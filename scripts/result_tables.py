@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import compare_runs
 import numpy as np
 import prompt_size as sizes
 import zero_shot_table as zero_shot
 
 from urlrl.adaptation import plot
 from urlrl.adaptation.config import METHODS
+from urlrl.evaluation import comparison, figures
 from urlrl.evaluation.stats import shown
 from urlrl.evaluation.suites import share_of
 
@@ -44,16 +44,17 @@ def skills() -> str:
     head = ["preset", "seed", "coverage", "random policy's", "reached", "final goal distance", "random policy's"]
     rows = []
     for preset, steps in BODIES.items():
-        for run in read(preset):
+        (setting,) = read(preset)["settings"]
+        for seed, minutes, run in zip(setting["seeds"], setting["minutes"], setting["runs"]):
             coverage, goals = run["evaluation"]["coverage"], run["evaluation"]["goals"]
             mine, random = (goals[who]["final_distance"] for who in ("agent", "random"))
             extent = ", ".join(
                 f"{x} {low:.0f} to {high:.0f}" for x, low, high in zip("xy", coverage["min"], coverage["max"])
             )
             rows.append([
-                f"`{preset}`, {steps} steps", str(run["seed"]), str(coverage["agent"]), str(coverage["random"]),
+                f"`{preset}`, {steps} steps", str(seed), str(coverage["agent"]), str(coverage["random"]),
                 f"{extent} m", f"{mine:.1f} m", f"{random:.1f} m", f"{1 - mine / random:.0%}".replace("%", " %"),
-                f"{run['training_minutes']:.1f} min",
+                f"{minutes:.1f} min",
             ])  # fmt: skip
     return markdown([*head, "nearer by", "training time"], rows)
 
@@ -175,14 +176,16 @@ def device_seeds() -> str:
 
 def num_envs() -> str:
     """Coverage by numbers of environments, early, half way and at the end."""
-    first, second = map(read, NUM_ENVS)
+    first, second = (read(name)["settings"] for name in NUM_ENVS)
     rows = []
     for setting in [*first, *second[1:]]:  # Both begin with the same.
-        at = dict(zip(setting["steps"], setting["coverage"]))
+        config, curve = setting["runs"][0]["config"], setting["curves"]["eval/coverage"]
+        updates = round(config["num_envs"] * config["rollout_steps"] / config["steps_per_update"])
+        at = dict(zip(curve["steps"], curve["values"]))
         early = [shown(values, 0) for step, values in at.items() if 12_800 <= step < 15_000]
         half = [shown(values, 0) for step, values in at.items() if 51_200 <= step < 53_000]
-        about = [f"{setting['num_envs']:,}", f"{setting['rollout_steps']}, {setting['updates']:,}"]
-        rows.append([*about, early[0] if early else "–", half[0], shown(setting["coverage"][-1], 0)])
+        about = [f"{config['num_envs']:,}", f"{config['rollout_steps']}, {updates:,}"]
+        rows.append([*about, early[0] if early else "–", half[0], shown(curve["values"][-1], 0)])
     head = ["environments", "steps of each, updates between", "at 12,800 to 14,300 steps", "at 51,200", "at the end"]
     return markdown(head, rows)
 
@@ -218,8 +221,9 @@ def main() -> None:
     sizes.draw(read("prompt-size")["rows"], sizes.SIZES, RESULTS / "prompt-size.png")
     for name in LADDERS:
         plot.draw(read(f"ladder-{name}"), RESULTS / f"ladder-{name}.png")
-    for name in NUM_ENVS:
-        compare_runs.draw(read(name), RESULTS / f"{name}.png")
+    for name in (*BODIES, *NUM_ENVS):
+        curves = comparison.by_metric(read(name)["settings"])
+        (RESULTS / f"{name}.png").write_bytes(figures.png(figures.draw_compared(curves, figures.LIGHT)))
 
 
 if __name__ == "__main__":

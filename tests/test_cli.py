@@ -133,7 +133,7 @@ def test_every_verb_has_help(verb, capsys):
     said, source = help_of([verb], capsys), (Path(cli.__file__).parent / f"{verb}.py").read_text()
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     taken = {ast.literal_eval(call.args[1]) for call in calls if ast.unparse(call.func) in ("take", "take_flag")}
-    assert bool(taken) == (verb in ("pretrain", "adapt"))
+    assert bool(taken) == (verb in ("pretrain", "compare", "adapt"))
     taken |= set() if verb in ("agents", "tasks", "presets", "doctor") else {"--trust"}
     taken |= {f"{option} NAME" for option in OPTIONS.values()} if verb in READERS else set()
     assert [option for option in taken if not re.search(rf"{option}(?![\w.-])", said)] == []

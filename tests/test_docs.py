@@ -21,6 +21,7 @@ BLOCKS = {page.stem: blocks_of(page) for page in sorted((ROOT / "docs").glob("*.
 TINY = "--agent.width 16 --steps 60 --updates 20"
 ENCODER = "--agent.warmup 20 --agent.encoder-width 16 --agent.encoder-depth 1 --agent.encoder-heads 2"
 QUICK = "--agent.width 16 --normalizer off"
+BRIEF_RUN = "--steps 400 --num-envs 2 --rollout-steps 50 --min-replay 100 --eval-every 200 --agent.width 16"
 GOAL, BRIEF = "--task maze_rooms_cells_goal_1", "--seeds 0 --steps 400 --eval-every 400 --eval-episodes 2"
 DATA = {
     "data collect walker": "data collect maze-rooms-random --steps 4000",
@@ -49,6 +50,10 @@ SHORTER = {
         "--method finetune --seeds 0": f"--method finetune {BRIEF}",
         **DATA,
     },
+    "compare": {
+        "--env half_cheetah --steps 600000 --seeds 0..4 --reach coverage=50": f"--env point --seeds 0 {BRIEF_RUN}",
+        "study.toml --out": f"study.toml {BRIEF_RUN} --out",
+    },
     "skills": {
         "drive_skill.py bundles": f"drive_skill.py {BUNDLES}",
     },
@@ -69,7 +74,7 @@ SHORTER = {
         "maze-v1/rooms\n": "maze-v1/rooms_cells\n",
     },
 }  # fmt: skip
-SLOW = ("adversarial-surprise", "device", "zero-shot")  # a minute each
+SLOW = ("adversarial-surprise", "compare", "device", "zero-shot")  # a minute each
 
 
 def headings(page: Path) -> set[str]:
@@ -103,6 +108,10 @@ def before(tmp_path, monkeypatch):
         if page == "skills":
             tiny = "--steps 400 --num-envs 2 --rollout-steps 200 --min-replay 400 --agent.width 16 --eval-every 0"
             main(shlex.split(f"pretrain metra --preset half-cheetah-quick {tiny} --out runs/demo --quiet"))
+        if page == "compare":
+            study = re.search(r"^```toml\n(.*?)^```$", (ROOT / "docs/compare.md").read_text(), re.M | re.S)[1]
+            tiny = {"half_cheetah": "point", "/half-cheetah-quick": "/point-quick", '"0..4"': "0", '"0..9"': "0"}
+            Path("study.toml").write_text(shortened(study, {**tiny, "coverage=50": "coverage=2"}))
         if page == "zero-shot":
             rng = np.random.default_rng(0)
             np.save("episode.npy", place_cells(rng.uniform(-3, 3, (20, 2)), (8, 8)).astype(np.float32))

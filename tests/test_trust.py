@@ -442,13 +442,15 @@ CALLERS = {
         "urlrl/presets/__init__.py",
         "urlrl/tasks/__init__.py",
     },
-    "find_agent": {"urlrl/cli/pretrain.py", "urlrl/runs/begin.py"}
+    # launch.py gets them as an argument, from the process that was told them.
+    "find_agent": {"urlrl/cli/pretrain.py", "urlrl/presets/__init__.py", "urlrl/runs/begin.py", "urlrl/verbs/launch.py"}
     | {"urlrl/runs/load.py", "urlrl/verbs/agents.py", "urlrl/verbs/tuned.py"},
     "find_maker": {"envs/__init__.py", "envs/gym.py"},
     "run_config_from_json": {
         "urlrl/adaptation/ladder.py",  # by the config class of the agent at hand
         "urlrl/runs/load.py",
         "urlrl/training/run.py",
+        "urlrl/verbs/launch.py",
         "urlrl/verbs/tuned.py",
     },
     "make_env": {f"urlrl/tasks/{name}.py" for name in ("single", "task")}

@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "pretrain": "urlrl.verbs.pretrain",
     "pretrain_seeds": "urlrl.verbs.pretrain",
+    "pretrain_each": "urlrl.verbs.seeds",
     "evaluate": "urlrl.verbs.evaluate",
+    "compare": "urlrl.verbs.compare",
     "prompt": "urlrl.verbs.prompt",
     "adapt": "urlrl.verbs.adapt",
     "export": "urlrl.verbs.export",
@@ -46,12 +48,14 @@ if TYPE_CHECKING:
     from urlrl.types import GoalPrompt as GoalPrompt
     from urlrl.types import RewardPrompt as RewardPrompt
     from urlrl.verbs.adapt import adapt as adapt
+    from urlrl.verbs.compare import compare as compare
     from urlrl.verbs.evaluate import evaluate as evaluate
     from urlrl.verbs.export import export as export
     from urlrl.verbs.pretrain import pretrain as pretrain
     from urlrl.verbs.pretrain import pretrain_seeds as pretrain_seeds
     from urlrl.verbs.prompt import prompt as prompt
     from urlrl.verbs.report import report as report
+    from urlrl.verbs.seeds import pretrain_each as pretrain_each
 
 
 def __getattr__(name: str) -> Any:

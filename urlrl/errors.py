@@ -20,6 +20,12 @@ class TrainingDiverged(UserError):
     exit_code = 3
 
 
+class RunsFailed(UserError):
+    """Of several runs some failed; the others are done."""
+
+    exit_code = 3
+
+
 class UnsupportedPrompt(UserError):
     """The agent cannot be asked this; the message names both."""
 

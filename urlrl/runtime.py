@@ -28,7 +28,16 @@ def versions() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """As many as this process may run on; XLA makes no more threads than NPROC says, where it is given."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    given = os.environ.get("NPROC", "")
+    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
+
+
+def threads_divided(processes: int) -> dict[str, str]:
+    """The environment variables that give each of several processes its share of the threads."""
+    threads = str(max(1, usable_cores() // processes))
+    return {"NPROC": threads, "OMP_NUM_THREADS": threads}
 
 
 def made_elsewhere(path: Path, before: dict[str, str]) -> str:

@@ -20,6 +20,8 @@ urlrl: unsupervised reinforcement learning in JAX
   urlrl prompt runs/x "vx - 0.1 * energy"
                              ask for a reward, a --goal x=30 or a --demo FILE, and measure what it does
   urlrl report runs/x        a page with trajectories, curves, latents and videos
+  urlrl compare --agents metra,rnd --env point --seeds 0..4 --out runs/c
+                             settings with several seeds each, trained and side by side on one page
   urlrl adapt runs/x --task half_cheetah_goal
                              the ladder: prompt, search, hierarchy, fine-tuning, from scratch, on one axis of steps
   urlrl export runs/x --out bundles/x
@@ -34,10 +36,11 @@ urlrl: unsupervised reinforcement learning in JAX
 Every verb takes --trust: a run or a dataset may name code of yours, which is then imported. evaluate, prompt, report,
 adapt and export also take --env NAME and --agent NAME, the names that the run must have (docs/security.md).
 
-`urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged,
-75 stopped by a signal and saved (the same command continues)."""
+`urlrl VERB --help` lists the options of a verb. Exit codes: 0 done, 2 bad input, 3 training diverged, or runs
+of several failed, 75 stopped by a signal and saved (the same command continues)."""
 VERBS = (
-    "pretrain", "evaluate", "prompt", "report", "adapt", "export", "data", "agents", "tasks", "presets", "doctor",
+    "pretrain", "evaluate", "prompt", "report", "compare", "adapt", "export", "data", "agents", "tasks", "presets",
+    "doctor",
 )  # fmt: skip
 READERS = ("evaluate", "prompt", "report", "adapt", "export")  # verbs whose first argument is a run
 

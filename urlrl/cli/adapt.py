@@ -7,9 +7,10 @@ import tyro
 from rich.table import Table
 
 from urlrl.adaptation.config import METHODS, AdaptConfig
-from urlrl.cli.arguments import TRUST_RUN, asks_for_help, check_arguments, number, number_list, take, take_flag
+from urlrl.cli.arguments import TRUST_RUN, asks_for_help, check_arguments, take, take_flag
 from urlrl.cli.console import make_console
 from urlrl.errors import UserError, unknown
+from urlrl.values import number, number_list
 
 
 def main(argv: list[str]) -> None:

@@ -11,8 +11,6 @@ from tyro.conf import Positional, Suppress
 
 from urlrl.errors import UserError, nearest, shown
 
-MANY = 1_000  # numbers of a list
-DIGITS = 18  # of a number: Python refuses to read thousands
 # Type of an option -> what a value of it is.
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", NoneType: "None"}
 # What help says of the options that `main` takes: of a verb that reads data, and of one whose first argument is a run.
@@ -118,14 +116,6 @@ def required(option: str, value: Any, what: str) -> Any:
     return value
 
 
-def literal(text: str) -> Any:
-    """A number, True, False or None, where the text is one; else the text."""
-    words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
-    return next((kind(text) for kind in (int, float) if _fits(text, kind)), text)
-
-
 def _in_words(hint: Any) -> str:
     """What an option of this type takes; empty for a type that is not in WORDS."""
     if typing.get_origin(hint) is tuple:
@@ -172,27 +162,3 @@ def _options(options_class: Any, default: Any = None, prefix: str = "--") -> dic
         elif Suppress not in marks:
             options |= {f"{prefix}{name}": hint} | ({f"{prefix}no-{name}": hint} if hint is bool else {})
     return options
-
-
-def number(option: str, text: str) -> int:
-    """A whole number. Raises UserError for anything else."""
-    if not _is_number(text):
-        raise UserError(f"Option '{option}' is '{shown(text)}': expected a whole number.")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    return text.isdecimal() and len(text) <= DIGITS
-
-
-def number_list(option: str, text: str) -> list[int]:
-    """'0..4' -> [0, 1, 2, 3, 4]; '0,3' -> [0, 3]; '2' -> [2]. Raises UserError for anything else."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dots, last = part.partition("..")
-        if not _is_number(first) or (dots and not _is_number(last)) or (dots and int(last) < int(first)):
-            raise UserError(f"Option '{option}' is '{shown(text)}': expected whole numbers, as in 0..4 or 0,3.")
-        if dots and int(last) - int(first) >= MANY:
-            raise UserError(f"Option '{option}' is '{shown(text)}': expected at most {MANY} numbers.")
-        numbers += range(int(first), int(last if dots else first) + 1)
-    return numbers

@@ -2,9 +2,10 @@
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +21,18 @@ from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from urlrl.evaluation.diagnostics import ROWS
+from urlrl.evaluation.stats import over_seeds
 from urlrl.evaluation.whereabouts import NOISY, SILENT, SWITCHED_OFF, Steps
 from urlrl.types import EnvSpec, Trajectory
 
 
-def png(figure: Figure, **options: Any) -> bytes:
-    """The figure as an image. Dollar signs in names are no formulas: matplotlib would refuse what it cannot parse."""
+def png(figure: Figure, format: str = "png", **options: Any) -> bytes:
+    """The figure as an image, or in another format. Dollar signs in names are no formulas: matplotlib would refuse what
+    it cannot parse."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **options)
+    figure.savefig(buffer, format=format, **options)
     return buffer.getvalue()
 
 
@@ -49,6 +52,7 @@ LIGHT = Theme("#ffffff", "#1d2126", "#667080", "#e3e6ea", "#2266ac", "#d9762e")
 DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5", "#f0965a")
 DPI = 170
 MAX_POINTS = 300  # a curve with more log entries is drawn as averages
+LEGEND_LETTERS = 108  # of a legend over the width of a page
 NUM_TAB = 20  # skills that get a colour of their own
 
 # Metric -> what it is, in the order of the panels. Others follow by name; those under time/ are left out.
@@ -155,20 +159,59 @@ def curves(metrics: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: Theme) -> Figure:
     """The fan: a line per episode, in the colour of its skill."""
+    figure, ax = _map(theme)
+    _draw_fan(ax, trajectory, spec, skill_kind, theme)
+    if len(spec.position) >= 2:
+        ax.set_aspect("equal", adjustable="datalim")
+    dim = trajectory.steps.z.shape[-1]
+    if skill_kind == "onehot":
+        _index_strip(figure, theme, dim)
+    elif skill_kind != "none":
+        label = "direction of z" if dim == 2 else "direction of z,\nfirst two\ncomponents"
+        _wheel(figure, theme, label, inner=0.62)
+    return figure
+
+
+class Fan(NamedTuple):
+    """What `draw_fans` shows of one agent."""
+
+    label: str
+    trajectory: Trajectory
+    spec: EnvSpec
+    skill_kind: str
+
+
+def draw_fans(fans: Sequence[Fan], theme: Theme) -> Figure:
+    """The fans of several agents in one environment side by side, in one scale."""
+    columns = min(3, len(fans))
+    rows = math.ceil(len(fans) / columns)
+    layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.05)
+    figure = Figure((2.6 * columns + 0.6, 2.6 * rows + 0.4), dpi=DPI, facecolor=theme.page, layout=layout)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for ax, fan in zip(panels, fans):
+        _style(ax, theme)
+        _draw_fan(ax, fan.trajectory, fan.spec, fan.skill_kind, theme)
+        if len(fan.spec.position) >= 2:
+            ax.set_aspect("equal")
+        ax.label_outer()
+        ax.set_title(fan.label, color=theme.ink, size=8.5, loc="left", pad=4)
+    for ax in panels[len(fans) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def _draw_fan(ax: Axes, trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: Theme) -> None:
     assert trajectory.position is not None
     place = seen(trajectory, trajectory.position)
-    z = np.asarray(trajectory.steps.z[0])
-    figure, ax = _map(theme)
     if len(spec.position) >= 2:
         horizontal, vertical = place[..., 0], place[..., 1]
         ax.set(xlabel=f"{spec.position[0]} (m)", ylabel=f"{spec.position[1]} (m)")
         _draw_walls(ax, spec, theme)
-        ax.set_aspect("equal", adjustable="datalim")
     else:
         times, label = clock(trajectory, spec)
         horizontal, vertical = np.broadcast_to(times[:, None], place.shape[:2]), place[..., 0]
         ax.set(xlabel=label, ylabel=f"{spec.position[0]} (m)")
-    for lane, color in enumerate(skill_colors(z, skill_kind)):
+    for lane, color in enumerate(skill_colors(np.asarray(trajectory.steps.z[0]), skill_kind)):
         ax.plot(horizontal[:, lane], vertical[:, lane], color=color, linewidth=1.2, solid_capstyle="round")
         end = int(trajectory.mask[:, lane].sum())
         ax.plot(horizontal[end, lane], vertical[end, lane], "o", color=color, markersize=3.2)
@@ -177,12 +220,6 @@ def draw_skills(trajectory: Trajectory, spec: EnvSpec, skill_kind: str, theme: T
     for spot in np.unique(near, axis=0):
         ax.plot(*starts[(near == spot).all(axis=1)].mean(axis=0), "o", markersize=7, markeredgewidth=1.3, zorder=4,
                 markeredgecolor=theme.ink, markerfacecolor="none")  # fmt: skip
-    if skill_kind == "onehot":
-        _index_strip(figure, theme, z.shape[1])
-    elif skill_kind != "none":
-        label = "direction of z" if z.shape[1] == 2 else "direction of z,\nfirst two\ncomponents"
-        _wheel(figure, theme, label, inner=0.62)
-    return figure
 
 
 def draw_latent(latent: np.ndarray, trajectory: Trajectory, spec: EnvSpec, theme: Theme) -> Figure:
@@ -243,6 +280,44 @@ def draw_curves(series: dict[str, np.ndarray], theme: Theme) -> Figure:
     for ax in panels[len(series) :]:
         ax.set_axis_off()
     figure.supxlabel("environment steps", color=theme.ink, size=9)
+    return figure
+
+
+def draw_compared(
+    curves: dict[str, dict[str, tuple[Sequence[float], Sequence[Sequence[float]]]]], theme: Theme
+) -> Figure:
+    """A panel per metric, and in it a line per setting with the interval of `over_seeds`; where there are too few seeds
+    for one, a thin line per seed.
+
+    Args:
+        curves: metric -> setting -> (k,) steps and (k, n) values, one for each seed.
+    """
+    columns = min(2, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06)
+    figure = Figure((7.8, 3.1 * rows + 0.5), dpi=DPI, facecolor=theme.page, layout=layout)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    labels = dict.fromkeys(label for each in curves.values() for label in each)
+    colors = dict(zip(labels, cycle(colormaps["tab10"](range(10)))))
+    for ax, (name, settings) in zip(panels, curves.items()):
+        _style(ax, theme)
+        for label, (steps, values) in settings.items():
+            mean, low, high = zip(*(over_seeds([np.asarray(row, float)]) for row in values))
+            ax.plot(
+                steps, mean, color=colors[label], linewidth=1.6, marker="o" if len(steps) <= 25 else "", markersize=2.6
+            )
+            if np.isfinite(low).all():
+                ax.fill_between(steps, low, high, color=colors[label], alpha=0.12, linewidth=0)
+            else:
+                ax.plot(steps, values, color=colors[label], linewidth=0.6, alpha=0.6)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_title(PANELS.get(name, name), color=theme.ink, size=8.5, loc="left", pad=4)
+    for ax in panels[len(curves) :]:
+        ax.set_axis_off()
+    figure.supxlabel("steps", color=theme.ink, size=9)
+    handles = [Line2D([], [], color=color, linewidth=1.8, label=label) for label, color in colors.items()]
+    _legend(figure, theme, handles, max(1, LEGEND_LETTERS // (7 + max(map(len, colors)))))  # A line is 7 letters wide.
     return figure
 
 
@@ -440,9 +515,9 @@ def _draw_walls(ax: Axes, spec: EnvSpec, theme: Theme) -> None:
     ax.imshow(shade, origin="lower", extent=extent, interpolation="nearest", zorder=0.5)
 
 
-def _legend(figure: Figure, theme: Theme, handles: list[Any]) -> None:
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8.5,
-                  labelcolor=theme.ink)  # fmt: skip
+def _legend(figure: Figure, theme: Theme, handles: list[Any], columns: int | None = None) -> None:
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns or len(handles), frameon=False,
+                  fontsize=8.5, labelcolor=theme.ink)  # fmt: skip
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:

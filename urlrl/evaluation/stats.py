@@ -56,6 +56,24 @@ def shown(values: Sequence[float], digits: int) -> str:
     return f"{text} ({', '.join(f'{value:.{digits}f}' for value in values)})"
 
 
+def improvement(better: np.ndarray, worse: np.ndarray, seed: int = 0) -> Estimate:
+    """The probability that a value of `better` is greater than one of `worse`: the share of all pairs; a tie counts
+    half (Agarwal et al., 2021). From 10 values of each on it has a bootstrap interval, stratified by setting."""
+    better, worse = np.asarray(better, float), np.asarray(worse, float)
+    value = float(_share_of_pairs(better, worse))
+    if min(len(better), len(worse)) < BOOTSTRAP_FROM:
+        return Estimate(value)
+    rng = np.random.default_rng(seed)
+    draws = _share_of_pairs(*(rng.choice(one, (RESAMPLES, len(one))) for one in (better, worse)))
+    return Estimate(value, *(float(q) for q in np.quantile(draws, [0.025, 0.975])))
+
+
+def _share_of_pairs(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """(*B, n), (*B, m) -> (*B,)."""
+    gap = better[..., :, None] - worse[..., None, :]
+    return (0.5 * (1 + np.sign(gap))).mean(axis=(-2, -1))
+
+
 def share(score: float, baselines: Iterable[float], bound: float | None) -> float | None:
     """How far a score is from the best baseline, 0, to the upper bound, 1; below 0 it is worse than a baseline. None
     where no bound is known, or where it is so near to a baseline that a share says nothing."""

@@ -4,11 +4,12 @@
 import dataclasses
 import logging
 import typing
+from collections.abc import Container
 from importlib import import_module
 from typing import Any
 
 from urlrl.agents import AGENTS, find_agent
-from urlrl.config import OfflineConfig, RunConfig
+from urlrl.config import OfflineConfig, PretrainConfig, RunConfig
 from urlrl.errors import UserError, nearest, shown, unknown
 from urlrl.presets.common import Preset
 
@@ -32,13 +33,16 @@ def learns_from_data(agent: str) -> bool:
 
 
 def preset(agent: str, name: str) -> RunConfig:
-    """The config of a preset, see `find_preset`."""
-    return find_preset(agent, name).config
+    """The config of a preset of an agent; or of one of another agent, by OTHER/NAME, whose settings this agent gets
+    where it has them. Raises UserError as `find_preset` does."""
+    config = find_preset(agent, name).config
+    if config.agent_name == agent:
+        return config
+    return dataclasses.replace(config, agent=_carried_over(config.agent, agent, name), agent_name=agent)
 
 
 def find_preset(agent: str, name: str) -> Preset:
-    """A preset of an agent by its name; or one of another agent, by OTHER/NAME, whose settings this agent gets where
-    it has them.
+    """A preset of an agent by its name, or of another one by OTHER/NAME, as it was made for that one.
 
     Raises:
         UserError: there is no such preset; it offers the nearest name.
@@ -56,11 +60,7 @@ def find_preset(agent: str, name: str) -> Preset:
         )
     if own_name not in presets:
         raise unknown(f"preset of agent '{owner}'", own_name, presets, "urlrl presets")
-    found = presets[own_name]
-    if owner == agent:
-        return found
-    config = dataclasses.replace(found.config, agent=_carried_over(found.config.agent, agent, name), agent_name=agent)
-    return dataclasses.replace(found, config=config)
+    return presets[own_name]
 
 
 def _carried_over(theirs: Any, agent: str, name: str) -> Any:
@@ -94,3 +94,20 @@ def _with(own: Any, settings: dict[str, Any], default: Any) -> Any:
         is_config = dataclasses.is_dataclass(value) and type(mine) is type(value) is type(before)
         changes[name] = _with(mine, _differences(value, before), before) if is_config else value
     return dataclasses.replace(own, **changes)
+
+
+def starting_config(agent: str, preset_name: str | None, given: Container[str]) -> RunConfig:
+    """The config that options change: a preset's, or the agent's own defaults, those of a run on a dataset where the
+    options that are `given` name one, or where the agent learns from data alone and they name no environment.
+
+    Raises:
+        UserError: no such agent or preset, or a dataset for a preset of a run in an environment.
+    """
+    _, agent_config = find_agent(agent)
+    if not preset_name:
+        from_data = "data" in given or ("env" not in given and learns_from_data(agent))
+        return (OfflineConfig if from_data else PretrainConfig)(agent=agent_config(), agent_name=agent)
+    config = preset(agent, preset_name)
+    if "data" in given and not isinstance(config, OfflineConfig):
+        raise UserError(f"Preset '{preset_name}' is of a run in an environment: expected one without --data.")
+    return config

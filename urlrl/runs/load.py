@@ -66,12 +66,17 @@ def load(run: Path | str, step: int | None = None) -> tuple[Any, RunConfig]:
     return loaded.agent, loaded.config
 
 
-def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
-    """`load`, and what else is known of the checkpoint."""
+def run_config(run: Path | str) -> RunConfig:
+    """The config of a run. Raises UserError as `load`."""
     folder = RunFolder(run)
     data = folder.manifest()["config"]
     check_names(data, folder.config_file)
-    config = run_config_from_json(data, find_agent(data["agent_name"])[1])
+    return run_config_from_json(data, find_agent(data["agent_name"])[1])
+
+
+def load_checkpoint(run: Path | str, step: int | None = None) -> Loaded:
+    """`load`, and what else is known of the checkpoint."""
+    folder, config = RunFolder(run), run_config(run)
     steps = folder.checkpoints.steps()
     if not steps or (step is not None and step not in steps):
         found = f"those at {', '.join(map(str, steps))}" if steps else "none"

@@ -158,6 +158,17 @@ class RunFolder:
         finally:
             file.close()
 
+    def in_use(self) -> bool:
+        """Whether a process holds the lock."""
+        try:
+            with open(self.path / ".lock") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # There is none, or it cannot be read: who wants to write there is told.
+            return False
+        return False
+
 
 def _values_had(manifest: dict[str, Any]) -> dict[str, list[Any]]:
     """Every value that a setting has had, of the settings that a run has changed."""

@@ -92,11 +92,17 @@ def pretrain_seeds(
         TrainingDiverged: at the end, if seeds produced non-finite numbers; each is left at its last checkpoint.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise UserError(f"seeds are {', '.join(map(str, seeds))}: expected each once, at least one.")
+    folders = seed_folders(out, seeds)
     if isinstance(config, PretrainConfig):
         config = replace(config, loop="device")
-    return _train(config, {seed: Path(out) / f"seed-{seed}" for seed in seeds}, True, continue_with, quiet, command)
+    return _train(config, folders, True, continue_with, quiet, command)
+
+
+def seed_folders(out: Path | str, seeds: Sequence[int]) -> dict[int, Path]:
+    """By seed. Raises UserError where there is none, or one twice."""
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UserError(f"seeds are {', '.join(map(str, seeds))}: expected each once, at least one.")
+    return {seed: Path(out) / f"seed-{seed}" for seed in seeds}
 
 
 def _train(

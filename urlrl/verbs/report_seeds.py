@@ -47,7 +47,7 @@ def report_seeds(
                 f"{run} is at step {evaluations[-1]['step']:,} and {runs[0]} at {evaluations[0]['step']:,}: expected "
                 f"runs of one length, or --step N."
             )
-    scores = [_scores(evaluation) for evaluation in evaluations]
+    scores = [scores_of(evaluation) for evaluation in evaluations]
     metrics = {
         name: {who: _summary([score[name][who] for score in scores]) for who in WHO if _have(scores, name, who)}
         for name in scores[0]
@@ -81,7 +81,7 @@ def _have(scores: list[dict[str, dict[str, float]]], name: str, who: str) -> boo
     return all(who in score.get(name, {}) for score in scores)
 
 
-def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
+def scores_of(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
     """By metric, of the agent and of the baselines."""
     scores = _of_one(evaluation)
     if twin := evaluation.get("twin"):
@@ -89,6 +89,8 @@ def _scores(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
             here = scores[name]
             scores[f"{name}, in {twin['env']}"] = there
             scores[f"{name}, gap"] = {who: there[who] - here[who] for who in there}
+    if found := evaluation.get("diagnostics"):
+        scores |= {f"skills, {name}": {"agent": value} for name, value in found["scores"].items()}
     if spent := evaluation.get("whereabouts"):
         both = [name for name in ROWS if name in spent["agent"] and name in spent["random"]]
         scores |= {ROWS[name]: {who: spent[who][name] for who in ("agent", "random")} for name in both}

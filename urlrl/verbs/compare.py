@@ -1,0 +1,206 @@
+"""Studies: runs of several settings and seeds, made, continued and compared."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from urlrl.errors import RunsFailed, UserError, shown
+from urlrl.evaluation import comparison, coverage
+from urlrl.files import read_json, write_json
+from urlrl.runs.begin import make_run_env
+from urlrl.runs.load import load_checkpoint, saved_evaluation
+from urlrl.runtime import enable_compilation_cache
+from urlrl.training.log import read_metrics
+from urlrl.training.run import RunFolder
+from urlrl.verbs.launch import Work, check_launcher, is_trained, launch
+from urlrl.verbs.report_seeds import scores_of
+from urlrl.verbs.study import Setting, read_study, settings_of, settings_of_runs
+
+FORMAT = "urlrl-study-1"
+SHAPE = {"format": FORMAT, "settings": {str: str}}
+
+
+def compare(
+    study: Mapping[str, Any] | Path | str | None = None, *, out: Path | str, quiet: bool = False, **more: Any
+) -> dict[str, Any]:
+    """Train, evaluate and compare settings with several seeds each, or compare runs that are there. A second call goes
+    on where one was stopped: what is done is not done again.
+
+    Args:
+        study: what is compared, or the TOML file that says it; docs/compare.md names the keys.
+        out: the folder of the comparison, and of the runs that it makes: `out/runs/<label>/seed-<n>`.
+        more: what to add to the study or to change in it, as in `agents="metra,rnd", env="point", seeds="0..2"`.
+
+    Returns:
+        What `table.json` holds: {"env", "protocol", "settings", "baselines", "improvement", "failed": {run: why}}, see
+        `urlrl.evaluation.comparison.summarise`. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
+
+    Raises:
+        UserError: a bad study, runs that cannot be compared, or the folder holds something else; nothing was trained.
+        RunsFailed: every run failed. Where some did, "failed" names them.
+        Interrupted: a signal stopped the runs; they were saved and can be continued.
+    """
+    given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
+    said = {**given, **more}
+    out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
+    launcher: dict[str, Any] = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
+    check_launcher(**launcher)
+    enable_compilation_cache()
+    settings = _settings(said, out)
+    protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
+    env = _common(settings, "env", lambda each: each.config.env)
+    _claim(out, settings)
+    options = {**launcher, "jobs": out / "jobs", "quiet": quiet}
+    failed = launch([] if "runs" in said else _to_train(settings), **options)
+    done = [(each, seed) for each in settings for seed in each.folders if each.name(seed) not in failed]
+    work = [Work(each.name(seed), each.folders[seed]) for each, seed in done if not _evaluation(each, seed)]
+    failed |= launch(work, **options)
+    found = {(each.label, seed): one for each, seed in done if (one := _evaluation(each, seed))}
+    lost = [each.name(seed) for each, seed in done if (each.label, seed) not in found]
+    failed |= {name: "it has no evaluation." for name in lost if name not in failed}
+    if not found:
+        raise RunsFailed(f"All runs failed; {next(iter(failed))}: {next(iter(failed.values()))}")
+    protocol |= _protocol(found)
+    runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
+    _check_lengths(runs)
+    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, targets), "failed": failed}
+    for entry in result["settings"]:
+        entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
+    comparison.write(out, result, _fans(runs))
+    return result
+
+
+def _made(run: comparison.Run, evaluation: Any) -> dict[str, Any]:
+    """What it takes to repeat a run, and what it was scored."""
+    manifest = RunFolder(run.folder).manifest()
+    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": evaluation}
+
+
+def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
+    if "runs" not in said:
+        return settings_of(said, out)
+    if others := sorted(said.keys() - {"runs", "curves", "reach", "launcher", "workers", "slurm"}):
+        raise UserError(f"The study has runs and {others[0]}: expected runs that are there, or settings to train.")
+    return settings_of_runs(_names("runs", said["runs"]))
+
+
+def _names(key: str, value: Any) -> list[str]:
+    """Of a list of texts, or of one text; both may have commas between names."""
+    if not isinstance(value, str | list | tuple):
+        raise UserError(f"{key} is {shown(repr(value))}: expected a text or a list of texts.")
+    return [part.strip() for text in ([value] if isinstance(value, str) else value) for part in str(text).split(",")]
+
+
+def _targets(value: Any) -> list[comparison.Target]:
+    targets = []
+    for text in _names("reach", value):
+        metric, _, score = text.partition("=")
+        try:
+            targets.append(comparison.Target(metric.strip(), float(score)))
+        except ValueError:
+            raise UserError(f"reach is '{shown(text)}': expected a metric and a score, as in coverage=100.") from None
+    return targets
+
+
+def _common(settings: Sequence[Setting], name: str, value: Any) -> Any:
+    """What all settings have. Raises UserError where they differ in it."""
+    first = settings[0]
+    for other in settings[1:]:
+        if value(other) != value(first):
+            raise UserError(
+                f"{name} is {value(first)!r} of '{first.label}' and {value(other)!r} of '{other.label}': expected runs "
+                f"of one environment in one table."
+            )
+    return value(first)
+
+
+def _claim(out: Path, settings: Sequence[Setting]) -> None:
+    """Write what the study is into its folder. Raises UserError where the folder holds something else."""
+    file = out / "study.json"
+    here = {each.label: " ".join(each.words) for each in settings}
+    if file.exists():
+        there = read_json(file, SHAPE)["settings"]
+        if gone := [label for label in there if label not in here]:
+            raise UserError(
+                f"{out} holds another study, which has the setting '{shown(gone[0])}': expected a new folder, or a "
+                f"study that has it too."
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty and holds no study: expected a new folder, or one of a study.")
+    for each in settings:
+        if each.words:
+            for seed, folder in each.folders.items():
+                RunFolder(folder).check(replace(each.config, seed=seed))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json({"format": FORMAT, "settings": here}, file)
+
+
+def _to_train(settings: Sequence[Setting]) -> list[Work]:
+    work = []
+    for each in settings:
+        for seed, folder in each.folders.items():
+            words = ["urlrl", "pretrain", *each.words, "--seed", str(seed), "--out", str(folder)]
+            if not is_trained(folder, each.config):
+                config = replace(each.config, seed=seed)
+                work.append(Work(each.name(seed), folder, config, shlex.join(words)))
+    return work
+
+
+def _evaluation(setting: Setting, seed: int) -> dict[str, Any] | None:
+    """What `urlrl evaluate` left of the run's last checkpoint."""
+    folder = setting.folders[seed]
+    steps = RunFolder(folder).checkpoints.steps()
+    return saved_evaluation(folder, steps[-1], setting.spec) if steps else None
+
+
+def _protocol(found: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """By what all were scored. Raises UserError where they differ in it."""
+    protocols = {}
+    for (label, seed), evaluation in found.items():
+        parts = {part: evaluation[part]["protocol"] for part in ("coverage", "goals") if evaluation[part]}
+        protocols[f"{label}, seed {seed}"] = {"evaluation seed": evaluation["seed"], **parts}
+    (first, known), *others = protocols.items()
+    for name, protocol in others:
+        for part in known.keys() & protocol.keys():
+            if protocol[part] != known[part]:
+                raise UserError(
+                    f"{part} is {known[part]} of '{first}' and {protocol[part]} of '{name}': expected one protocol in "
+                    f"one table."
+                )
+        known = {**protocol, **known}
+    return known
+
+
+def _check_lengths(runs: Sequence[comparison.Run]) -> None:
+    """Raises UserError where seeds of a setting were not trained for as long."""
+    first: dict[str, comparison.Run] = {}
+    for run in runs:
+        other = first.setdefault(run.setting, run)
+        if run.step != other.step:
+            raise UserError(
+                f"{run.folder} is at step {run.step:,} and {other.folder} at {other.step:,}: expected runs of one "
+                f"length in a setting."
+            )
+
+
+def _run(setting: Setting, seed: int, evaluation: Any) -> comparison.Run:
+    folder = setting.folders[seed]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] <= evaluation["step"]]
+    return comparison.Run(setting.label, seed, folder, evaluation["step"], rows, scores_of(evaluation))
+
+
+def _fans(runs: Sequence[comparison.Run]) -> list[Any]:
+    """Of the first seed of each setting, where the environment says where it is."""
+    from urlrl.evaluation.figures import Fan
+
+    fans = []
+    for run in {run.setting: run for run in reversed(runs)}.values():
+        agent, config, spec, _, _ = load_checkpoint(run.folder, run.step)
+        if spec.position:
+            with closing(make_run_env(config, coverage.EPISODES)) as env:
+                trajectory = coverage.scored_episodes(env, agent, 0)
+            fans.append(Fan(run.setting, trajectory, spec, config.agent.z.kind))
+    return fans[::-1]

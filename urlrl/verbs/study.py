@@ -1,0 +1,186 @@
+"""What a study is: settings by label, the options and the seeds of each, and where their runs are."""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from urlrl.config import RESUMABLE_FIELDS, RunConfig, changed, flatten, to_json
+from urlrl.errors import UserError, reason, shown, unknown
+from urlrl.presets import starting_config
+from urlrl.runs.begin import begin, run_spec
+from urlrl.runs.load import run_config
+from urlrl.types import EnvSpec
+from urlrl.values import literal, number_list
+
+# What a study says beside the options of its runs; of a setting.
+OF_SETTING = ("agents", "preset", "seeds")
+OF_STUDY = (*OF_SETTING, "settings", "runs", "curves", "reach", "launcher", "workers", "slurm")
+# Options in which runs of one setting may differ.
+NO_DIFFERENCE = {"seed", "loop", "agent_name", *RESUMABLE_FIELDS} - {"steps"}
+
+
+class Setting(NamedTuple):
+    """What is compared: runs of one config that differ in their seed."""
+
+    label: str
+    config: RunConfig  # its seed does not count
+    spec: EnvSpec  # of its environment
+    folders: dict[int, Path]  # by seed
+    words: list[str]  # of `urlrl pretrain`, without seed and folder; [] where the runs are there already
+
+    def name(self, seed: int) -> str:
+        """Of a run, as sentences and tables say it."""
+        return f"{self.label}, seed {seed}"
+
+
+def read_study(file: Path | str) -> dict[str, Any]:
+    """Raises UserError where it cannot be read."""
+    try:
+        return tomllib.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:  # A TOMLDecodeError is a ValueError, and so is text that is no UTF-8.
+        raise UserError(f"Study {shown(file)} cannot be read: {reason(error)}.") from error
+
+
+def settings_of(study: Mapping[str, Any], out: Path) -> list[Setting]:
+    """The settings whose runs are, or will be, in `out`. Each environment is made once, to see that it can be.
+
+    Raises:
+        UserError: an unknown agent, preset, option or environment, no seeds, settings that do not differ, or different
+            environments.
+    """
+    if not {"agents", "preset", "settings"} & study.keys():
+        raise UserError("The study is empty: expected settings, as in agents = 'metra,rnd' and seeds = '0..4'.")
+    common = {name: value for name, value in study.items() if name not in OF_STUDY or name in OF_SETTING}
+    tables = study.get("settings", {"": {}})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise UserError(f"settings is {shown(repr(tables))}: expected a table for each setting, as [settings.slow].")
+    chosen = [
+        (label, choice, _seeds({**common, **table}))
+        for label, table in tables.items()
+        for choice in _choices({**flatten(common), **flatten(table)})
+    ]
+    if not chosen:
+        raise UserError("The study is empty: expected settings, as in agents = 'metra,rnd' and seeds = '0..4'.")
+    labels = _labels([(label, choice) for label, choice, _ in chosen])
+    settings = [_setting(label, choice, seeds, out) for label, (_, choice, seeds) in zip(labels, chosen)]
+    for i, setting in enumerate(settings):
+        for other in settings[:i]:
+            if other.config == setting.config:
+                raise UserError(
+                    f"Settings '{other.label}' and '{setting.label}' do not differ: expected each once, with all its "
+                    f"seeds."
+                )
+            if _place(other.label) == _place(setting.label):
+                raise UserError(
+                    f"Settings '{other.label}' and '{setting.label}' have one folder: expected other names."
+                )
+    return settings
+
+
+def settings_of_runs(runs: Sequence[Path | str]) -> list[Setting]:
+    """The settings of runs that are there: those that differ in their seed alone are of one.
+
+    Raises:
+        UserError: a folder holds no run, or two runs are of one setting and seed.
+    """
+    described, settings = list[dict[str, Any]](), list[Setting]()
+    for run in map(Path, runs):
+        config = run_config(run)
+        flat = flatten(to_json(config))
+        choice = {"agents": flat["agent_name"], **{name: flat[name] for name in flat if name not in NO_DIFFERENCE}}
+        if choice not in described:
+            described.append(choice)
+            settings.append(Setting("", config, run_spec(config), {}, []))
+        folders = settings[described.index(choice)].folders
+        if config.seed in folders:
+            raise UserError(f"{folders[config.seed]} and {run} do not differ: expected each setting and seed once.")
+        folders[config.seed] = run
+    if not settings:
+        raise UserError("The study is empty: expected folders of runs.")
+    labels = _labels([("", choice) for choice in described])
+    return [setting._replace(label=label) for setting, label in zip(settings, labels)]
+
+
+def _seeds(setting: Mapping[str, Any]) -> list[int]:
+    seeds = setting.get("seeds")
+    if seeds is None:
+        raise UserError("The study has no seeds: expected them, as in seeds = '0..4'.")
+    numbers = number_list("seeds", ",".join(map(str, seeds)) if isinstance(seeds, list | tuple) else str(seeds))
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"seeds are {', '.join(map(str, numbers))}: expected each once.")
+    return numbers
+
+
+def _choices(setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """One value of each option; a text with commas is a list of values, all of which are tried."""
+    names = [name for name in setting if name != "seeds"]
+    values = [_values(name, setting[name]) for name in names]
+    return [_with_agent(dict(zip(names, chosen))) for chosen in product(*values)]
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [literal(part.strip()) for part in value.split(",")]
+    return list(value) if name in OF_SETTING and isinstance(value, list | tuple) else [value]
+
+
+def _with_agent(choice: dict[str, Any]) -> dict[str, Any]:
+    """Where no agent is named, a preset says whose it is, as metra/half-cheetah-quick."""
+    agent, slash, preset = str(choice.get("preset", "")).partition("/")
+    if "agents" in choice:
+        return choice
+    if not slash:
+        raise UserError("A setting names no agent: expected one, as in agents = 'metra,rnd', or preset = 'metra/NAME'.")
+    return {**choice, "agents": agent, "preset": preset}
+
+
+def _setting(label: str, choice: dict[str, Any], seeds: list[int], out: Path) -> Setting:
+    agent, preset = str(choice["agents"]), choice.get("preset")
+    options = {name: value for name, value in choice.items() if name not in OF_SETTING}
+    start = starting_config(agent, preset, options)
+    known = flatten(to_json(start)).keys() - {"seed", "agent_name", "data_id"}
+    for name in options:
+        if name not in known:
+            raise unknown("option of the study", name, {*known, *OF_STUDY} - {name})
+    with begin(changed(start, options), getattr(start, "loop", "host") == "device") as begun:
+        config, spec = begun.config, begun.spec
+    words = [agent, *(["--preset", preset] if preset else []), *chain(*(_words(*pair) for pair in options.items()))]
+    place = out / "runs" / _place(label)
+    return Setting(label, config, spec, {seed: place / f"seed-{seed}" for seed in seeds}, words)
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """How the command line gives an option a value."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
+
+
+def _labels(described: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """For each setting, which has a name of its own or "": this name, and the options in which it differs from others
+    of this name; agents differ in nearly all of theirs, so their options are compared with those of the same agent."""
+    labels = []
+    for own, choice in described:
+        alike = [other for name, other in described if name == own]
+        agent = choice["agents"]
+        several = any(other["agents"] != agent for other in alike)
+        same = [other for other in alike if other["agents"] == agent]
+        differ = [name for name in dict.fromkeys(chain(*same)) if len({repr(other.get(name)) for other in same}) > 1]
+        last = Counter(name.rpartition(".")[2] for name in differ)
+        parts = [own] if own else []
+        parts += [agent] if several or not (own or differ) else []
+        for name in differ:
+            short = name.rpartition(".")[2]
+            parts.append(f"{short if last[short] == 1 else name}={choice.get(name)}")
+        labels.append(", ".join(parts))
+    return labels
+
+
+def _place(label: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"[^\w.=+-]+", "_", label)
