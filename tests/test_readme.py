@@ -18,8 +18,9 @@ BLOCKS = blocks_of(ROOT / "README.md")
 SHORTER = {
     "--preset half-cheetah-quick": "--preset point-quick --steps 3000",
     "--preset maze-quick": "--preset maze-quick --steps 100 --updates 100",
-    "--agents metra,rnd --env half_cheetah --seeds 0..4 --out c": "--agents uniform --env point --steps 400 "
+    "--agents metra,csf --preset ant-quick --seeds 0..4 --out c": "--agents uniform --env point --steps 400 "
     "--num-envs 2 --min-replay 10 --steps-per-update 0 --seeds 0 --out c",
+    "--agents metra,lsd,csd,csf,diayn,dads": "--agents metra,csf",
     "--steps 8000 --seeds 0..2": "--steps 2000 --seeds 0..1",
     "steps=20_000": "steps=2_000, eval_every=0",
     "--task half_cheetah_goal --seeds 0..4": "--task half_cheetah_goal",
