@@ -439,7 +439,7 @@ BAD = {
     ),
     "a golden demonstration that cannot be told": (
         lambda c: c["prompting"].update(demo=None),
-        r"cannot be told a demo: expected a goal or reward",
+        r"golden.demo is .*: expected none, as it can be told no demonstration",
     ),
     "another golden choice": (
         lambda c: c["golden"]["choose"].update(z=[[-x for x in c["golden"]["choose"]["z"][0]]]),

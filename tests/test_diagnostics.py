@@ -39,7 +39,7 @@ def test_effective_rank_is_the_exponential_of_the_entropy_of_the_singular_values
     along_axes = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]]) + 7  # singular values 3 sqrt(2) and sqrt(2)
     assert effective_rank(along_axes) == pytest.approx(exp(-(0.75 * log(0.75) + 0.25 * log(0.25))))
     assert effective_rank(COMPASS) == pytest.approx(2) and effective_rank(COMPASS[:, :1]) == pytest.approx(1)
-    assert np.isnan(effective_rank(np.ones((5, 2))))
+    assert np.isnan(effective_rank(np.full((1000, 3), 0.1, np.float32)))
 
 
 def test_time_correlation_is_spearmans_within_episodes():
@@ -153,6 +153,16 @@ def test_diagnostics_of_episodes_by_hand():
     assert list(line["scores"]) == [name for name in ROWS if name != "directions"]
 
 
+def test_starts_do_not_matter_and_skills_that_cancel_out_are_dead():
+    away, spec = np.array([[0.0, 0], [50, 0], [0, 50], [50, 50]]), spec_of(("x", "y"))
+    alike = episodes(COMPASS, np.tile([5.0, 0], (4, 1)))
+    alike = alike._replace(position=alike.position + away)
+    scores = diagnose(Uniform, alike, spec)["scores"]
+    assert (scores["distinct_skills"], scores["dead_skills"], scores["directions"]) == (1, 0, 8 / 24)
+    both_ways = diagnose(Uniform, episodes(np.eye(2)[[0, 0, 1, 1]], 10 * COMPASS[[0, 2, 1, 3]]), spec)["scores"]
+    assert (both_ways["distinct_skills"], both_ways["dead_skills"], both_ways["directions"]) == (0, 2, 0)
+
+
 def test_observations_are_compared_in_units_of_their_spread():
     """The two skills differ in the last two entries. The first one is large, and the same for both."""
     z, seen = np.eye(2)[[0, 0, 1, 1]], np.array([[0.0, 0, 0], [60, 0, 0], [1, 4, 4], [61, 4, 4]])
@@ -166,6 +176,9 @@ def test_what_cannot_be_measured_is_missing():
     nowhere = episodes(np.eye(2)[[0, 1, 0, 1]], WHERE)._replace(position=None)
     found = diagnose(Uniform, nowhere, spec_of(()))
     assert found["latent_dim"] is None and list(found["scores"]) == ["discriminability"]
+    lost = episodes(np.eye(4), WHERE)
+    lost.position[4, 1] = np.nan
+    assert list(diagnose(Uniform, lost, spec_of(("x", "y")))["scores"]) == []
     diverged = diagnose(Halves(jnp.float32(jnp.nan)), episodes(np.eye(4), WHERE), spec_of(("x", "y")))
     assert list(diverged["scores"]) == ["distinct_skills", "dead_skills", "directions"]
     json.dumps(diverged, allow_nan=False)
@@ -189,7 +202,7 @@ def test_a_run_and_its_evaluation_have_them(whole_run, tmp_path, capsys):
     capsys.readouterr()
     show_evaluation(result)
     said = capsys.readouterr().out
-    assert f"{found['scores']['dead_skills']:.0f} of 48 skills end within 0.75 m of the start." in said
+    assert f"{found['scores']['dead_skills']:.0f} of 48 skills move less than 0.75 m on average." in said
     old = {name: value for name, value in result.items() if name != "diagnostics"}
     (run / "evaluation.json").write_text(json.dumps(old))
     assert saved_evaluation(run, loaded.step, loaded.spec) == {**old, "diagnostics": None}  # It is as good as ever.

@@ -176,7 +176,7 @@ def test_a_folder_without_files_is_refused(tmp_path):
     folder = make_lerobot(tmp_path)
     for file in (folder / "data" / "chunk-000").iterdir():
         file.rename(file.with_suffix(".txt"))
-    refused(folder, f"{folder} holds no episodes: expected data/chunk-*/episode_*.parquet")
+    refused(folder, f"{folder} holds no episodes of its version, v3.0: expected data/chunk-*/episode_*.parquet")
 
 
 def test_bad_files_and_episodes_are_left_out_where_that_is_asked_for(tmp_path):

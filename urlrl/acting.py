@@ -65,7 +65,8 @@ def to_goals(agent: Any, goals: Any, seen: Transition | None, key: jax.Array) ->
     def read(goal: Any) -> tuple[Any, Any]:
         return split_task(agent.read(GoalPrompt(goal), seen, key))
 
-    return Each(join_task(jax.vmap(lambda goal: read(goal)[0])(goals), read(goals[0])[1]))
+    # What is shared depends on no goal: JAX refuses it otherwise.
+    return Each(join_task(*jax.vmap(read, out_axes=(0, None))(goals)))
 
 
 def begun(ended: Any, new: Carry, old: Carry) -> Carry:

@@ -3,8 +3,9 @@
 pyarrow alone.
 
 A row holds what was seen in a frame, the action that was taken then, and the reward that followed. The state after an
-episode's last frame is not stored, so each episode's last transition is left out. `next.done` marks where an episode
-ends, for whatever reason: the future beyond counts as after a time limit. Pictures are no states: they are left out.
+episode's last frame is not stored, so each episode's last transition is left out. An episode lies in one file.
+`next.done` marks where an episode ends, for whatever reason: the future beyond counts as after a time limit. Pictures are
+no states: they are left out.
 """
 
 import re
@@ -28,9 +29,9 @@ STATE = "observation.state"
 REWARDS = ("next.reward", "reward")  # the first that is there is taken
 DONE = "next.done"
 VERSION = re.compile(r"v[23]\.\d+")
-FILE = re.compile(r"(?:episode_|file-)(\d{1,12})\.parquet")
+FILES = {"v2": re.compile(r"episode_(\d{1,12})\.parquet"), "v3": re.compile(r"file-(\d{1,12})\.parquet")}  # by version
 CHUNK = re.compile(r"chunk-(\d{1,12})")
-SHAPE = {"codebase_version": str, "total_frames": int, "features": {str: {"dtype": str, "shape": [int]}}}
+SHAPE = {"codebase_version": str, "total_frames": int, "features": {str: dict}}
 NUMBERS = re.compile(r"bool|u?int\d+|float\d+")
 Piece = tuple[int, Any]  # the row of its file in which an episode begins, and its rows, a pyarrow.Table
 
@@ -63,10 +64,11 @@ def read_lerobot(path: Path, env: str = "", spec: EnvSpec | None = None, *, obse
     parts = tuple(observation) or (STATE,)
     reward = next((key for key in REWARDS if key in features), "")
     widths = {key: _width(file, features, key) for key in (*parts, "action", *filter(None, [reward]))}
-    files = _files(path)
+    files = _files(path, FILES[about["codebase_version"][:2]])
     if not files:
         raise UserError(
-            f"{path} holds no episodes: expected data/chunk-*/episode_*.parquet, or data/chunk-*/file-*.parquet."
+            f"{path} holds no episodes of its version, {about['codebase_version']}: expected "
+            f"data/chunk-*/episode_*.parquet in version 2, data/chunk-*/file-*.parquet in version 3."
         )
     widths |= {"episode_index": 1, "frame_index": 1} | ({DONE: 1} if DONE in features else {})
     rows = sum(_num_rows(parquet, file) for file in files)
@@ -87,15 +89,15 @@ def _parquet(path: Path) -> Any:
 
 def _width(file: Path, features: dict[str, Any], key: str) -> int:
     """How many numbers a feature has per frame."""
-    flat = {
-        name: one["shape"][0]
-        for name, one in features.items()
-        if NUMBERS.fullmatch(one["dtype"]) and len(one["shape"]) == 1 and one["shape"][0] > 0
-    }
+    flat = {}
+    for name, one in features.items():
+        match one:
+            case {"dtype": str(dtype), "shape": [int(size)]} if NUMBERS.fullmatch(dtype) and size > 0:
+                flat[name] = size
     if key not in flat:
-        found = (
-            f"is {shown(features[key]['dtype'])} of shape {shown(features[key]['shape'])}" if key in features else ""
-        )
+        found = ""
+        if key in features:
+            found = f"is {shown(features[key].get('dtype'))} of shape {shown(features[key].get('shape'))}"
         advice = "; --observation names others" if key not in ("action", *REWARDS) else ""
         raise UserError(
             f"{file}: feature {shown(repr(key))} {found or 'is not there'}: expected one of flat numbers, as are "
@@ -104,12 +106,12 @@ def _width(file: Path, features: dict[str, Any], key: str) -> int:
     return flat[key]
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, names: re.Pattern[str]) -> list[Path]:
     """In order of their numbers; not what other programs leave beside them."""
     found = [
         ((int(chunk[1]), int(name[1])), file)
         for file in path.glob("data/*/*.parquet")
-        if (name := FILE.fullmatch(file.name)) and (chunk := CHUNK.fullmatch(file.parent.name))
+        if (name := names.fullmatch(file.name)) and (chunk := CHUNK.fullmatch(file.parent.name))
     ]
     return [file for _, file in sorted(found)]
 
@@ -124,9 +126,9 @@ def _num_rows(parquet: Any, file: Path) -> int:
 def _notes(path: Path, about: dict[str, Any], parts: Sequence[str], rows: int) -> tuple[str, ...]:
     notes = [f"{path} does not have the state after an episode's last frame: its last transition is left out."]
     others = [
-        f"{name} ({one['dtype']})"
+        f"{name} ({one.get('dtype')})"
         for name, one in about["features"].items()
-        if name not in parts and (name.startswith("observation") or not NUMBERS.fullmatch(one["dtype"]))
+        if name not in parts and (name.startswith("observation") or not NUMBERS.fullmatch(str(one.get("dtype"))))
     ]
     if others:
         taken = " + ".join(map(repr, parts))

@@ -19,9 +19,9 @@ MANY_DEAD, FEW_DIRECTIONS = 1 / 3, 0.9  # shares: with more dead skills, or fewe
 ROWS = {  # score -> what it is called, and what it says
     "distinct_skills": (
         "Distinct skills",
-        "{distinct_skills:.0f} of {skills} skills end more than {radius:g} m from the start and from each other.",
+        "{distinct_skills:.0f} of {skills} skills move more than {radius:g} m, to places as far from each other.",
     ),
-    "dead_skills": ("Dead skills", "{dead_skills:.0f} of {skills} skills end within {radius:g} m of the start."),
+    "dead_skills": ("Dead skills", "{dead_skills:.0f} of {skills} skills move less than {radius:g} m on average."),
     "directions": (
         "Directions with a skill",
         "In {directions:.0f} % of the directions of the plane, the skill that goes farthest that way leads within "
@@ -33,8 +33,8 @@ ROWS = {  # score -> what it is called, and what it says
         "skill, or else the most similar one. Chance is {chance:.0f} %.",
     ),
     "discriminability_position": (
-        "Skill told from the end position",
-        "Judged by the end position instead, that is so in {discriminability_position:.0f} % of the episodes.",
+        "Skill told from the move",
+        "In {discriminability_position:.0f} % of the episodes, the other one that moved most alike has such a skill.",
     ),
     "effective_rank": (
         "Effective rank",
@@ -60,11 +60,12 @@ SHARES = ("directions", "discriminability", "discriminability_position", "chance
 def effective_rank(latent: np.ndarray) -> float:
     """RankMe (Garrido et al., 2023) of (k, d), about its mean: exp of the entropy of the singular values' shares; from
     1 to d, and NaN where all rows are the same."""
-    values = np.linalg.svd(latent - latent.mean(axis=0), compute_uv=False)
-    total = values.sum()
-    if total == 0:
+    rows = np.asarray(latent, np.float64)
+    rows = rows - rows.mean(axis=0)
+    if np.abs(rows).max() <= 1e-6 * np.abs(latent).max():  # what float32 leaves of no difference
         return float("nan")
-    share = values[values > 0] / total
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(rows.T @ rows), 0))
+    share = values[values > 0] / values.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
@@ -93,12 +94,12 @@ def per_skill(z: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([values[index.reshape(-1) == skill].mean(axis=0) for skill in range(len(skills))])
 
 
-def count_distinct(ends: np.ndarray, radius: float) -> int:
-    """How many of the ends (k, p) can be chosen so that all are farther than `radius` from each other: each next one is
-    the farthest from those before."""
-    count, nearest = 0, np.full(len(ends), np.inf)
+def count_distinct(places: np.ndarray, radius: float) -> int:
+    """How many of the places (k, p) are farther than `radius` from each other, each next one being the farthest from
+    those before; another choice may find more."""
+    count, nearest = 0, np.full(len(places), np.inf)
     while (nearest > radius).any():
-        nearest = np.minimum(nearest, np.linalg.norm(ends - ends[nearest.argmax()], axis=-1))
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[nearest.argmax()], axis=-1))
         count += 1
     return count
 
@@ -109,6 +110,8 @@ def discriminability(z: np.ndarray, ends: np.ndarray) -> tuple[float, float]:
     skills are equally near to each other: nothing can be told then."""
     skill, near = (_is_nearest(values) for values in (z, ends))
     chance = float(skill.sum(axis=1).mean() / (len(z) - 1))
+    if not np.isfinite(ends).all():
+        return float("nan"), chance
     share = float(((skill & near).sum(axis=1) / near.sum(axis=1)).mean())
     return (share if chance < 1 else float("nan")), chance
 
@@ -166,8 +169,8 @@ def diagnose(agent: Any, trajectory: Trajectory, spec: EnvSpec) -> dict[str, Any
     lengths, latent = trajectory.mask.sum(axis=0), latents(agent, trajectory)
     told, chance = discriminability(z, _standardized(trajectory.steps.next_obs[lengths - 1, np.arange(len(z))]))
     scores = {"discriminability": told} | of_places(trajectory, spec)
-    if latent is not None and np.isfinite(latent).all():
-        happened = np.arange(len(latent))[:, None] <= lengths
+    happened = np.arange(len(trajectory.mask) + 1)[:, None] <= lengths
+    if latent is not None and np.isfinite(latent[happened]).all():
         scores["effective_rank"] = effective_rank(latent[happened])
         scores["time_correlation"] = time_correlation(latent, lengths)
     if "constrained" in agent.abilities:
@@ -181,26 +184,30 @@ def diagnose(agent: Any, trajectory: Trajectory, spec: EnvSpec) -> dict[str, Any
 
 
 def of_places(trajectory: Trajectory, spec: EnvSpec) -> dict[str, float]:
-    """The scores that need positions; none where there are none."""
+    """The scores that need positions; none where there are none. All are of moves, from each episode's own start, so
+    that it does not matter where episodes start."""
+    z, lengths = np.asarray(trajectory.steps.z[0]), trajectory.mask.sum(axis=0)
     if trajectory.position is None:
         return {}
-    z, lengths = np.asarray(trajectory.steps.z[0]), trajectory.mask.sum(axis=0)
-    start, ends, radius = trajectory.position[0], trajectory.position[lengths, np.arange(len(z))], radius_of(spec)
-    alive = per_skill(z, np.linalg.norm(ends - start, axis=-1)) > radius
+    moves = trajectory.position[lengths, np.arange(len(z))] - trajectory.position[0]
+    if not np.isfinite(moves).all():
+        return {}
+    led, radius = per_skill(z, moves), radius_of(spec)
+    led = led[np.linalg.norm(led, axis=-1) > radius]
     scores = {
-        "distinct_skills": float(count_distinct(per_skill(z, ends)[alive], radius)),
-        "dead_skills": float((~alive).sum()),
-        "discriminability_position": discriminability(z, ends)[0],
+        "distinct_skills": float(count_distinct(led, radius)),
+        "dead_skills": float(len(np.unique(z, axis=0)) - len(led)),
+        "discriminability_position": discriminability(z, moves)[0],
     }
     if len(spec.position) == 2:
-        scores["directions"] = directions_led(per_skill(z, ends - start)[alive])
+        scores["directions"] = directions_led(led)
     return scores
 
 
 def _standardized(rows: np.ndarray) -> np.ndarray:
     """Rows (n, k) in units of each column's standard deviation; a column that is the same everywhere says nothing."""
     scale = rows.std(axis=0)
-    return rows[:, scale > 0] / scale[scale > 0]
+    return rows[:, scale != 0] / scale[scale != 0]  # A column with a NaN is kept.
 
 
 # In words.

@@ -1121,8 +1121,8 @@ def _parse_tensors(content: bytes, file: str) -> dict[str, np.ndarray]:
 
 def _check_tensors(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     _check_shapes(tensors, shapes)
-    for name in shapes.keys() & {"normalizer.std", "inputs.std"}:
-        if (tensors[name] < 0).any():
+    for name in ("normalizer.std", "inputs.std"):
+        if name in shapes and (tensors[name] < 0).any():
             raise SkillError(f"Tensor '{name}' holds {tensors[name].min()}: expected none below 0.")
 
 
@@ -1206,6 +1206,7 @@ def _check_second(config: dict[str, Any]) -> None:
         good = len(told["entry"]) == len(told["z"]) and _entries(told["entry"], size)
         _expect("golden.reward.entry", good, told["entry"], "an entry of an observation for each z")
     if demo := config["golden"].get("demo"):
+        _expect("golden.demo", bool(config["prompting"]["demo"]), demo, "none, as it can be told no demonstration")
         _check_rows("golden.demo", {"obs": size}, demo)
         _check_rows("golden.demo", {"z": z}, {"z": [demo["z"]]})
     control, chosen = config.get("controller"), config["golden"].get("choose")
