@@ -4,8 +4,8 @@ pyarrow alone.
 
 A row holds what was seen in a frame, the action that was taken then, and the reward that followed. The state after an
 episode's last frame is not stored, so each episode's last transition is left out. An episode lies in one file.
-`next.done` marks where an episode ends, for whatever reason: the future beyond counts as after a time limit. Pictures are
-no states: they are left out.
+`next.done` marks where an episode ends, for whatever reason: the future beyond counts as after a time limit. Pictures
+are no states: they are left out.
 """
 
 import re
