@@ -13,7 +13,7 @@ import urlrl
 from urlrl.cli import main
 from urlrl.errors import RunsFailed, UserError
 from urlrl.evaluation import figures
-from urlrl.evaluation.comparison import Run, Target, summarise, table
+from urlrl.evaluation.comparison import Run, Target, by_metric, summarise, table
 from urlrl.evaluation.stats import improvement
 from urlrl.training.run import RunFolder
 from urlrl.verbs import compare as verb
@@ -82,6 +82,8 @@ def test_a_study_leaves_a_page_and_tables(study):
         assert each["seeds"] == [0, 1] and each["step"] == 200 and each["curves"]["eval/coverage"]["steps"][-1] == 200
         for seed, run in zip(each["seeds"], each["runs"]):
             evaluation = json.loads((out / "runs" / each["label"] / f"seed-{seed}" / "evaluation.json").read_text())
+            if goals := evaluation["goals"]:
+                del goals["goals"], goals["outcomes"]  # Only the run's own file has each goal.
             assert run["evaluation"] == evaluation and run["config"]["seed"] == seed
             assert each["scores"]["coverage, 1 m cells"]["values"][seed] == evaluation["coverage"]["agent"]
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
@@ -214,6 +216,10 @@ def test_python_says_a_study_by_names(study, worked, tmp_path):
         ({"agents": "rnd", **POINT, "slurm": 3}, "slurm is 3: expected a table of parameters."),
         ({"agents": "rnd", **POINT, "reach": "coverage"}, "reach is 'coverage': expected a metric and a score"),
         ({"agents": "rnd", **POINT, "curves": 3}, "curves is 3: expected a text or a list of texts."),
+        ({"agents": "rnd", **POINT, "reach": "coverage=1", "eval_every": 0, "steps": 90},
+         "eval_every is 0 and steps is 90 of 'rnd': expected evaluations during training, by which 'coverage' is"),
+        ({"agents": "rnd", **POINT, "curves": "eval/dead_skills", "eval_every": 2000, "steps": 90},
+         "eval_every is 2,000 and steps is 90 of 'rnd': expected evaluations during training, by which 'eval/dead_"),
         ({"runs": []}, "The study is empty: expected folders of runs."),
         ({"runs": ["nowhere"]}, "nowhere is not a run: it has no config.json."),
         ({"runs": ["nowhere"], "env": "point"}, "The study has runs and env: expected runs that are there, or"),
@@ -350,12 +356,24 @@ def test_smaller_distances_are_the_better_ones():
     assert found["goals, final_distance"]["near"]["far"]["value"] == 1.0
 
 
+def test_improvement_is_said_of_scores_whose_direction_is_known():
+    known = ["coverage, 1 m cells, in ant", "rooms visited per episode", "goals, hit_3"]
+    scores = {name: {"agent": 1.0} for name in (*known, "coverage, 1 m cells, gap", "share of time in noise")}
+    runs = [Run(label, 0, Path("x"), 1, [], scores) for label in "ab"]
+    assert list(summarise(runs, (), ())["improvement"]) == known
+
+
+def test_curves_of_a_single_step_are_not_drawn():
+    curves = {"eval/coverage": {"steps": [0], "values": [[1.0]]}, "kl": {"steps": [0, 9], "values": [[1.0], [2.0]]}}
+    assert by_metric([{"label": "a", "curves": curves}]) == {"kl": {"a": ([0, 9], [[1.0], [2.0]])}}
+
+
 def test_few_seeds_are_lines_and_more_have_a_band():
     steps = [0, 10]
     for seeds, lines, bands in ((3, 1 + 3, 0), (5, 1, 1)):
         values = np.arange(2 * seeds, dtype=float).reshape(2, seeds)
         (ax,) = figures.draw_compared({"eval/coverage": {"a": (steps, values)}}, figures.LIGHT).axes
-        assert (len(ax.get_lines()), len(ax.collections)) == (lines, bands)
+        assert (len(ax.get_lines()), len(ax.collections)) == (lines, bands) and ax.get_xlim()[0] == 0
         np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), values.mean(axis=1))
 
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urlrl.errors import unknown
-from urlrl.evaluation import figures, page
+from urlrl.evaluation import figures, page, whereabouts
 from urlrl.evaluation.rollout import STILL
 from urlrl.evaluation.stats import BOOTSTRAP_FROM, RULE, improvement, over_seeds, shown
 from urlrl.files import write_atomically, write_json
 
 BASELINES = {"random": "random policy", STILL: STILL}  # who -> as tables say it
 GOALS_SHOWN = ("goals, hit_3", "goals, final_distance")  # of all that is measured of goals, in tables for people
+VISITED = tuple(whereabouts.ROWS[name] for name in whereabouts.COUNTS)  # the more the better
 OF_SKILLS = "skills, "  # how scores begin that diagnose the skills: they have a table of their own
 PAIRS = (
     f"Read: how likely a run of the row is better than one of the column, the share of all pairs of seeds; 0.5 is no "
@@ -60,8 +61,9 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
     Returns:
         {"settings": [{"label", "seeds", "folders", "step", "minutes", "scores": {score: {"values", "estimate"}},
         "curves": {metric: {"steps", "values"}}, "reach": {"coverage=100": {"steps", "minutes"}}}], "baselines": {who:
-        {score: values}}, "improvement": {score: {better: {worse: estimate}}}}. Values are in the order of the seeds;
-        None is a seed that did not reach a score. An estimate is one of `urlrl.evaluation.stats`, as JSON.
+        {score: values}}, "improvement": {score: {better: {worse: estimate}}}}, the last of scores of which is known
+        whether more or less is better. Values are in the order of the seeds; None is a seed that did not reach a score.
+        An estimate is one of `urlrl.evaluation.stats`, as JSON.
 
     Raises:
         UserError: no run logged such a metric.
@@ -90,7 +92,7 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
         who: {name: found for name in names if (found := list(dict.fromkeys(_of_baseline(runs, name, who))))}
         for who in BASELINES
     }
-    pairs = {name: _improvements(settings, name) for name in names if _is_shown(name)}
+    pairs = {name: _improvements(settings, name) for name in names if _is_shown(name) and _direction(name)}
     return {"settings": settings, "baselines": baselines, "improvement": pairs}
 
 
@@ -127,10 +129,18 @@ def _of_baseline(runs: Sequence[Run], name: str, who: str) -> list[float]:
     return [run.scores[name][who] for run in runs if who in run.scores.get(name, {})]
 
 
+def _direction(name: str) -> int:
+    """1 where a higher score is the better one, -1 where a lower one is, and 0 where it is not known."""
+    if name.endswith(", gap"):
+        return 0
+    if name in VISITED or name.startswith(("coverage, ", "goals, hit_", "goals, end_", "goals, at_")):
+        return 1
+    return -1 if name.startswith(("goals, final_distance", "goals, closest_distance")) else 0
+
+
 def _improvements(settings: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
-    """By label of the better and of the worse. Of distances the smaller is the better."""
-    sign = -1 if name.endswith("distance") else 1
-    values = {each["label"]: sign * np.array(each["scores"][name]["values"]) for each in settings
+    """By label of the better and of the worse."""
+    values = {each["label"]: _direction(name) * np.array(each["scores"][name]["values"]) for each in settings
               if name in each["scores"]}  # fmt: skip
     return {
         one: {other: improvement(values[one], values[other]).to_json() for other in values if other != one}
@@ -229,16 +239,13 @@ def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> 
 
 
 def by_metric(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> label -> (steps, values)."""
-    names = dict.fromkeys(name for each in settings for name in each["curves"])
-    return {
-        name: {
-            each["label"]: (each["curves"][name]["steps"], each["curves"][name]["values"])
-            for each in settings
-            if name in each["curves"]
-        }
-        for name in names
-    }
+    """Metric -> label -> (steps, values), of curves that have more than one point."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in settings:
+        for name, curve in each["curves"].items():
+            if len(curve["steps"]) > 1:
+                found.setdefault(name, {})[each["label"]] = (curve["steps"], curve["values"])
+    return found
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -257,7 +264,7 @@ def _header(result: dict[str, Any]) -> str:
 def _curves_section(folder: Path, curves: dict[str, dict[str, Any]]) -> str:
     title = "Learning curves"
     if not curves:
-        return page.section(title, page.note("The runs logged none of these metrics."))
+        return page.section(title, page.note("The runs logged none of these metrics more than once."))
     caption = f"{RULE} Thin lines are seeds. curves.pdf is the same figure."
     draw = partial(figures.draw_compared, curves)
     return page.section(title, page.picture(folder / "curves.png", draw, "Learning curves by setting", caption))

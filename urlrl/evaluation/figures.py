@@ -310,6 +310,7 @@ def draw_compared(
                 ax.fill_between(steps, low, high, color=colors[label], alpha=0.12, linewidth=0)
             else:
                 ax.plot(steps, values, color=colors[label], linewidth=0.6, alpha=0.6)
+        ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(PANELS.get(name, name), color=theme.ink, size=8.5, loc="left", pad=4)

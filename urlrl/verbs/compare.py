@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from urlrl.errors import RunsFailed, UserError, shown
-from urlrl.evaluation import comparison, coverage
+from urlrl.evaluation import comparison, coverage, diagnostics
 from urlrl.files import read_json, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
@@ -52,6 +52,8 @@ def compare(
     settings = _settings(said, out)
     protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
     env = _common(settings, "env", lambda each: each.config.env)
+    if "runs" not in said:
+        _check_evaluated(settings, [*curves, *(target.metric for target in targets)])
     _claim(out, settings)
     options = {**launcher, "jobs": out / "jobs", "quiet": quiet}
     failed = launch([] if "runs" in said else _to_train(settings), **options)
@@ -76,7 +78,17 @@ def compare(
 def _made(run: comparison.Run, evaluation: Any) -> dict[str, Any]:
     """What it takes to repeat a run, and what it was scored."""
     manifest = RunFolder(run.folder).manifest()
-    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": evaluation}
+    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": _brief(evaluation)}
+
+
+def _brief(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Without what it says of each goal, which its file has; in its twin too."""
+    brief = dict(evaluation)
+    if goals := evaluation.get("goals"):
+        brief["goals"] = {name: value for name, value in goals.items() if name not in ("goals", "outcomes")}
+    if twin := evaluation.get("twin"):
+        brief["twin"] = _brief(twin)
+    return brief
 
 
 def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
@@ -103,6 +115,19 @@ def _targets(value: Any) -> list[comparison.Target]:
         except ValueError:
             raise UserError(f"reach is '{shown(text)}': expected a metric and a score, as in coverage=100.") from None
     return targets
+
+
+def _check_evaluated(settings: Sequence[Setting], metrics: Sequence[str]) -> None:
+    """Raises UserError where a metric of evaluations during training is asked for, and a setting makes none."""
+    known = {f"eval/{name}" for name in ("coverage", *diagnostics.ROWS)}
+    for metric in metrics:
+        if metric in known or f"eval/{metric}" in known:
+            for each in settings:
+                if not 0 < each.config.eval_every <= each.config.steps:
+                    raise UserError(
+                        f"eval_every is {each.config.eval_every:,} and steps is {each.config.steps:,} of "
+                        f"'{each.label}': expected evaluations during training, by which '{shown(metric)}' is measured."
+                    )
 
 
 def _common(settings: Sequence[Setting], name: str, value: Any) -> Any:
