@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 import urlrl
+from urlrl.agents import find_agent
 from urlrl.cli import main
+from urlrl.cli.arguments import check_arguments
+from urlrl.cli.compare import _said
+from urlrl.config import PretrainConfig
 from urlrl.errors import RunsFailed, UserError
 from urlrl.evaluation import figures
-from urlrl.evaluation.comparison import Run, Target, by_metric, summarise, table
+from urlrl.evaluation.comparison import Run, Target, by_metric, summarise, table, table_csv
 from urlrl.evaluation.stats import improvement
 from urlrl.training.run import RunFolder
 from urlrl.verbs import compare as verb
@@ -220,7 +224,18 @@ def test_python_says_a_study_by_names(study, worked, tmp_path):
          "eval_every is 0 and steps is 90 of 'rnd': expected evaluations during training, by which 'coverage' is"),
         ({"agents": "rnd", **POINT, "curves": "eval/dead_skills", "eval_every": 2000, "steps": 90},
          "eval_every is 2,000 and steps is 90 of 'rnd': expected evaluations during training, by which 'eval/dead_"),
+        ({"agents": "rnd", **POINT, "reach": "coverage=nan"}, "reach is 'coverage=nan': expected a metric and a score"),
+        ({"agents": "rnd", **POINT, "workers": True}, "workers is True: expected a whole number."),
+        ({"agents": "metra", "preset": 3, **POINT}, "Unknown preset of agent 'metra' '3'"),
+        ({**POINT, "settings": {"..": {"agents": "rnd"}}}, "Setting '..' cannot name a folder: expected one with"),
+        ({**POINT, "settings": {"a/b": {"agents": "rnd"}}}, "Setting 'a/b' cannot name a folder: expected one with"),
+        ({**POINT, "settings": {"a" * 101: {"agents": "rnd"}}}, f"Setting '{'a' * 100}... (101 characters)' has a lo"),
+        ({"agents": "rnd", **POINT, "checkpoint_minutes": "1,2"},
+         "Settings 'checkpoint_minutes=1' and 'checkpoint_minutes=2' do not differ"),
+        ({"agents": "rnd", **POINT, "episode_steps": "None,50"},
+         "Settings 'episode_steps=None' and 'episode_steps=50' do not differ"),
         ({"runs": []}, "The study is empty: expected folders of runs."),
+        ({"runs": "a,b"}, "a,b is not a run: it has no config.json."),
         ({"runs": ["nowhere"]}, "nowhere is not a run: it has no config.json."),
         ({"runs": ["nowhere"], "env": "point"}, "The study has runs and env: expected runs that are there, or"),
     ],
@@ -243,6 +258,8 @@ def test_a_file_that_is_no_study_is_refused(tmp_path, capsys):
     for argv, said in (
         (["--agents", "rnd"], "Option '--out' is missing"),
         (["a", "b", "--out", "c"], "Unexpected argument 'b'"),
+        (["--agents", "rnd", "--workers", "--out", "c"], "Option '--workers' has no value: expected one after it."),
+        (["--slurm", "x", "--out", "c"], "Option '--slurm' is 'x': expected --slurm.NAME VALUE."),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["compare", *argv])
@@ -254,6 +271,8 @@ def test_a_folder_that_holds_something_else_is_refused(study, copied, tmp_path, 
         verb.compare(POINT, agents="rnd", out=copied / "out")
     with pytest.raises(UserError, match=r"seed-0 holds another run: steps_per_update is 13 there and 10 here"):
         verb.compare(copied / "study.toml", steps_per_update=10, out=copied / "out")
+    with pytest.raises(UserError, match=r"seed-0 has a checkpoint at step 200, and steps is 100 of 'metra': expected"):
+        verb.compare(copied / "study.toml", steps=100, out=copied / "out")
     (tmp_path / "mine").write_text("")
     with pytest.raises(UserError, match="is not empty and holds no study: expected a new folder"):
         verb.compare(POINT, agents="rnd", out=tmp_path)
@@ -275,6 +294,25 @@ def test_runs_that_cannot_be_in_one_table_are_refused(copied, tmp_path):
     evaluation.write_text(json.dumps({**there, "seed": 3}))
     with pytest.raises(UserError, match="evaluation seed is 0 of 'metra, seed 0' and 3 of 'metra, seed 1'"):
         verb.compare(**again)
+
+
+def test_what_is_added_to_a_study(tmp_path):
+    given = {"steps": 10, "slurm": {"a": 1, "b": 2}, "settings": {"slow": {"agent": {"lr": 1}, "seeds": 3}}}
+    assert verb._added(given, {"slurm": {"b": 3}, "steps": 20}) == {**given, "slurm": {"a": 1, "b": 3}, "steps": 20}
+    with pytest.raises(UserError, match=r"agent.lr is 2 of all settings and 1 of setting 'slow' in the file: expected"):
+        verb._added(given, {"agent.lr": 2})
+    with pytest.raises(UserError, match=r"seeds is '0..4' of all settings and 3 of setting 'slow' in the file"):
+        verb._added(given, {"seeds": "0..4"})
+
+
+def test_a_damaged_checkpoint_is_named_and_the_others_are_drawn(copied):
+    runs = [Run(label, 0, copied / "out/runs" / label / "seed-0", 200, [], {}) for label in ("metra", "chance")]
+    for file in (runs[0].folder / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"x")
+    fans, damaged = verb._fans(runs)
+    assert [fan.label for fan in fans] == ["chance"] and list(damaged) == ["metra, seed 0"]
+    assert "200" in damaged["metra, seed 0"]
 
 
 # Labels.
@@ -301,6 +339,15 @@ def test_a_setting_has_a_folder_for_each_seed_and_the_options_of_its_preset():
     assert one.folders == {seed: Path(f"out/runs/metra/seed-{seed}") for seed in (0, 3)}
     assert one.config.steps == 500 and one.config.agent.width == 64 and one.config.env == "point"
     assert one.words == ["metra", "--preset", "point-quick", "--steps", "500"]
+
+
+def test_the_command_line_has_booleans_of_parts_of_a_config():
+    words = ["--agent.batch.no-timeout-as-terminal", "--stagger-resets", "--agent.lr", "0.1"]
+    said = _said(list(words))
+    assert said == {"agent.batch.timeout_as_terminal": False, "stagger_resets": True, "agent.lr": 0.1}
+    (one,) = settings_of({"agents": "metra", **POINT, **said}, Path("out"))
+    assert one.words == ["metra", "--env", "point", *words]
+    check_arguments(one.words[1:], PretrainConfig[find_agent("metra")[1]])  # As `urlrl pretrain` does.
 
 
 # Numbers, by hand.
@@ -354,6 +401,15 @@ def test_smaller_distances_are_the_better_ones():
     found = summarise(runs, (), ())["improvement"]
     assert found["coverage, 1 m cells"]["far"]["near"]["value"] == 1.0
     assert found["goals, final_distance"]["near"]["far"]["value"] == 1.0
+
+
+def test_a_baseline_has_a_value_of_each_seed():
+    runs = [run("a", seed, [(1, 1.0)], 1) for seed in range(3)]
+    changed = [one._replace(scores={"coverage, 1 m cells": {"agent": 1.0, "random": random}})
+               for one, random in zip(runs, (2.0, 2.0, 5.0))]  # fmt: skip
+    result = summarise(changed, (), ()) | {"failed": {}}
+    assert result["baselines"]["random"] == {"coverage, 1 m cells": [2.0, 2.0, 5.0]}
+    assert table(result)[1][1][4] == "3.0 (2.0, 2.0, 5.0)" and b"random policy,,,,,3.0" in table_csv(result)
 
 
 def test_improvement_is_said_of_scores_whose_direction_is_known():

@@ -36,6 +36,11 @@ class Run(NamedTuple):
     scores: Mapping[str, Mapping[str, float]]  # score -> the agent and the baselines -> value
 
     @property
+    def name(self) -> str:
+        """As sentences and tables say it."""
+        return f"{self.setting}, seed {self.seed}"
+
+    @property
     def minutes(self) -> float:
         """That training took."""
         return sum(row.get("time/epoch_seconds", 0.0) for row in self.metrics) / 60
@@ -88,10 +93,7 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
             },
         })  # fmt: skip
     names = list(dict.fromkeys(name for setting in settings for name in setting["scores"]))
-    baselines = {
-        who: {name: found for name in names if (found := list(dict.fromkeys(_of_baseline(runs, name, who))))}
-        for who in BASELINES
-    }
+    baselines = {who: {name: found for name in names if (found := _of_baseline(runs, name, who))} for who in BASELINES}
     pairs = {name: _improvements(settings, name) for name in names if _is_shown(name) and _direction(name)}
     return {"settings": settings, "baselines": baselines, "improvement": pairs}
 
@@ -175,10 +177,15 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append([*about, *scores, *reached])
     for who, said in BASELINES.items():
         if values := result["baselines"][who]:
-            scores = [shown(values[name], _digits(name)) if name in values else "" for name in names]
+            scores = [_all_or_one(values[name], _digits(name)) if name in values else "" for name in names]
             rows.append([said, "", "", "", *scores, *[""] * 2 * len(targets)])
     rows += [[name, "failed", *[""] * (len(head) - 2)] for name in result["failed"]]
     return head, rows
+
+
+def _all_or_one(values: Sequence[float], digits: int) -> str:
+    """As `shown`; of values that are all the same, as a baseline has them that no seed of a run changes, just one."""
+    return shown(values if len(set(values)) > 1 else values[:1], digits)
 
 
 def _until(values: Sequence[float | None], digits: int) -> str:

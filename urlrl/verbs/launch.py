@@ -68,7 +68,7 @@ def is_trained(folder: Path, config: RunConfig) -> bool:
 def check_launcher(launcher: str = "local", workers: int = 1, slurm: Mapping[str, Any] | None = None) -> None:
     """Raises UserError where there is no such launcher, or it is not installed."""
     check_choice("launcher", str(launcher), LAUNCHERS)
-    if not isinstance(workers, int):
+    if not isinstance(workers, int) or isinstance(workers, bool):
         raise UserError(f"workers is {shown(repr(workers))}: expected a whole number.")
     check("workers", workers, 1)
     if not isinstance(slurm or {}, dict):
