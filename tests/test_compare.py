@@ -16,7 +16,7 @@ from urlrl.cli.arguments import check_arguments
 from urlrl.cli.compare import _said
 from urlrl.config import PretrainConfig
 from urlrl.errors import RunsFailed, UserError
-from urlrl.evaluation import figures
+from urlrl.evaluation import comparison, figures
 from urlrl.evaluation.comparison import Run, Target, by_metric, summarise, table, table_csv
 from urlrl.evaluation.stats import improvement
 from urlrl.training.run import RunFolder
@@ -149,8 +149,14 @@ def test_a_study_of_which_all_runs_fail_says_why(tmp_path, monkeypatch):
         raise UserError("The disk is full.")
 
     monkeypatch.setattr(launch, "_do", do)
-    with pytest.raises(RunsFailed, match="All runs failed; uniform, seed 0: The disk is full"):
-        verb.compare(POINT, agents="uniform", out=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunsFailed, match="All runs failed, as .*index.html says; uniform, seed 0: The disk is full"):
+        verb.compare(POINT, agents="uniform", reach="coverage=1", out=tmp_path / "out")
+    result = json.loads((tmp_path / "out/table.json").read_text())
+    assert list(result["failed"]) == ["uniform, seed 0", "uniform, seed 1"] and result["labels"] == ["uniform"]
+    page = (tmp_path / "out/index.html").read_text()
+    assert "1 setting on point" in page and "The disk is full" in page
+    assert '"uniform, seed 1",,,,,The disk is full.' in (tmp_path / "out/table.csv").read_text()
 
 
 def test_runs_that_are_there_are_compared(study, tmp_path, capsys):
@@ -313,6 +319,18 @@ def test_a_damaged_checkpoint_is_named_and_the_others_are_drawn(copied):
     fans, damaged = verb._fans(runs)
     assert [fan.label for fan in fans] == ["chance"] and list(damaged) == ["metra, seed 0"]
     assert "200" in damaged["metra, seed 0"]
+
+
+def test_figures_of_an_earlier_table_are_removed_and_settings_that_failed_are_counted(tmp_path):
+    for name in ("curves.pdf", "curves.png", "skills.png"):
+        (tmp_path / name).write_text("")
+    scored = summarise([run("a", 0, [(10, 1.0)], 1.0)], (), ())
+    scored["settings"][0]["runs"] = [{"command": "urlrl pretrain", "evaluation": {}}]
+    about = {"env": "point", "labels": ["a", "b"], "protocol": {}, "failed": {"b, seed 0": "It broke."}}
+    comparison.write(tmp_path, about | scored, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "table.csv", "table.json"}
+    page = (tmp_path / "index.html").read_text()
+    assert "2 settings on point" in page and "<dt>Seeds</dt><dd>0 to 1<" in page
 
 
 # Labels.

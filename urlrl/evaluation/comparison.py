@@ -73,6 +73,8 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
     Raises:
         UserError: no run logged such a metric.
     """
+    if not runs:
+        curves, targets = (), ()
     logged = {name for run in runs for row in run.metrics for name in row} - {"step"}
     drawn = [_logged(name, logged) for name in curves] or sorted(name for name in logged if name.startswith("eval/"))
     drawn = drawn or sorted({"rollout/coverage"} & logged)
@@ -165,7 +167,7 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(head, rows) for people: a row per setting, then the baselines, then what failed."""
     settings = result["settings"]
     names = [name for name in dict.fromkeys(n for each in settings for n in each["scores"]) if _is_shown(name)]
-    targets = list(settings[0]["reach"])
+    targets = list(dict.fromkeys(target for each in settings for target in each["reach"]))
     head = ["setting", "seeds", "steps", "minutes", *names]
     head += [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     rows = []
@@ -201,7 +203,7 @@ def table_csv(result: dict[str, Any]) -> bytes:
     """A row per run, then one per baseline, then one per run that failed."""
     settings = result["settings"]
     names = list(dict.fromkeys(name for each in settings for name in each["scores"]))
-    targets = list(settings[0]["reach"])
+    targets = list(dict.fromkeys(target for each in settings for target in each["reach"]))
     text = io.StringIO()
     columns = [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     writer = csv.DictWriter(
@@ -226,8 +228,10 @@ def table_csv(result: dict[str, Any]) -> bytes:
 
 def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> Path:
     """Write `index.html`, `table.csv`, `table.json`, and where there are curves and maps, `curves.pdf`, `curves.png`
-    and `skills.png`; returns the page."""
+    and `skills.png`, of which older ones are removed where there are none now; returns the page."""
     curves = by_metric(result["settings"])
+    for name in (*(() if curves else ("curves.pdf", "curves.png")), *(() if fans else ("skills.png",))):
+        (folder / name).unlink(missing_ok=True)
     sections = [
         _header(result),
         _curves_section(folder, curves),
@@ -256,12 +260,14 @@ def by_metric(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _title(result: dict[str, Any]) -> str:
-    return f"{len(result['settings'])} settings on {result['env']}"
+    count = len(result["labels"])
+    return f"{count} setting{'' if count == 1 else 's'} on {result['env']}"
 
 
 def _header(result: dict[str, Any]) -> str:
-    seeds = sorted({len(each["seeds"]) for each in result["settings"]})
-    facts = [("Environment", result["env"], ""), ("Settings", str(len(result["settings"])), ""),
+    counts = {each["label"]: len(each["seeds"]) for each in result["settings"]}
+    seeds = sorted({counts.get(label, 0) for label in result["labels"]})
+    facts = [("Environment", result["env"], ""), ("Settings", str(len(result["labels"])), ""),
              ("Seeds", " to ".join(map(str, sorted({seeds[0], seeds[-1]}))), "of each setting")]  # fmt: skip
     if failed := len(result["failed"]):
         facts.append(("Failed", str(failed), "runs"))

@@ -18,7 +18,7 @@ from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
 from urlrl.values import literal
-from urlrl.verbs.launch import Work, check_launcher, is_trained, launch
+from urlrl.verbs.launch import Work, check_launcher, is_trained, launch, share_memory
 from urlrl.verbs.report_seeds import scores_of
 from urlrl.verbs.study import Setting, read_study, settings_of, settings_of_runs
 
@@ -38,12 +38,13 @@ def compare(
         more: what to add to the study or to change in it, as in `agents="metra,rnd", env="point", seeds="0..2"`.
 
     Returns:
-        What `table.json` holds: {"env", "protocol", "settings", "baselines", "improvement", "failed": {run: why}}, see
-        `urlrl.evaluation.comparison.summarise`. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
+        What `table.json` holds: {"env", "labels", "protocol", "settings", "baselines", "improvement", "failed": {run:
+        why}}, see `urlrl.evaluation.comparison.summarise`; "labels" are those of all settings, also where all seeds
+        failed. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
 
     Raises:
         UserError: a bad study, runs that cannot be compared, or the folder holds something else; nothing was trained.
-        RunsFailed: every run failed. Where some did, "failed" names them.
+        RunsFailed: every run failed, as the table says. Where some did, "failed" names them.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
     given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
@@ -51,6 +52,7 @@ def compare(
     out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
     launcher: dict[str, Any] = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)
+    share_memory(launcher.get("workers", 1))
     enable_compilation_cache()
     settings = _settings(said, out)
     protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
@@ -64,19 +66,23 @@ def compare(
     work = [Work(each.name(seed), each.folders[seed]) for each, seed in done if not _evaluation(each, seed)]
     failed |= launch(work, **options)
     found = {(each.label, seed): one for each, seed in done if (one := _evaluation(each, seed))}
-    lost = [each.name(seed) for each, seed in done if (each.label, seed) not in found]
+    scored = {each.name(seed) for each, seed in done if (each.label, seed) in found}
+    lost = [each.name(seed) for each, seed in done if each.name(seed) not in scored]
+    failed = {name: why for name, why in failed.items() if name not in scored}  # By another launcher, perhaps.
     failed |= {name: "it has no evaluation." for name in lost if name not in failed}
-    if not found:
-        raise RunsFailed(f"All runs failed; {next(iter(failed))}: {next(iter(failed.values()))}")
     protocol |= _protocol(found)
     runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
     _check_lengths(runs)
-    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, targets), "failed": failed}
+    table = comparison.summarise(runs, curves, targets)
+    result = {"env": env, "labels": [each.label for each in settings], "protocol": protocol, **table, "failed": failed}
     for entry in result["settings"]:
         entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
     fans, damaged = _fans(runs)
     failed |= damaged
     comparison.write(out, result, fans)
+    if not found:
+        name, why = next(iter(failed.items()))
+        raise RunsFailed(f"All runs failed, as {out / 'index.html'} says; {name}: {why}")
     return result
 
 
@@ -234,8 +240,8 @@ def _protocol(found: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]
     for (label, seed), evaluation in found.items():
         parts = {part: evaluation[part]["protocol"] for part in ("coverage", "goals") if evaluation[part]}
         protocols[f"{label}, seed {seed}"] = {"evaluation seed": evaluation["seed"], **parts}
-    (first, known), *others = protocols.items()
-    for name, protocol in others:
+    first, known = next(iter(protocols.items()), ("", {}))
+    for name, protocol in protocols.items():
         for part in known.keys() & protocol.keys():
             if protocol[part] != known[part]:
                 raise UserError(
