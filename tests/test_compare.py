@@ -172,17 +172,22 @@ def test_runs_that_are_there_are_compared(study, tmp_path, capsys):
 
 def test_diagnostics_of_skills_have_a_table_of_their_own(copied, tmp_path):
     runs = sorted((copied / "out/runs/metra").iterdir())
-    for run_folder, rank in zip(runs, (1.5, 2.0)):
+    for run_folder, rank, told in zip(runs, (1.5, 2.0), (0.7, 0.8)):
         file = run_folder / "evaluation.json"
         diagnostics = {
             "protocol": "x", "episodes": 48, "skills": 2, "radius": 1.0, "chance": 0.5, "latent_dim": 2,
-            "scores": {"effective_rank": rank},
+            "scores": {"dead_skills": 3.0, "discriminability": told, "effective_rank": rank},
         }  # fmt: skip
         file.write_text(json.dumps(json.loads(file.read_text()) | {"diagnostics": diagnostics}))
     result = verb.compare(runs=list(map(str, runs)), out=tmp_path / "out", quiet=True)
     assert result["settings"][0]["scores"]["skills, effective_rank"]["values"] == [1.5, 2.0]
     page = (tmp_path / "out/index.html").read_text()
-    assert '<th scope="row">effective_rank</th><td>1.750 (1.500, 2.000)</td>' in page
+    for label, said in (
+        ("Effective rank", "1.750 (1.500, 2.000)"),
+        ("Dead skills", "3 (3, 3)"),
+        ("Skill told from the last observation, %", "75 (70, 80); chance 50"),
+    ):
+        assert f'<th scope="row">{label}</th><td>{said}</td>' in page
     assert "skills, effective_rank" not in page and "skills, effective_rank" in (tmp_path / "out/table.csv").read_text()
 
 
@@ -449,6 +454,12 @@ def test_few_seeds_are_lines_and_more_have_a_band():
         (ax,) = figures.draw_compared({"eval/coverage": {"a": (steps, values)}}, figures.LIGHT).axes
         assert (len(ax.get_lines()), len(ax.collections)) == (lines, bands) and ax.get_xlim()[0] == 0
         np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), values.mean(axis=1))
+
+
+def test_more_than_ten_settings_differ_in_their_lines():
+    curves = {"kl": {str(i): ([0, 10], [[i], [i]]) for i in range(11)}}
+    lines = figures.draw_compared(curves, figures.LIGHT).axes[0].get_lines()[::2]  # Each mean is before its seeds.
+    assert len({(str(line.get_color()), line.get_linestyle()) for line in lines}) == 11
 
 
 def test_runs_of_one_config_are_one_setting(copied):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urlrl.errors import unknown
-from urlrl.evaluation import figures, page, whereabouts
+from urlrl.evaluation import diagnostics, figures, page, whereabouts
 from urlrl.evaluation.rollout import STILL
 from urlrl.evaluation.stats import BOOTSTRAP_FROM, RULE, improvement, over_seeds, shown
 from urlrl.files import write_atomically, write_json
@@ -20,8 +20,8 @@ GOALS_SHOWN = ("goals, hit_3", "goals, final_distance")  # of all that is measur
 VISITED = tuple(whereabouts.ROWS[name] for name in whereabouts.COUNTS)  # the more the better
 OF_SKILLS = "skills, "  # how scores begin that diagnose the skills: they have a table of their own
 PAIRS = (
-    f"Read: how likely a run of the row is better than one of the column, the share of all pairs of seeds; 0.5 is no "
-    f"difference. From {BOOTSTRAP_FROM} seeds on with a 95 % bootstrap interval."
+    "A number is the share of all pairs of seeds in which the run of the row is better than that of the column, where "
+    f"0.5 is no difference. From {BOOTSTRAP_FROM} seeds on it has a 95 % bootstrap interval."
 )
 
 
@@ -284,12 +284,8 @@ def _curves_section(folder: Path, curves: dict[str, dict[str, Any]]) -> str:
 
 
 def _skills_section(folder: Path, fans: Sequence[figures.Fan], settings: Sequence[dict[str, Any]]) -> str:
-    names = dict.fromkeys(name for each in settings for name in each["scores"] if name.startswith(OF_SKILLS))
-    found = {
-        each["label"]: {name: shown(score["values"], _digits(name)) for name, score in each["scores"].items()}
-        for each in settings
-    }
-    rows = [[name.removeprefix(OF_SKILLS), *(scores.get(name, "") for scores in found.values())] for name in names]
+    names = [name for name in diagnostics.ROWS if any(OF_SKILLS + name in each["scores"] for each in settings)]
+    rows = [[_of_skills(name), *(_skill_score(each, name) for each in settings)] for name in names]
     parts = []
     if fans:
         caption = (
@@ -299,8 +295,25 @@ def _skills_section(folder: Path, fans: Sequence[figures.Fan], settings: Sequenc
         draw = partial(figures.draw_fans, fans)
         parts.append(page.picture(folder / "skills.png", draw, "Skills by setting", caption))
     if rows:
-        parts.append(page.table(["", *found], rows, "wide"))
+        parts.append(page.table(["", *(each["label"] for each in settings)], rows, "wide"))
     return page.section("What the skills do", *parts) if parts else ""
+
+
+def _of_skills(name: str) -> str:
+    """What a score of `diagnostics` is called."""
+    return diagnostics.ROWS[name][0] + (", %" if name in diagnostics.SHARES else "")
+
+
+def _skill_score(setting: dict[str, Any], name: str) -> str:
+    """Of a setting; beside how often the skill can be told is how often it would be by chance."""
+    if OF_SKILLS + name not in setting["scores"]:
+        return ""
+    values = np.array(setting["scores"][OF_SKILLS + name]["values"])
+    if name not in diagnostics.SHARES:
+        return shown(values.tolist(), 0 if name in diagnostics.COUNTS else _digits(name))
+    chance = [run["evaluation"]["diagnostics"]["chance"] for run in setting["runs"]]
+    beside = f"; chance {100 * np.mean(chance):.0f}" if name == "discriminability" else ""
+    return shown((100 * values).tolist(), 0) + beside
 
 
 def _caption(result: dict[str, Any]) -> str:
