@@ -4,6 +4,7 @@ import csv
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,15 @@ def test_what_is_added_to_a_study(tmp_path):
         verb._added(given, {"agent.lr": 2})
     with pytest.raises(UserError, match=r"seeds is '0..4' of all settings and 3 of setting 'slow' in the file"):
         verb._added(given, {"seeds": "0..4"})
+
+
+def test_scores_that_an_environment_cannot_have_are_refused_before_training():
+    (one,) = settings_of({"agents": "rnd", **POINT}, Path("out"))
+    verb._check_evaluated([one], ["coverage"])
+    blind = one._replace(spec=replace(one.spec, position=()))
+    verb._check_evaluated([blind], ["reward/intrinsic"])
+    with pytest.raises(UserError, match="'point' does not say where it is: expected one that does, by which 'cov"):
+        verb._check_evaluated([one, blind], ["coverage"])
 
 
 def test_a_damaged_checkpoint_is_named_and_the_others_are_drawn(copied):

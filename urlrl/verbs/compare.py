@@ -158,11 +158,16 @@ def _targets(value: Any) -> list[comparison.Target]:
 
 
 def _check_evaluated(settings: Sequence[Setting], metrics: Sequence[str]) -> None:
-    """Raises UserError where a metric of evaluations during training is asked for, and a setting makes none."""
+    """Raises UserError where a metric of evaluations during training is asked for, and a setting has none."""
     known = {f"eval/{name}" for name in ("coverage", *diagnostics.ROWS)}
     for metric in metrics:
         if metric in known or f"eval/{metric}" in known:
             for each in settings:
+                if not each.spec.position:
+                    raise UserError(
+                        f"Environment '{each.config.env}' does not say where it is: expected one that does, by which "
+                        f"'{shown(metric)}' is measured."
+                    )
                 if not 0 < each.config.eval_every <= each.config.steps:
                     raise UserError(
                         f"eval_every is {each.config.eval_every:,} and steps is {each.config.steps:,} of "
