@@ -4,16 +4,21 @@ import csv
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import urlrl
+from urlrl.agents import find_agent
 from urlrl.cli import main
+from urlrl.cli.arguments import check_arguments
+from urlrl.cli.compare import _said
+from urlrl.config import PretrainConfig
 from urlrl.errors import RunsFailed, UserError
-from urlrl.evaluation import figures
-from urlrl.evaluation.comparison import Run, Target, summarise, table
+from urlrl.evaluation import comparison, figures
+from urlrl.evaluation.comparison import Run, Target, by_metric, summarise, table, table_csv
 from urlrl.evaluation.stats import improvement
 from urlrl.training.run import RunFolder
 from urlrl.verbs import compare as verb
@@ -82,6 +87,8 @@ def test_a_study_leaves_a_page_and_tables(study):
         assert each["seeds"] == [0, 1] and each["step"] == 200 and each["curves"]["eval/coverage"]["steps"][-1] == 200
         for seed, run in zip(each["seeds"], each["runs"]):
             evaluation = json.loads((out / "runs" / each["label"] / f"seed-{seed}" / "evaluation.json").read_text())
+            if goals := evaluation["goals"]:
+                del goals["goals"], goals["outcomes"]  # Only the run's own file has each goal.
             assert run["evaluation"] == evaluation and run["config"]["seed"] == seed
             assert each["scores"]["coverage, 1 m cells"]["values"][seed] == evaluation["coverage"]["agent"]
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
@@ -143,8 +150,14 @@ def test_a_study_of_which_all_runs_fail_says_why(tmp_path, monkeypatch):
         raise UserError("The disk is full.")
 
     monkeypatch.setattr(launch, "_do", do)
-    with pytest.raises(RunsFailed, match="All runs failed; uniform, seed 0: The disk is full"):
-        verb.compare(POINT, agents="uniform", out=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunsFailed, match="All runs failed, as .*index.html says; uniform, seed 0: The disk is full"):
+        verb.compare(POINT, agents="uniform", reach="coverage=1", out=tmp_path / "out")
+    result = json.loads((tmp_path / "out/table.json").read_text())
+    assert list(result["failed"]) == ["uniform, seed 0", "uniform, seed 1"] and result["labels"] == ["uniform"]
+    page = (tmp_path / "out/index.html").read_text()
+    assert "1 setting on point" in page and "The disk is full" in page
+    assert '"uniform, seed 1",,,,,The disk is full.' in (tmp_path / "out/table.csv").read_text()
 
 
 def test_runs_that_are_there_are_compared(study, tmp_path, capsys):
@@ -160,17 +173,22 @@ def test_runs_that_are_there_are_compared(study, tmp_path, capsys):
 
 def test_diagnostics_of_skills_have_a_table_of_their_own(copied, tmp_path):
     runs = sorted((copied / "out/runs/metra").iterdir())
-    for run_folder, rank in zip(runs, (1.5, 2.0)):
+    for run_folder, rank, told in zip(runs, (1.5, 2.0), (0.7, 0.8)):
         file = run_folder / "evaluation.json"
         diagnostics = {
             "protocol": "x", "episodes": 48, "skills": 2, "radius": 1.0, "chance": 0.5, "latent_dim": 2,
-            "scores": {"effective_rank": rank},
+            "scores": {"dead_skills": 3.0, "discriminability": told, "effective_rank": rank},
         }  # fmt: skip
         file.write_text(json.dumps(json.loads(file.read_text()) | {"diagnostics": diagnostics}))
     result = verb.compare(runs=list(map(str, runs)), out=tmp_path / "out", quiet=True)
     assert result["settings"][0]["scores"]["skills, effective_rank"]["values"] == [1.5, 2.0]
     page = (tmp_path / "out/index.html").read_text()
-    assert '<th scope="row">effective_rank</th><td>1.750 (1.500, 2.000)</td>' in page
+    for label, said in (
+        ("Effective rank", "1.750 (1.500, 2.000)"),
+        ("Dead skills", "3 (3, 3)"),
+        ("Skill told from the last observation, %", "75 (70, 80); chance 50"),
+    ):
+        assert f'<th scope="row">{label}</th><td>{said}</td>' in page
     assert "skills, effective_rank" not in page and "skills, effective_rank" in (tmp_path / "out/table.csv").read_text()
 
 
@@ -214,7 +232,22 @@ def test_python_says_a_study_by_names(study, worked, tmp_path):
         ({"agents": "rnd", **POINT, "slurm": 3}, "slurm is 3: expected a table of parameters."),
         ({"agents": "rnd", **POINT, "reach": "coverage"}, "reach is 'coverage': expected a metric and a score"),
         ({"agents": "rnd", **POINT, "curves": 3}, "curves is 3: expected a text or a list of texts."),
+        ({"agents": "rnd", **POINT, "reach": "coverage=1", "eval_every": 0, "steps": 90},
+         "eval_every is 0 and steps is 90 of 'rnd': expected evaluations during training, by which 'coverage' is"),
+        ({"agents": "rnd", **POINT, "curves": "eval/dead_skills", "eval_every": 2000, "steps": 90},
+         "eval_every is 2,000 and steps is 90 of 'rnd': expected evaluations during training, by which 'eval/dead_"),
+        ({"agents": "rnd", **POINT, "reach": "coverage=nan"}, "reach is 'coverage=nan': expected a metric and a score"),
+        ({"agents": "rnd", **POINT, "workers": True}, "workers is True: expected a whole number."),
+        ({"agents": "metra", "preset": 3, **POINT}, "Unknown preset of agent 'metra' '3'"),
+        ({**POINT, "settings": {"..": {"agents": "rnd"}}}, "Setting '..' cannot name a folder: expected one with"),
+        ({**POINT, "settings": {"a/b": {"agents": "rnd"}}}, "Setting 'a/b' cannot name a folder: expected one with"),
+        ({**POINT, "settings": {"a" * 101: {"agents": "rnd"}}}, f"Setting '{'a' * 100}... (101 characters)' has a lo"),
+        ({"agents": "rnd", **POINT, "checkpoint_minutes": "1,2"},
+         "Settings 'checkpoint_minutes=1' and 'checkpoint_minutes=2' do not differ"),
+        ({"agents": "rnd", **POINT, "episode_steps": "None,50"},
+         "Settings 'episode_steps=None' and 'episode_steps=50' do not differ"),
         ({"runs": []}, "The study is empty: expected folders of runs."),
+        ({"runs": "a,b"}, "a,b is not a run: it has no config.json."),
         ({"runs": ["nowhere"]}, "nowhere is not a run: it has no config.json."),
         ({"runs": ["nowhere"], "env": "point"}, "The study has runs and env: expected runs that are there, or"),
     ],
@@ -237,6 +270,8 @@ def test_a_file_that_is_no_study_is_refused(tmp_path, capsys):
     for argv, said in (
         (["--agents", "rnd"], "Option '--out' is missing"),
         (["a", "b", "--out", "c"], "Unexpected argument 'b'"),
+        (["--agents", "rnd", "--workers", "--out", "c"], "Option '--workers' has no value: expected one after it."),
+        (["--slurm", "x", "--out", "c"], "Option '--slurm' is 'x': expected --slurm.NAME VALUE."),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["compare", *argv])
@@ -248,6 +283,8 @@ def test_a_folder_that_holds_something_else_is_refused(study, copied, tmp_path, 
         verb.compare(POINT, agents="rnd", out=copied / "out")
     with pytest.raises(UserError, match=r"seed-0 holds another run: steps_per_update is 13 there and 10 here"):
         verb.compare(copied / "study.toml", steps_per_update=10, out=copied / "out")
+    with pytest.raises(UserError, match=r"seed-0 has a checkpoint at step 200, and steps is 100 of 'metra': expected"):
+        verb.compare(copied / "study.toml", steps=100, out=copied / "out")
     (tmp_path / "mine").write_text("")
     with pytest.raises(UserError, match="is not empty and holds no study: expected a new folder"):
         verb.compare(POINT, agents="rnd", out=tmp_path)
@@ -269,6 +306,46 @@ def test_runs_that_cannot_be_in_one_table_are_refused(copied, tmp_path):
     evaluation.write_text(json.dumps({**there, "seed": 3}))
     with pytest.raises(UserError, match="evaluation seed is 0 of 'metra, seed 0' and 3 of 'metra, seed 1'"):
         verb.compare(**again)
+
+
+def test_what_is_added_to_a_study(tmp_path):
+    given = {"steps": 10, "slurm": {"a": 1, "b": 2}, "settings": {"slow": {"agent": {"lr": 1}, "seeds": 3}}}
+    assert verb._added(given, {"slurm": {"b": 3}, "steps": 20}) == {**given, "slurm": {"a": 1, "b": 3}, "steps": 20}
+    with pytest.raises(UserError, match=r"agent.lr is 2 of all settings and 1 of setting 'slow' in the file: expected"):
+        verb._added(given, {"agent.lr": 2})
+    with pytest.raises(UserError, match=r"seeds is '0..4' of all settings and 3 of setting 'slow' in the file"):
+        verb._added(given, {"seeds": "0..4"})
+
+
+def test_scores_that_an_environment_cannot_have_are_refused_before_training():
+    (one,) = settings_of({"agents": "rnd", **POINT}, Path("out"))
+    verb._check_evaluated([one], ["coverage"])
+    blind = one._replace(spec=replace(one.spec, position=()))
+    verb._check_evaluated([blind], ["reward/intrinsic"])
+    with pytest.raises(UserError, match="'point' does not say where it is: expected one that does, by which 'cov"):
+        verb._check_evaluated([one, blind], ["coverage"])
+
+
+def test_a_damaged_checkpoint_is_named_and_the_others_are_drawn(copied):
+    runs = [Run(label, 0, copied / "out/runs" / label / "seed-0", 200, [], {}) for label in ("metra", "chance")]
+    for file in (runs[0].folder / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"x")
+    fans, damaged = verb._fans(runs)
+    assert [fan.label for fan in fans] == ["chance"] and list(damaged) == ["metra, seed 0"]
+    assert "200" in damaged["metra, seed 0"]
+
+
+def test_figures_of_an_earlier_table_are_removed_and_settings_that_failed_are_counted(tmp_path):
+    for name in ("curves.pdf", "curves.png", "skills.png"):
+        (tmp_path / name).write_text("")
+    scored = summarise([run("a", 0, [(10, 1.0)], 1.0)], (), ())
+    scored["settings"][0]["runs"] = [{"command": "urlrl pretrain", "evaluation": {}}]
+    about = {"env": "point", "labels": ["a", "b"], "protocol": {}, "failed": {"b, seed 0": "It broke."}}
+    comparison.write(tmp_path, about | scored, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "table.csv", "table.json"}
+    page = (tmp_path / "index.html").read_text()
+    assert "2 settings on point" in page and "<dt>Seeds</dt><dd>0 to 1<" in page
 
 
 # Labels.
@@ -295,6 +372,15 @@ def test_a_setting_has_a_folder_for_each_seed_and_the_options_of_its_preset():
     assert one.folders == {seed: Path(f"out/runs/metra/seed-{seed}") for seed in (0, 3)}
     assert one.config.steps == 500 and one.config.agent.width == 64 and one.config.env == "point"
     assert one.words == ["metra", "--preset", "point-quick", "--steps", "500"]
+
+
+def test_the_command_line_has_booleans_of_parts_of_a_config():
+    words = ["--agent.batch.no-timeout-as-terminal", "--stagger-resets", "--agent.lr", "0.1"]
+    said = _said(list(words))
+    assert said == {"agent.batch.timeout_as_terminal": False, "stagger_resets": True, "agent.lr": 0.1}
+    (one,) = settings_of({"agents": "metra", **POINT, **said}, Path("out"))
+    assert one.words == ["metra", "--env", "point", *words]
+    check_arguments(one.words[1:], PretrainConfig[find_agent("metra")[1]])  # As `urlrl pretrain` does.
 
 
 # Numbers, by hand.
@@ -350,13 +436,40 @@ def test_smaller_distances_are_the_better_ones():
     assert found["goals, final_distance"]["near"]["far"]["value"] == 1.0
 
 
+def test_a_baseline_has_a_value_of_each_seed():
+    runs = [run("a", seed, [(1, 1.0)], 1) for seed in range(3)]
+    changed = [one._replace(scores={"coverage, 1 m cells": {"agent": 1.0, "random": random}})
+               for one, random in zip(runs, (2.0, 2.0, 5.0))]  # fmt: skip
+    result = summarise(changed, (), ()) | {"failed": {}}
+    assert result["baselines"]["random"] == {"coverage, 1 m cells": [2.0, 2.0, 5.0]}
+    assert table(result)[1][1][4] == "3.0 (2.0, 2.0, 5.0)" and b"random policy,,,,,3.0" in table_csv(result)
+
+
+def test_improvement_is_said_of_scores_whose_direction_is_known():
+    known = ["coverage, 1 m cells, in ant", "rooms visited per episode", "goals, hit_3"]
+    scores = {name: {"agent": 1.0} for name in (*known, "coverage, 1 m cells, gap", "share of time in noise")}
+    runs = [Run(label, 0, Path("x"), 1, [], scores) for label in "ab"]
+    assert list(summarise(runs, (), ())["improvement"]) == known
+
+
+def test_curves_of_a_single_step_are_not_drawn():
+    curves = {"eval/coverage": {"steps": [0], "values": [[1.0]]}, "kl": {"steps": [0, 9], "values": [[1.0], [2.0]]}}
+    assert by_metric([{"label": "a", "curves": curves}]) == {"kl": {"a": ([0, 9], [[1.0], [2.0]])}}
+
+
 def test_few_seeds_are_lines_and_more_have_a_band():
     steps = [0, 10]
     for seeds, lines, bands in ((3, 1 + 3, 0), (5, 1, 1)):
         values = np.arange(2 * seeds, dtype=float).reshape(2, seeds)
         (ax,) = figures.draw_compared({"eval/coverage": {"a": (steps, values)}}, figures.LIGHT).axes
-        assert (len(ax.get_lines()), len(ax.collections)) == (lines, bands)
+        assert (len(ax.get_lines()), len(ax.collections)) == (lines, bands) and ax.get_xlim()[0] == 0
         np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), values.mean(axis=1))
+
+
+def test_more_than_ten_settings_differ_in_their_lines():
+    curves = {"kl": {str(i): ([0, 10], [[i], [i]]) for i in range(11)}}
+    lines = figures.draw_compared(curves, figures.LIGHT).axes[0].get_lines()[::2]  # Each mean is before its seeds.
+    assert len({(str(line.get_color()), line.get_linestyle()) for line in lines}) == 11
 
 
 def test_runs_of_one_config_are_one_setting(copied):

@@ -15,7 +15,7 @@ import pytest
 from run_tools import TINY, Notes, wait_for
 
 from urlrl.cli import main
-from urlrl.errors import UserError
+from urlrl.errors import InUse, UserError
 from urlrl.runtime import threads_divided, usable_cores
 from urlrl.training.run import RunFolder
 from urlrl.training.stop import Interrupted
@@ -30,7 +30,8 @@ def leave(*_):
     open(work["folder"] + ".saved", "w").close()
     sys.exit(75)
 signal.signal(signal.SIGTERM, leave)
-open(work["folder"] + ".begun", "w").write(os.environ["NPROC"] + os.environ["OMP_NUM_THREADS"])
+names = ("NPROC", "OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+open(work["folder"] + ".begun", "w").write("".join(os.environ.get(name, "") for name in names))
 if work["name"] == "fails":
     print("A note.\\nurlrl: The disk is full.\\nAn afterthought.", file=sys.stderr)
     sys.exit(2)
@@ -54,13 +55,14 @@ def children(monkeypatch) -> Notes:
     return shown
 
 
-def test_a_process_that_fails_is_named_and_the_others_go_on(tmp_path, children):
+def test_a_process_that_fails_is_named_and_the_others_go_on(tmp_path, children, monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     failed = launch.launch(work(tmp_path, "fails", "is killed", "works"), workers=2)
     assert failed == {"fails": "The disk is full.", "is killed": "exit code -9"}
     assert (tmp_path / "works.begun").exists()
     assert children.notes == ["fails: A note.", "fails: urlrl: The disk is full.", "fails: An afterthought."]
     cores = max(1, usable_cores() // 2)
-    assert (tmp_path / "works.begun").read_text() == f"{cores}{cores}"
+    assert (tmp_path / "works.begun").read_text() == f"{cores}{cores}false"
 
 
 def test_the_cores_are_divided(monkeypatch):
@@ -103,6 +105,46 @@ def test_a_run_that_another_process_trains_is_waited_for(workers, tmp_path, chil
     said = f"works: {tmp_path / 'works'} is in use by another process, which is waited for."
     assert said in (children.notes if workers == 2 else capsys.readouterr().err.splitlines())
     assert (tmp_path / "works.begun").exists() and not RunFolder(tmp_path / "works").in_use()
+
+
+def test_a_run_that_another_process_locks_a_moment_earlier_is_waited_for(tmp_path, monkeypatch):
+    tried: list[str] = []
+
+    def do(one, quiet):
+        tried.append(one.name)
+        if len(tried) == 1:
+            raise InUse("It is in use.")
+
+    monkeypatch.setattr(launch, "_do", do)
+    assert launch.launch(work(tmp_path, "a")) == {} and tried == ["a", "a"]
+    monkeypatch.setattr(sys, "argv", ["launch", json.dumps(work(tmp_path, "b")[0].to_json())])
+    tried.clear()
+    launch.main()
+    assert tried == ["b", "b"]
+    with RunFolder(tmp_path).lock(), pytest.raises(InUse), RunFolder(tmp_path).lock():
+        pass
+
+
+def test_a_run_that_is_trained_in_the_end_has_not_failed(tmp_path, monkeypatch):
+    def do(one, quiet):
+        raise UserError("It broke.")
+
+    monkeypatch.setattr(launch, "_do", do)
+    both = [Work(name, tmp_path / name, TINY) for name in ("done", "broken")]
+    monkeypatch.setattr(launch, "is_trained", lambda folder, config: folder.name == "done")
+    assert launch.launch(both) == {"broken": "It broke."}
+
+
+def test_several_processes_share_the_memory_of_a_gpu(monkeypatch):
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(name, "true")
+    launch.share_memory(2)
+    assert os.environ[name] == "true"  # Who set it knows better.
+    monkeypatch.delenv(name)
+    launch.share_memory(1)
+    assert name not in os.environ
+    launch.share_memory(2)
+    assert os.environ[name] == "false"
 
 
 def test_work_is_the_same_in_another_process(tmp_path):

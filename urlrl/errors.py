@@ -26,6 +26,10 @@ class RunsFailed(UserError):
     exit_code = 3
 
 
+class InUse(UserError):
+    """Another process trains in the folder."""
+
+
 class UnsupportedPrompt(UserError):
     """The agent cannot be asked this; the message names both."""
 

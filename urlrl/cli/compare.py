@@ -50,11 +50,14 @@ def main(argv: list[str]) -> None:
     show(result)
     print(folder / "index.html")
     failed = result["failed"]
-    raise_failed(failed, len(failed) + sum(len(each["seeds"]) for each in result["settings"]))
+    scored = {f"{each['label']}, seed {seed}" for each in result["settings"] for seed in each["seeds"]}
+    raise_failed(failed, len(scored | failed.keys()))
 
 
 def _said(words: list[str]) -> dict[str, Any]:
     """What the options say, by the names that a study has for it."""
+    from urlrl.verbs.study import OF_STUDY
+
     said: dict[str, Any] = {}
     while words:
         token = words.pop(0)
@@ -67,12 +70,17 @@ def _said(words: list[str]) -> dict[str, Any]:
         name = name.replace("-", "_")
         read = [literal(one) for one in values]
         first, _, rest = name.partition(".")
+        if not read and name in OF_STUDY:
+            raise UserError(f"Option '{shown(token)}' has no value: expected one after it.")
+        if name == "slurm":
+            raise UserError(f"Option '--slurm' is '{shown(values[0])}': expected --slurm.NAME VALUE.")
         if name in PATHS_OR_NAMES:
             said[name] = values
         elif first == "slurm":
             said.setdefault(first, {})[rest] = read[0] if read else True
         elif not read:
-            said[name.removeprefix("no_")] = not name.startswith("no_")
+            table, dot, last = name.rpartition(".")
+            said[f"{table}{dot}{last.removeprefix('no_')}"] = not last.startswith("no_")
         else:
             said[name] = read if len(read) > 1 else read[0]
     return said

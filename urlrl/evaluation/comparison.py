@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urlrl.errors import unknown
-from urlrl.evaluation import figures, page
+from urlrl.evaluation import diagnostics, figures, page, whereabouts
 from urlrl.evaluation.rollout import STILL
 from urlrl.evaluation.stats import BOOTSTRAP_FROM, RULE, improvement, over_seeds, shown
 from urlrl.files import write_atomically, write_json
 
 BASELINES = {"random": "random policy", STILL: STILL}  # who -> as tables say it
 GOALS_SHOWN = ("goals, hit_3", "goals, final_distance")  # of all that is measured of goals, in tables for people
+VISITED = tuple(whereabouts.ROWS[name] for name in whereabouts.COUNTS)  # the more the better
 OF_SKILLS = "skills, "  # how scores begin that diagnose the skills: they have a table of their own
 PAIRS = (
-    f"Read: how likely a run of the row is better than one of the column, the share of all pairs of seeds; 0.5 is no "
-    f"difference. From {BOOTSTRAP_FROM} seeds on with a 95 % bootstrap interval."
+    "A number is the share of all pairs of seeds in which the run of the row is better than that of the column, where "
+    f"0.5 is no difference. From {BOOTSTRAP_FROM} seeds on it has a 95 % bootstrap interval."
 )
 
 
@@ -33,6 +34,11 @@ class Run(NamedTuple):
     step: int  # of the checkpoint that was evaluated
     metrics: Sequence[dict[str, Any]]  # rows of metrics.jsonl
     scores: Mapping[str, Mapping[str, float]]  # score -> the agent and the baselines -> value
+
+    @property
+    def name(self) -> str:
+        """As sentences and tables say it."""
+        return f"{self.setting}, seed {self.seed}"
 
     @property
     def minutes(self) -> float:
@@ -60,12 +66,15 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
     Returns:
         {"settings": [{"label", "seeds", "folders", "step", "minutes", "scores": {score: {"values", "estimate"}},
         "curves": {metric: {"steps", "values"}}, "reach": {"coverage=100": {"steps", "minutes"}}}], "baselines": {who:
-        {score: values}}, "improvement": {score: {better: {worse: estimate}}}}. Values are in the order of the seeds;
-        None is a seed that did not reach a score. An estimate is one of `urlrl.evaluation.stats`, as JSON.
+        {score: values}}, "improvement": {score: {better: {worse: estimate}}}}, the last of scores of which is known
+        whether more or less is better. Values are in the order of the seeds; None is a seed that did not reach a score.
+        An estimate is one of `urlrl.evaluation.stats`, as JSON.
 
     Raises:
         UserError: no run logged such a metric.
     """
+    if not runs:
+        curves, targets = (), ()
     logged = {name for run in runs for row in run.metrics for name in row} - {"step"}
     drawn = [_logged(name, logged) for name in curves] or sorted(name for name in logged if name.startswith("eval/"))
     drawn = drawn or sorted({"rollout/coverage"} & logged)
@@ -86,11 +95,8 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
             },
         })  # fmt: skip
     names = list(dict.fromkeys(name for setting in settings for name in setting["scores"]))
-    baselines = {
-        who: {name: found for name in names if (found := list(dict.fromkeys(_of_baseline(runs, name, who))))}
-        for who in BASELINES
-    }
-    pairs = {name: _improvements(settings, name) for name in names if _is_shown(name)}
+    baselines = {who: {name: found for name in names if (found := _of_baseline(runs, name, who))} for who in BASELINES}
+    pairs = {name: _improvements(settings, name) for name in names if _is_shown(name) and _direction(name)}
     return {"settings": settings, "baselines": baselines, "improvement": pairs}
 
 
@@ -127,10 +133,18 @@ def _of_baseline(runs: Sequence[Run], name: str, who: str) -> list[float]:
     return [run.scores[name][who] for run in runs if who in run.scores.get(name, {})]
 
 
+def _direction(name: str) -> int:
+    """1 where a higher score is the better one, -1 where a lower one is, and 0 where it is not known."""
+    if name.endswith(", gap"):
+        return 0
+    if name in VISITED or name.startswith(("coverage, ", "goals, hit_", "goals, end_", "goals, at_")):
+        return 1
+    return -1 if name.startswith(("goals, final_distance", "goals, closest_distance")) else 0
+
+
 def _improvements(settings: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
-    """By label of the better and of the worse. Of distances the smaller is the better."""
-    sign = -1 if name.endswith("distance") else 1
-    values = {each["label"]: sign * np.array(each["scores"][name]["values"]) for each in settings
+    """By label of the better and of the worse."""
+    values = {each["label"]: _direction(name) * np.array(each["scores"][name]["values"]) for each in settings
               if name in each["scores"]}  # fmt: skip
     return {
         one: {other: improvement(values[one], values[other]).to_json() for other in values if other != one}
@@ -153,7 +167,7 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(head, rows) for people: a row per setting, then the baselines, then what failed."""
     settings = result["settings"]
     names = [name for name in dict.fromkeys(n for each in settings for n in each["scores"]) if _is_shown(name)]
-    targets = list(settings[0]["reach"])
+    targets = list(dict.fromkeys(target for each in settings for target in each["reach"]))
     head = ["setting", "seeds", "steps", "minutes", *names]
     head += [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     rows = []
@@ -165,10 +179,15 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append([*about, *scores, *reached])
     for who, said in BASELINES.items():
         if values := result["baselines"][who]:
-            scores = [shown(values[name], _digits(name)) if name in values else "" for name in names]
+            scores = [_all_or_one(values[name], _digits(name)) if name in values else "" for name in names]
             rows.append([said, "", "", "", *scores, *[""] * 2 * len(targets)])
     rows += [[name, "failed", *[""] * (len(head) - 2)] for name in result["failed"]]
     return head, rows
+
+
+def _all_or_one(values: Sequence[float], digits: int) -> str:
+    """As `shown`; of values that are all the same, as a baseline has them that no seed of a run changes, just one."""
+    return shown(values if len(set(values)) > 1 else values[:1], digits)
 
 
 def _until(values: Sequence[float | None], digits: int) -> str:
@@ -184,7 +203,7 @@ def table_csv(result: dict[str, Any]) -> bytes:
     """A row per run, then one per baseline, then one per run that failed."""
     settings = result["settings"]
     names = list(dict.fromkeys(name for each in settings for name in each["scores"]))
-    targets = list(settings[0]["reach"])
+    targets = list(dict.fromkeys(target for each in settings for target in each["reach"]))
     text = io.StringIO()
     columns = [f"{target}, {what}" for target in targets for what in ("steps", "minutes")]
     writer = csv.DictWriter(
@@ -209,8 +228,10 @@ def table_csv(result: dict[str, Any]) -> bytes:
 
 def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> Path:
     """Write `index.html`, `table.csv`, `table.json`, and where there are curves and maps, `curves.pdf`, `curves.png`
-    and `skills.png`; returns the page."""
+    and `skills.png`, of which older ones are removed where there are none now; returns the page."""
     curves = by_metric(result["settings"])
+    for name in (*(() if curves else ("curves.pdf", "curves.png")), *(() if fans else ("skills.png",))):
+        (folder / name).unlink(missing_ok=True)
     sections = [
         _header(result),
         _curves_section(folder, curves),
@@ -229,25 +250,24 @@ def write(folder: Path, result: dict[str, Any], fans: Sequence[figures.Fan]) -> 
 
 
 def by_metric(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> label -> (steps, values)."""
-    names = dict.fromkeys(name for each in settings for name in each["curves"])
-    return {
-        name: {
-            each["label"]: (each["curves"][name]["steps"], each["curves"][name]["values"])
-            for each in settings
-            if name in each["curves"]
-        }
-        for name in names
-    }
+    """Metric -> label -> (steps, values), of curves that have more than one point."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in settings:
+        for name, curve in each["curves"].items():
+            if len(curve["steps"]) > 1:
+                found.setdefault(name, {})[each["label"]] = (curve["steps"], curve["values"])
+    return found
 
 
 def _title(result: dict[str, Any]) -> str:
-    return f"{len(result['settings'])} settings on {result['env']}"
+    count = len(result["labels"])
+    return f"{count} setting{'' if count == 1 else 's'} on {result['env']}"
 
 
 def _header(result: dict[str, Any]) -> str:
-    seeds = sorted({len(each["seeds"]) for each in result["settings"]})
-    facts = [("Environment", result["env"], ""), ("Settings", str(len(result["settings"])), ""),
+    counts = {each["label"]: len(each["seeds"]) for each in result["settings"]}
+    seeds = sorted({counts.get(label, 0) for label in result["labels"]})
+    facts = [("Environment", result["env"], ""), ("Settings", str(len(result["labels"])), ""),
              ("Seeds", " to ".join(map(str, sorted({seeds[0], seeds[-1]}))), "of each setting")]  # fmt: skip
     if failed := len(result["failed"]):
         facts.append(("Failed", str(failed), "runs"))
@@ -257,19 +277,15 @@ def _header(result: dict[str, Any]) -> str:
 def _curves_section(folder: Path, curves: dict[str, dict[str, Any]]) -> str:
     title = "Learning curves"
     if not curves:
-        return page.section(title, page.note("The runs logged none of these metrics."))
+        return page.section(title, page.note("The runs logged none of these metrics more than once."))
     caption = f"{RULE} Thin lines are seeds. curves.pdf is the same figure."
     draw = partial(figures.draw_compared, curves)
     return page.section(title, page.picture(folder / "curves.png", draw, "Learning curves by setting", caption))
 
 
 def _skills_section(folder: Path, fans: Sequence[figures.Fan], settings: Sequence[dict[str, Any]]) -> str:
-    names = dict.fromkeys(name for each in settings for name in each["scores"] if name.startswith(OF_SKILLS))
-    found = {
-        each["label"]: {name: shown(score["values"], _digits(name)) for name, score in each["scores"].items()}
-        for each in settings
-    }
-    rows = [[name.removeprefix(OF_SKILLS), *(scores.get(name, "") for scores in found.values())] for name in names]
+    names = [name for name in diagnostics.ROWS if any(OF_SKILLS + name in each["scores"] for each in settings)]
+    rows = [[_of_skills(name), *(_skill_score(each, name) for each in settings)] for name in names]
     parts = []
     if fans:
         caption = (
@@ -279,8 +295,25 @@ def _skills_section(folder: Path, fans: Sequence[figures.Fan], settings: Sequenc
         draw = partial(figures.draw_fans, fans)
         parts.append(page.picture(folder / "skills.png", draw, "Skills by setting", caption))
     if rows:
-        parts.append(page.table(["", *found], rows, "wide"))
+        parts.append(page.table(["", *(each["label"] for each in settings)], rows, "wide"))
     return page.section("What the skills do", *parts) if parts else ""
+
+
+def _of_skills(name: str) -> str:
+    """What a score of `diagnostics` is called."""
+    return diagnostics.ROWS[name][0] + (", %" if name in diagnostics.SHARES else "")
+
+
+def _skill_score(setting: dict[str, Any], name: str) -> str:
+    """Of a setting; beside how often the skill can be told is how often it would be by chance."""
+    if OF_SKILLS + name not in setting["scores"]:
+        return ""
+    values = np.array(setting["scores"][OF_SKILLS + name]["values"])
+    if name not in diagnostics.SHARES:
+        return shown(values.tolist(), 0 if name in diagnostics.COUNTS else _digits(name))
+    chance = [run["evaluation"]["diagnostics"]["chance"] for run in setting["runs"]]
+    beside = f"; chance {100 * np.mean(chance):.0f}" if name == "discriminability" else ""
+    return shown((100 * values).tolist(), 0) + beside
 
 
 def _caption(result: dict[str, Any]) -> str:

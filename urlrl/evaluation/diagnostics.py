@@ -51,6 +51,7 @@ ROWS = {  # score -> what it is called, and what it says
         "{constraint:.3f}.",
     ),
 }
+COUNTS = ("distinct_skills", "dead_skills")
 SHARES = ("directions", "discriminability", "discriminability_position", "chance")  # shown in per cent
 
 

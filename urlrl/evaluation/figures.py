@@ -53,6 +53,7 @@ DARK = Theme("#15181c", "#e3e6ea", "#98a2b0", "#2d333b", "#6fb3f5", "#f0965a")
 DPI = 170
 MAX_POINTS = 300  # a curve with more log entries is drawn as averages
 LEGEND_LETTERS = 108  # of a legend over the width of a page
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.")  # of settings that have a colour in common, each of the ten
 NUM_TAB = 20  # skills that get a colour of their own
 
 # Metric -> what it is, in the order of the panels. Others follow by name; those under time/ are left out.
@@ -299,24 +300,26 @@ def draw_compared(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     labels = dict.fromkeys(label for each in curves.values() for label in each)
     colors = dict(zip(labels, cycle(colormaps["tab10"](range(10)))))
+    dashes = {label: LINE_STYLES[i // 10 % len(LINE_STYLES)] for i, label in enumerate(labels)}
     for ax, (name, settings) in zip(panels, curves.items()):
         _style(ax, theme)
         for label, (steps, values) in settings.items():
             mean, low, high = zip(*(over_seeds([np.asarray(row, float)]) for row in values))
-            ax.plot(
-                steps, mean, color=colors[label], linewidth=1.6, marker="o" if len(steps) <= 25 else "", markersize=2.6
-            )
+            ax.plot(steps, mean, color=colors[label], linestyle=dashes[label], linewidth=1.6,
+                    marker="o" if len(steps) <= 25 else "", markersize=2.6)  # fmt: skip
             if np.isfinite(low).all():
                 ax.fill_between(steps, low, high, color=colors[label], alpha=0.12, linewidth=0)
             else:
                 ax.plot(steps, values, color=colors[label], linewidth=0.6, alpha=0.6)
+        ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(PANELS.get(name, name), color=theme.ink, size=8.5, loc="left", pad=4)
     for ax in panels[len(curves) :]:
         ax.set_axis_off()
     figure.supxlabel("steps", color=theme.ink, size=9)
-    handles = [Line2D([], [], color=color, linewidth=1.8, label=label) for label, color in colors.items()]
+    handles = [Line2D([], [], color=color, linestyle=dashes[label], linewidth=1.8, label=label)
+               for label, color in colors.items()]  # fmt: skip
     _legend(figure, theme, handles, max(1, LEGEND_LETTERS // (7 + max(map(len, colors)))))  # A line is 7 letters wide.
     return figure
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from urlrl.config import CHANGEABLE, RESUMABLE_FIELDS, RunConfig, changed, flatten, run_config_from_json, to_json
-from urlrl.errors import UserError, shown
+from urlrl.errors import InUse, UserError, shown
 from urlrl.files import check_shape, read_json, write_json
 from urlrl.loading import names_in
 from urlrl.renamed import name_now, renewed
@@ -147,7 +147,7 @@ class RunFolder:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{self.path} is in use by another process that trains there.") from error
+            raise InUse(f"{self.path} is in use by another process that trains there.") from error
         else:
             try:
                 yield

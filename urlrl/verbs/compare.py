@@ -4,18 +4,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from urlrl.config import PretrainConfig, flatten
 from urlrl.errors import RunsFailed, UserError, shown
-from urlrl.evaluation import comparison, coverage
+from urlrl.evaluation import comparison, coverage, diagnostics
 from urlrl.files import read_json, write_json
 from urlrl.runs.begin import make_run_env
 from urlrl.runs.load import load_checkpoint, saved_evaluation
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.log import read_metrics
 from urlrl.training.run import RunFolder
-from urlrl.verbs.launch import Work, check_launcher, is_trained, launch
+from urlrl.values import literal
+from urlrl.verbs.launch import Work, check_launcher, is_trained, launch, share_memory
 from urlrl.verbs.report_seeds import scores_of
 from urlrl.verbs.study import Setting, read_study, settings_of, settings_of_runs
 
@@ -35,23 +38,27 @@ def compare(
         more: what to add to the study or to change in it, as in `agents="metra,rnd", env="point", seeds="0..2"`.
 
     Returns:
-        What `table.json` holds: {"env", "protocol", "settings", "baselines", "improvement", "failed": {run: why}}, see
-        `urlrl.evaluation.comparison.summarise`. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
+        What `table.json` holds: {"env", "labels", "protocol", "settings", "baselines", "improvement", "failed": {run:
+        why}}, see `urlrl.evaluation.comparison.summarise`; "labels" are those of all settings, also where all seeds
+        failed. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
 
     Raises:
         UserError: a bad study, runs that cannot be compared, or the folder holds something else; nothing was trained.
-        RunsFailed: every run failed. Where some did, "failed" names them.
+        RunsFailed: every run failed, as the table says. Where some did, "failed" names them.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
     given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
-    said = {**given, **more}
+    said = _added(given, more)
     out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
     launcher: dict[str, Any] = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
     check_launcher(**launcher)
+    share_memory(launcher.get("workers", 1))
     enable_compilation_cache()
     settings = _settings(said, out)
     protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
     env = _common(settings, "env", lambda each: each.config.env)
+    if "runs" not in said:
+        _check_evaluated(settings, [*curves, *(target.metric for target in targets)])
     _claim(out, settings)
     options = {**launcher, "jobs": out / "jobs", "quiet": quiet}
     failed = launch([] if "runs" in said else _to_train(settings), **options)
@@ -59,24 +66,64 @@ def compare(
     work = [Work(each.name(seed), each.folders[seed]) for each, seed in done if not _evaluation(each, seed)]
     failed |= launch(work, **options)
     found = {(each.label, seed): one for each, seed in done if (one := _evaluation(each, seed))}
-    lost = [each.name(seed) for each, seed in done if (each.label, seed) not in found]
+    scored = {each.name(seed) for each, seed in done if (each.label, seed) in found}
+    lost = [each.name(seed) for each, seed in done if each.name(seed) not in scored]
+    failed = {name: why for name, why in failed.items() if name not in scored}  # By another launcher, perhaps.
     failed |= {name: "it has no evaluation." for name in lost if name not in failed}
-    if not found:
-        raise RunsFailed(f"All runs failed; {next(iter(failed))}: {next(iter(failed.values()))}")
     protocol |= _protocol(found)
     runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
     _check_lengths(runs)
-    result = {"env": env, "protocol": protocol, **comparison.summarise(runs, curves, targets), "failed": failed}
+    table = comparison.summarise(runs, curves, targets)
+    result = {"env": env, "labels": [each.label for each in settings], "protocol": protocol, **table, "failed": failed}
     for entry in result["settings"]:
         entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
-    comparison.write(out, result, _fans(runs))
+    fans, damaged = _fans(runs)
+    failed |= damaged
+    comparison.write(out, result, fans)
+    if not found:
+        name, why = next(iter(failed.items()))
+        raise RunsFailed(f"All runs failed, as {out / 'index.html'} says; {name}: {why}")
     return result
+
+
+def _added(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """A study with more in it; tables are added to key by key. Raises UserError where a setting of its own says
+    something else than what is added for all."""
+    said = dict(given)
+    for name, value in more.items():
+        is_table = isinstance(value, Mapping) and isinstance(given.get(name), Mapping)
+        said[name] = {**given[name], **value} if is_table else value
+    for label, table in _settings_tables(given).items():
+        own, added = flatten(dict(table)), flatten(dict(more))
+        for name in own.keys() & added.keys():
+            raise UserError(
+                f"{name} is {shown(repr(added[name]))} of all settings and {shown(repr(own[name]))} of setting "
+                f"'{shown(label)}' in the file: expected one of them."
+            )
+    return said
+
+
+def _settings_tables(study: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is no table is refused later."""
+    settings = study.get("settings")
+    tables = settings if isinstance(settings, Mapping) else {}
+    return {label: table for label, table in tables.items() if isinstance(table, Mapping)}
 
 
 def _made(run: comparison.Run, evaluation: Any) -> dict[str, Any]:
     """What it takes to repeat a run, and what it was scored."""
     manifest = RunFolder(run.folder).manifest()
-    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": evaluation}
+    return {name: manifest[name] for name in ("command", "config", "versions")} | {"evaluation": _brief(evaluation)}
+
+
+def _brief(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Without what it says of each goal, which its file has; in its twin too."""
+    brief = dict(evaluation)
+    if goals := evaluation.get("goals"):
+        brief["goals"] = {name: value for name, value in goals.items() if name not in ("goals", "outcomes")}
+    if twin := evaluation.get("twin"):
+        brief["twin"] = _brief(twin)
+    return brief
 
 
 def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
@@ -84,25 +131,48 @@ def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
         return settings_of(said, out)
     if others := sorted(said.keys() - {"runs", "curves", "reach", "launcher", "workers", "slurm"}):
         raise UserError(f"The study has runs and {others[0]}: expected runs that are there, or settings to train.")
-    return settings_of_runs(_names("runs", said["runs"]))
+    return settings_of_runs(_texts("runs", said["runs"]))
+
+
+def _texts(key: str, value: Any) -> list[str]:
+    """Of a list of texts, or of one text."""
+    if not isinstance(value, str | list | tuple):
+        raise UserError(f"{key} is {shown(repr(value))}: expected a text or a list of texts.")
+    return [value] if isinstance(value, str) else list(map(str, value))
 
 
 def _names(key: str, value: Any) -> list[str]:
-    """Of a list of texts, or of one text; both may have commas between names."""
-    if not isinstance(value, str | list | tuple):
-        raise UserError(f"{key} is {shown(repr(value))}: expected a text or a list of texts.")
-    return [part.strip() for text in ([value] if isinstance(value, str) else value) for part in str(text).split(",")]
+    """As `_texts`, which may have commas between names."""
+    return [part.strip() for text in _texts(key, value) for part in text.split(",")]
 
 
 def _targets(value: Any) -> list[comparison.Target]:
     targets = []
     for text in _names("reach", value):
         metric, _, score = text.partition("=")
-        try:
-            targets.append(comparison.Target(metric.strip(), float(score)))
-        except ValueError:
-            raise UserError(f"reach is '{shown(text)}': expected a metric and a score, as in coverage=100.") from None
+        number = literal(score.strip())
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise UserError(f"reach is '{shown(text)}': expected a metric and a score, as in coverage=100.")
+        targets.append(comparison.Target(metric.strip(), float(number)))
     return targets
+
+
+def _check_evaluated(settings: Sequence[Setting], metrics: Sequence[str]) -> None:
+    """Raises UserError where a metric of evaluations during training is asked for, and a setting has none."""
+    known = {f"eval/{name}" for name in ("coverage", *diagnostics.ROWS)}
+    for metric in metrics:
+        if metric in known or f"eval/{metric}" in known:
+            for each in settings:
+                if not each.spec.position:
+                    raise UserError(
+                        f"Environment '{each.config.env}' does not say where it is: expected one that does, by which "
+                        f"'{shown(metric)}' is measured."
+                    )
+                if not 0 < each.config.eval_every <= each.config.steps:
+                    raise UserError(
+                        f"eval_every is {each.config.eval_every:,} and steps is {each.config.steps:,} of "
+                        f"'{each.label}': expected evaluations during training, by which '{shown(metric)}' is measured."
+                    )
 
 
 def _common(settings: Sequence[Setting], name: str, value: Any) -> Any:
@@ -134,8 +204,21 @@ def _claim(out: Path, settings: Sequence[Setting]) -> None:
         if each.words:
             for seed, folder in each.folders.items():
                 RunFolder(folder).check(replace(each.config, seed=seed))
+                _check_not_beyond(folder, each)
     out.mkdir(parents=True, exist_ok=True)
     write_json({"format": FORMAT, "settings": here}, file)
+
+
+def _check_not_beyond(folder: Path, setting: Setting) -> None:
+    """Raises UserError where the run was already trained for longer than the setting's runs are to be."""
+    config = setting.config
+    epoch = config.epoch_steps if isinstance(config, PretrainConfig) else config.updates
+    trained = max(RunFolder(folder).checkpoints.steps(), default=0)
+    if trained >= config.steps + epoch:  # Runs end with a whole epoch.
+        raise UserError(
+            f"{folder} has a checkpoint at step {trained:,}, and steps is {config.steps:,} of '{setting.label}': "
+            f"expected as many steps as that, or a new folder."
+        )
 
 
 def _to_train(settings: Sequence[Setting]) -> list[Work]:
@@ -162,8 +245,8 @@ def _protocol(found: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]
     for (label, seed), evaluation in found.items():
         parts = {part: evaluation[part]["protocol"] for part in ("coverage", "goals") if evaluation[part]}
         protocols[f"{label}, seed {seed}"] = {"evaluation seed": evaluation["seed"], **parts}
-    (first, known), *others = protocols.items()
-    for name, protocol in others:
+    first, known = next(iter(protocols.items()), ("", {}))
+    for name, protocol in protocols.items():
         for part in known.keys() & protocol.keys():
             if protocol[part] != known[part]:
                 raise UserError(
@@ -192,15 +275,19 @@ def _run(setting: Setting, seed: int, evaluation: Any) -> comparison.Run:
     return comparison.Run(setting.label, seed, folder, evaluation["step"], rows, scores_of(evaluation))
 
 
-def _fans(runs: Sequence[comparison.Run]) -> list[Any]:
-    """Of the first seed of each setting, where the environment says where it is."""
+def _fans(runs: Sequence[comparison.Run]) -> tuple[list[Any], dict[str, str]]:
+    """Of the first seed of each setting, where the environment says where it is; and what is damaged: run -> why."""
     from urlrl.evaluation.figures import Fan
 
-    fans = []
+    fans, damaged = [], dict[str, str]()
     for run in {run.setting: run for run in reversed(runs)}.values():
-        agent, config, spec, _, _ = load_checkpoint(run.folder, run.step)
+        try:
+            agent, config, spec, _, _ = load_checkpoint(run.folder, run.step)
+        except UserError as error:
+            damaged[run.name] = str(error)
+            continue
         if spec.position:
             with closing(make_run_env(config, coverage.EPISODES)) as env:
                 trajectory = coverage.scored_episodes(env, agent, 0)
             fans.append(Fan(run.setting, trajectory, spec, config.agent.z.kind))
-    return fans[::-1]
+    return fans[::-1], damaged

@@ -21,7 +21,7 @@ from typing import Any
 
 from urlrl.agents import find_agent
 from urlrl.config import RunConfig, run_config_from_json, to_json
-from urlrl.errors import RunsFailed, UserError, check, check_choice, reason, shown
+from urlrl.errors import InUse, RunsFailed, UserError, check, check_choice, reason, shown
 from urlrl.runtime import threads_divided
 from urlrl.training.log import Progress, Quiet, make_progress
 from urlrl.training.run import RunFolder
@@ -32,6 +32,7 @@ CHILD = [sys.executable, "-P", "-m", "urlrl.verbs.launch"]  # -P: nothing is imp
 CLUSTER = "slurm"  # what submitit calls it
 JOB_MINUTES = 24 * 60  # of a job, where the study says nothing; submitit's own 5 minutes are too few
 POLL_SECONDS = 0.1
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX else takes most of a GPU's memory for one process
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def is_trained(folder: Path, config: RunConfig) -> bool:
 def check_launcher(launcher: str = "local", workers: int = 1, slurm: Mapping[str, Any] | None = None) -> None:
     """Raises UserError where there is no such launcher, or it is not installed."""
     check_choice("launcher", str(launcher), LAUNCHERS)
-    if not isinstance(workers, int):
+    if not isinstance(workers, int) or isinstance(workers, bool):
         raise UserError(f"workers is {shown(repr(workers))}: expected a whole number.")
     check("workers", workers, 1)
     if not isinstance(slurm or {}, dict):
@@ -92,13 +93,24 @@ def launch(
         slurm: parameters of its jobs, as submitit has them.
 
     Returns:
-        Of what failed: name -> why.
+        Of what failed: name -> why. A run that has all its steps in the end, as from another launcher, is not among
+        them.
 
     Raises:
         UserError: the cluster does not take the jobs.
         Interrupted: a signal stopped the work; runs were saved and can be continued.
     """
-    return LAUNCHERS[launcher](list(work), workers, jobs, dict(slurm or {}), quiet) if work else {}
+    if not work:
+        return {}
+    failed = LAUNCHERS[launcher](list(work), workers, jobs, dict(slurm or {}), quiet)
+    trained = {one.name for one in work if one.config and is_trained(one.folder, one.config)}
+    return {name: why for name, why in failed.items() if name not in trained}
+
+
+def share_memory(workers: int) -> None:
+    """Let this process leave memory of a GPU to several others, where it has not begun to use it."""
+    if workers > 1:
+        os.environ.update({**SHARED, **os.environ})
 
 
 def raise_failed(failed: Mapping[str, str], count: int) -> None:
@@ -123,10 +135,8 @@ def _here(work: list[Work], quiet: bool) -> dict[str, str]:
     progress, failed = Quiet(), dict[str, str]()  # Each run shows how far it is.
     for one in work:
         _note_in_use([one], progress)
-        while RunFolder(one.folder).in_use():
-            time.sleep(POLL_SECONDS)
         try:
-            _do(one, quiet)
+            _do_when_free(one, quiet)
         except Interrupted:
             raise
         except UserError as error:
@@ -139,7 +149,7 @@ def _here(work: list[Work], quiet: bool) -> dict[str, str]:
 
 def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[str, str]:
     """Each piece in a process of its own, so many at a time."""
-    environment = {**os.environ, **threads_divided(workers)}
+    environment = {**SHARED, **os.environ, **threads_divided(workers)}
     failed: dict[str, str] = {}
     waiting, running = list(work), dict[str, tuple[subprocess.Popen, Any]]()
     with stop_requested(progress) as stop:
@@ -223,6 +233,17 @@ LAUNCHERS: dict[str, Callable[..., dict[str, str]]] = {"local": _local, "slurm":
 # One piece.
 
 
+def _do_when_free(one: Work, quiet: bool) -> None:
+    """Wait for another process that trains there; it may also come first by a moment."""
+    while True:
+        while RunFolder(one.folder).in_use():
+            time.sleep(POLL_SECONDS)
+        try:
+            return _do(one, quiet)
+        except InUse:
+            continue
+
+
 def _do(one: Work, quiet: bool) -> None:
     from urlrl.verbs.evaluate import evaluate
     from urlrl.verbs.pretrain import pretrain
@@ -236,7 +257,7 @@ def _do(one: Work, quiet: bool) -> None:
 def main() -> None:
     """In a process of its own: the errors are what the command line makes of them."""
     try:
-        _do(Work.from_json(json.loads(sys.argv[1])), quiet=True)
+        _do_when_free(Work.from_json(json.loads(sys.argv[1])), quiet=True)
     except UserError as error:
         print(f"urlrl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -9,7 +9,7 @@ from urlrl.config import RunConfig
 from urlrl.runs.begin import begin
 from urlrl.runtime import enable_compilation_cache
 from urlrl.training.run import NONE, RunFolder
-from urlrl.verbs.launch import Work, check_launcher, is_trained, launch, raise_failed
+from urlrl.verbs.launch import Work, check_launcher, is_trained, launch, raise_failed, share_memory
 from urlrl.verbs.pretrain import seed_folders
 
 
@@ -41,6 +41,7 @@ def pretrain_each(
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
     check_launcher("local", workers)
+    share_memory(workers)
     folders = seed_folders(out, seeds)
     enable_compilation_cache()
     with begin(config, getattr(config, "loop", "host") == "device") as begun:

@@ -3,7 +3,8 @@
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ OF_SETTING = ("agents", "preset", "seeds")
 OF_STUDY = (*OF_SETTING, "settings", "runs", "curves", "reach", "launcher", "workers", "slurm")
 # Options in which runs of one setting may differ.
 NO_DIFFERENCE = {"seed", "loop", "agent_name", *RESUMABLE_FIELDS} - {"steps"}
+MOST_LETTERS = 100  # of a label, which names a folder
 
 
 class Setting(NamedTuple):
@@ -66,10 +68,11 @@ def settings_of(study: Mapping[str, Any], out: Path) -> list[Setting]:
     if not chosen:
         raise UserError("The study is empty: expected settings, as in agents = 'metra,rnd' and seeds = '0..4'.")
     labels = _labels([(label, choice) for label, choice, _ in chosen])
+    _check_labels(tables, labels)
     settings = [_setting(label, choice, seeds, out) for label, (_, choice, seeds) in zip(labels, chosen)]
     for i, setting in enumerate(settings):
         for other in settings[:i]:
-            if other.config == setting.config:
+            if _described(other.config, other.spec) == _described(setting.config, setting.spec):
                 raise UserError(
                     f"Settings '{other.label}' and '{setting.label}' do not differ: expected each once, with all its "
                     f"seeds."
@@ -87,14 +90,16 @@ def settings_of_runs(runs: Sequence[Path | str]) -> list[Setting]:
     Raises:
         UserError: a folder holds no run, or two runs are of one setting and seed.
     """
-    described, settings = list[dict[str, Any]](), list[Setting]()
+    described, settings, specs = list[dict[str, Any]](), list[Setting](), dict[RunConfig, EnvSpec]()
     for run in map(Path, runs):
         config = run_config(run)
-        flat = flatten(to_json(config))
-        choice = {"agents": flat["agent_name"], **{name: flat[name] for name in flat if name not in NO_DIFFERENCE}}
+        alike = replace(config, seed=0)
+        if alike not in specs:
+            specs[alike] = run_spec(config)
+        choice = _described(config, specs[alike])
         if choice not in described:
             described.append(choice)
-            settings.append(Setting("", config, run_spec(config), {}, []))
+            settings.append(Setting("", config, specs[alike], {}, []))
         folders = settings[described.index(choice)].folders
         if config.seed in folders:
             raise UserError(f"{folders[config.seed]} and {run} do not differ: expected each setting and seed once.")
@@ -103,6 +108,13 @@ def settings_of_runs(runs: Sequence[Path | str]) -> list[Setting]:
         raise UserError("The study is empty: expected folders of runs.")
     labels = _labels([("", choice) for choice in described])
     return [setting._replace(label=label) for setting, label in zip(settings, labels)]
+
+
+def _described(config: RunConfig, spec: EnvSpec) -> dict[str, Any]:
+    """All in which runs of one setting may not differ; their episodes are as long as the environment has them."""
+    flat = flatten(to_json(config))
+    options = {name: value for name, value in flat.items() if name not in NO_DIFFERENCE}
+    return {"agents": config.agent_name, **options, "episode_steps": spec.episode_steps}
 
 
 def _seeds(setting: Mapping[str, Any]) -> list[int]:
@@ -123,9 +135,10 @@ def _choices(setting: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _values(name: str, value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [literal(part.strip()) for part in value.split(",")]
-    return list(value) if name in OF_SETTING and isinstance(value, list | tuple) else [value]
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if name in OF_SETTING:  # A name may look like a number.
+        return [str(part) for part in (parts if isinstance(parts, list | tuple) else [parts])]
+    return [literal(part) for part in parts] if isinstance(value, str) else [value]
 
 
 def _with_agent(choice: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +170,8 @@ def _words(name: str, value: Any) -> list[str]:
     """How the command line gives an option a value."""
     option = name.replace("_", "-")
     if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
+        table, dot, last = option.rpartition(".")
+        return [f"--{table}{dot}{'' if value else 'no-'}{last}"]
     return [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
 
 
@@ -179,6 +193,18 @@ def _labels(described: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
             parts.append(f"{short if last[short] == 1 else name}={choice.get(name)}")
         labels.append(", ".join(parts))
     return labels
+
+
+def _check_labels(own: Iterable[str], labels: Iterable[str]) -> None:
+    """Raises UserError where the name of a setting, its `own` or what is made of it, cannot name a folder."""
+    for label in own:
+        if "/" in label or (label and not label.strip(". ")):
+            raise UserError(
+                f"Setting '{shown(label)}' cannot name a folder: expected one without a slash that is more than dots."
+            )
+    for label in labels:
+        if len(label) > MOST_LETTERS:
+            raise UserError(f"Setting '{shown(label)}' has a long name: expected at most {MOST_LETTERS} letters.")
 
 
 def _place(label: str) -> str:
