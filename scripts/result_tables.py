@@ -190,6 +190,29 @@ def num_envs() -> str:
     return markdown(head, rows)
 
 
+FAMILY = {  # score -> (head, digits)
+    "coverage, 1 m cells": ("coverage", 1), "goals, hit_3": ("goals hit (3 m)", 2),
+    "goals, final_distance": ("final goal distance, m", 1), "skills, distinct_skills": ("distinct skills", 1),
+    "skills, dead_skills": ("dead", 1), "skills, directions": ("directions with a skill", 2),
+    "skills, effective_rank": ("effective rank", 1), "skills, time_correlation": ("latent distance and time", 2),
+}  # fmt: skip
+
+
+def family(name: str) -> str:
+    """The skill-discovery agents of a comparison: means over seeds, and what the baselines have of it."""
+    result, rows = read(name), []
+    names = [each for each in FAMILY if any(each in setting["scores"] for setting in result["settings"])]
+    for setting in result["settings"]:
+        scores = setting["scores"]
+        rows.append([
+            setting["label"], *(shown(scores[n]["values"], FAMILY[n][1]) if n in scores else "–" for n in names)
+        ])  # fmt: skip
+    for who, values in result["baselines"].items():
+        floors = (f"{np.mean(values[n]):.{FAMILY[n][1]}f}" if n in values else "–" for n in names)
+        rows.append([{"random": "random policy"}.get(who, who), *floors])
+    return markdown(["", *(FAMILY[n][0] for n in names)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "skills": skills,
     "zero-shot": fb_alone,
@@ -203,6 +226,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"ladder-{name}": lambda name=name: ladder(name) for name in LADDERS},
     "num-envs": num_envs,
     "device-seeds": device_seeds,
+    **{f"skills-{body}": lambda body=body: family(f"skills-{body}") for body in ("maze",)},
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
