@@ -334,7 +334,7 @@ def test_seeds_are_shared_out_over_devices():
         ("--env poimt --seeds 0..1", "Unknown environment 'poimt': did you mean 'point'?"),
         ("--env maze:rom --seeds 0..1", "Unknown environment 'maze:rom': did you mean 'maze:rooms'?"),
         (
-            "--env half_cheetah --seeds 0..1",
+            "--env half_cheetah --loop device --seeds 0..1",
             "Environment 'half_cheetah' has no device version: expected point, maze:<layout>[_fixed][_mass][_cells], "
             "block:<line>, rooms:<world>, tv:rooms[_quiet], mjx:ant, mjx:half_cheetah, ",
         ),
