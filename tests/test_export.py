@@ -97,14 +97,13 @@ def shaken(agent):
     """With other parameters, so that none is at its start: no bias is 0, no scale is 1."""
     leaves, shape = jax.tree.flatten(agent)
     rng = np.random.default_rng(1)
-    other = jax.tree.unflatten(
+    return jax.tree.unflatten(
         shape,
         [
             x + 0.1 * rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 and x.ndim else x
             for x in leaves
         ],
     )
-    return other.replace(normalizer=agent.normalizer)
 
 
 def seen_in(trajectory):
@@ -116,7 +115,7 @@ def seen_in(trajectory):
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def exported(request):
     agent, env, trajectory = make_agent(*request.param)
-    agent, seen = shaken(agent), seen_in(trajectory)
+    agent, seen = shaken(agent).replace(normalizer=agent.normalizer), seen_in(trajectory)
     with closing(env):
         policy, probes = exporting.make_policy(agent, env, trajectory, jax.random.key(0), ORIGIN, seen=seen)
     policy.card = make_card(policy, None)

@@ -131,12 +131,12 @@ def test_the_page_says_what_each_diagnostic_means_and_warns(tmp_path):
     text = Page(write_report(tmp_path, content)).text
     for said in (
         "Distinct skills 3 of 16; 8 dead",
-        "3 of 16 skills end more than 2.5 m from the start and from each other.",
-        "8 of 16 skills end within 2.5 m of the start.",
+        "3 of 16 skills move more than 2.5 m, to places as far from each other.",
+        "8 of 16 skills move less than 2.5 m on average.",
         "In 75 % of the directions of the plane, the skill that goes farthest that way leads within 60° of it.",
         "In 65 % of the episodes, the other episode whose last observation is nearest has the same skill",
         "Chance is 4 %.",
-        "Judged by the end position instead, that is so in 31 % of the episodes.",
+        "In 31 % of the episodes, the other one that moved most alike has such a skill.",
         "use 1.88 of the 2 dimensions",
         "rank correlation of 0.33 with",
         "the mean over all steps is -0.050.",

@@ -83,7 +83,7 @@ def _measure(run: Path | str, loaded: Loaded, seed: int) -> tuple[dict[str, Any]
     agent, config, spec = loaded.agent, loaded.config, loaded.spec
     result: dict[str, Any] = {"coverage": None, "goals": None, "diagnostics": None}
     nowhere = [f"Environment '{config.env}' does not say where it is: coverage and goals are left out."]
-    if not spec.position and not config.agent.z.dim:
+    if not config.env or not (spec.position or config.agent.z.dim):
         return result, nowhere
     with closing(make_run_env(config, coverage.EPISODES)) as env:
         if spec.position:
