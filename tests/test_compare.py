@@ -105,8 +105,9 @@ def test_a_cell_is_the_run_of_the_command_in_its_config(study, capsys):
         folder = study / "out" / "runs" / label / "seed-1"
         words = shlex.split(RunFolder(folder).manifest()["command"])
         assert words[:3] == ["urlrl", "pretrain", "metra" if label == "metra" else "uniform"]
+        assert words[-2:] == ["--out", str(folder)]
         main([*words[1:], "--quiet"])
-        assert "Done." in capsys.readouterr().out
+        assert "Done." in capsys.readouterr().out and RunFolder(folder).manifest()["continued"] == []
 
 
 def test_a_second_call_trains_and_evaluates_what_is_missing(copied, worked, monkeypatch):

@@ -86,17 +86,10 @@ class Options:
     )  # what to measure
 
 
-def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
-    """Measure `parts`, print each as a table, and write all to `out` as JSON; returns what was written.
-
-    Raises:
-        UserError: `out` is a folder, or the run failed.
-    """
-    if out.is_dir():
-        raise UserError(f"--out is {out}, a folder: expected the name of a file.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _measures(sizes: Sizes) -> dict[Part, tuple[Callable[[], Any], Callable[[Any], Table]]]:
+    """By part: what measures it, and what makes a table of that."""
     # The run comes first: the peak memory of a child process counts what this one held when it began.
-    measures: dict[Part, tuple[Callable[[], Any], Callable[[Any], Table]]] = {
+    return {
         "run": (lambda: benchmark_run.measure(sizes.presets), benchmark_run.table),
         "data": (
             lambda: benchmark_data.measure(sizes.transitions, sizes.rows, sizes.repeats, sizes.seconds),
@@ -136,6 +129,18 @@ def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any
             benchmark_bundle.table,
         ),
     }
+
+
+def benchmark(sizes: Sizes, parts: tuple[Part, ...], out: Path) -> dict[str, Any]:
+    """Measure `parts`, print each as a table, and write all to `out` as JSON; returns what was written.
+
+    Raises:
+        UserError: `out` is a folder, or the run failed.
+    """
+    if out.is_dir():
+        raise UserError(f"--out is {out}, a folder: expected the name of a file.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    measures = _measures(sizes)
     console = Console(width=None if sys.stdout.isatty() else 160)
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

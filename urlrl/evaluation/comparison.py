@@ -12,7 +12,7 @@ import numpy as np
 from urlrl.errors import unknown
 from urlrl.evaluation import diagnostics, figures, page, whereabouts
 from urlrl.evaluation.rollout import STILL
-from urlrl.evaluation.stats import BOOTSTRAP_FROM, RULE, improvement, over_seeds, shown
+from urlrl.evaluation.stats import BOOTSTRAP_FROM, RULE, improvement, shown, summary
 from urlrl.files import write_atomically, write_json
 
 BASELINES = {"random": "random policy", STILL: STILL}  # who -> as tables say it
@@ -87,7 +87,7 @@ def summarise(runs: Sequence[Run], curves: Sequence[str], targets: Sequence[Targ
         settings.append({
             "label": label, "seeds": [run.seed for run in mine], "folders": [str(run.folder) for run in mine],
             "step": mine[0].step, "minutes": [run.minutes for run in mine],
-            "scores": {name: _summary([run.scores[name]["agent"] for run in mine]) for name in scores},
+            "scores": {name: summary([run.scores[name]["agent"] for run in mine]) for name in scores},
             "curves": {name: curve for name in drawn if (curve := _curve(mine, name))["steps"]},
             "reach": {
                 text: {"steps": [step for step, _ in found], "minutes": [minutes for _, minutes in found]}
@@ -123,10 +123,6 @@ def _curve(runs: Sequence[Run], metric: str) -> dict[str, Any]:
     found = [{row["step"]: row[metric] for row in run.metrics if metric in row} for run in runs]
     steps = sorted(set.intersection(*(set(one) for one in found)))
     return {"steps": steps, "values": [[one[step] for one in found] for step in steps]}
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    return {"values": values, "estimate": over_seeds([np.array(values, float)]).to_json()}
 
 
 def _of_baseline(runs: Sequence[Run], name: str, who: str) -> list[float]:

@@ -7,7 +7,7 @@ in 50, 74 and 91 % of all cases for 2, 3 and 5 of them, and in 93 % for 10.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -46,6 +46,11 @@ def over_seeds(groups: Sequence[np.ndarray]) -> Estimate:
     """What groups of values, a task's seeds each, come to; see the rule above. The smallest group decides."""
     fewest = min(len(group) for group in groups)
     return iqm_interval(groups) if fewest >= BOOTSTRAP_FROM else _mean_of_groups(groups)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Values of several seeds, and what they come to, as JSON."""
+    return {"values": values, "estimate": over_seeds([np.array(values, float)]).to_json()}
 
 
 def shown(values: Sequence[float], digits: int) -> str:

@@ -1,5 +1,6 @@
 """What agents share that are paid for following a skill: SAC on [observation, skill], and a reward made anew for it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class SkillConfig:
         return jnp.zeros((1, seen + self.z.dim), jnp.float32)
 
 
-class SkillAgent:
+class SkillAgent(ABC):
     """An agent's class derives from this and from a PyTreeNode with these fields. It adds what it learns about skills,
     `_represent`, and what that pays, `_reward`. Both see normalised observations. An update is both, then SAC."""
 
@@ -50,13 +51,13 @@ class SkillAgent:
     abilities: frozenset[str] = frozenset({"adaptable", "exportable"})
     shared = ()
 
+    @abstractmethod
     def _represent(self, batch: Transition, key: jax.Array) -> tuple[Any, Metrics]:
         """The agent after a step of all but the policy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _reward(self, batch: Transition, key: jax.Array) -> jax.Array:
         """(B,)"""
-        raise NotImplementedError
 
     def update(self, batch: Transition, key: jax.Array) -> tuple[Any, Metrics]:
         """Improve the representation, replace the reward, improve the policy."""

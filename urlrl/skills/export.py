@@ -116,13 +116,12 @@ def make_policy(
     policy = SkillPolicy(config, tensors, "", transitions)
     check_parity("NumPy policy", policy, policy.act, policy.aim, probes)
     check_prompts(policy, probes)
-    if not prompts:
-        return policy, probes
-    told = {"displacement": None, "weights": weights}
-    for words in prompts:
-        z_told = to_json(np.asarray(policy.prompt(reward=words)))
-        config["skills"] |= {words: {"z": z_told, "told_by": f"reward {words}", **told}}
-    return SkillPolicy(config, tensors, "", transitions), probes
+    if prompts:
+        for words in prompts:
+            told = {"z": to_json(np.asarray(policy.prompt(reward=words))), "told_by": f"reward {words}"}
+            config["skills"][words] = {**told, "displacement": None, "weights": weights}
+        policy = SkillPolicy(config, tensors, "", transitions)
+    return policy, probes
 
 
 def _contract(env: HostEnv, all_steps: Sequence[Transition], features: tuple[str, ...]) -> dict[str, Any]:

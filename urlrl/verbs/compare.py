@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby, product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from urlrl.training.run import RunFolder
 from urlrl.values import literal
 from urlrl.verbs.launch import Work, check_launcher, is_trained, launch, share_memory
 from urlrl.verbs.report_seeds import scores_of
-from urlrl.verbs.study import Setting, read_study, settings_of, settings_of_runs
+from urlrl.verbs.study import OF_LAUNCHER, Setting, read_study, settings_of, settings_of_runs
 
 FORMAT = "urlrl-study-1"
 SHAPE = {"format": FORMAT, "settings": {str: str}}
@@ -43,20 +44,21 @@ def compare(
         failed. Beside it lie `index.html`, `table.csv` and `curves.pdf`.
 
     Raises:
-        UserError: a bad study, runs that cannot be compared, or the folder holds something else; nothing was trained.
+        UserError: a bad study, or the folder holds something else; nothing was trained. Or, when all is trained: runs
+            that cannot be compared, or a metric that none logged.
         RunsFailed: every run failed, as the table says. Where some did, "failed" names them.
         Interrupted: a signal stopped the runs; they were saved and can be continued.
     """
     given: Mapping[str, Any] = read_study(study) if isinstance(study, str | Path) else study or {}
     said = _added(given, more)
     out, targets, curves = Path(out), _targets(said.get("reach", ())), _names("curves", said.get("curves", ()))
-    launcher: dict[str, Any] = {name: said[name] for name in ("launcher", "workers", "slurm") if name in said}
+    launcher: dict[str, Any] = {name: said[name] for name in OF_LAUNCHER if name in said}
     check_launcher(**launcher)
     share_memory(launcher.get("workers", 1))
     enable_compilation_cache()
     settings = _settings(said, out)
-    protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
     env = _common(settings, "env", lambda each: each.config.env)
+    protocol = {"episode_steps": _common(settings, "episode_steps", lambda each: each.spec.episode_steps)}
     if "runs" not in said:
         _check_evaluated(settings, [*curves, *(target.metric for target in targets)])
     _claim(out, settings)
@@ -65,20 +67,23 @@ def compare(
     done = [(each, seed) for each in settings for seed in each.folders if each.name(seed) not in failed]
     work = [Work(each.name(seed), each.folders[seed]) for each, seed in done if not _evaluation(each, seed)]
     failed |= launch(work, **options)
-    found = {(each.label, seed): one for each, seed in done if (one := _evaluation(each, seed))}
-    scored = {each.name(seed) for each, seed in done if (each.label, seed) in found}
-    lost = [each.name(seed) for each, seed in done if each.name(seed) not in scored]
-    failed = {name: why for name, why in failed.items() if name not in scored}  # By another launcher, perhaps.
-    failed |= {name: "it has no evaluation." for name in lost if name not in failed}
+    found, runs = dict[str, dict[str, Any]](), list[comparison.Run]()
+    for each, seed in done:
+        name = each.name(seed)
+        if evaluation := _evaluation(each, seed):
+            found[name] = evaluation
+            runs.append(_run(each, seed, evaluation))
+            failed.pop(name, None)  # By another launcher, perhaps.
+        else:
+            failed.setdefault(name, "it has no evaluation.")
     protocol |= _protocol(found)
-    runs = [_run(each, seed, found[each.label, seed]) for each, seed in done if (each.label, seed) in found]
     _check_lengths(runs)
     table = comparison.summarise(runs, curves, targets)
-    result = {"env": env, "labels": [each.label for each in settings], "protocol": protocol, **table, "failed": failed}
-    for entry in result["settings"]:
-        entry["runs"] = [_made(run, found[run.setting, run.seed]) for run in runs if run.setting == entry["label"]]
     fans, damaged = _fans(runs)
     failed |= damaged
+    result = {"env": env, "labels": [each.label for each in settings], "protocol": protocol, **table, "failed": failed}
+    for entry in result["settings"]:
+        entry["runs"] = [_made(run, found[run.name]) for run in runs if run.setting == entry["label"]]
     comparison.write(out, result, fans)
     if not found:
         name, why = next(iter(failed.items()))
@@ -129,7 +134,7 @@ def _brief(evaluation: dict[str, Any]) -> dict[str, Any]:
 def _settings(said: Mapping[str, Any], out: Path) -> list[Setting]:
     if "runs" not in said:
         return settings_of(said, out)
-    if others := sorted(said.keys() - {"runs", "curves", "reach", "launcher", "workers", "slurm"}):
+    if others := sorted(said.keys() - {"runs", "curves", "reach", *OF_LAUNCHER}):
         raise UserError(f"The study has runs and {others[0]}: expected runs that are there, or settings to train.")
     return settings_of_runs(_texts("runs", said["runs"]))
 
@@ -160,19 +165,18 @@ def _targets(value: Any) -> list[comparison.Target]:
 def _check_evaluated(settings: Sequence[Setting], metrics: Sequence[str]) -> None:
     """Raises UserError where a metric of evaluations during training is asked for, and a setting has none."""
     known = {f"eval/{name}" for name in ("coverage", *diagnostics.ROWS)}
-    for metric in metrics:
-        if metric in known or f"eval/{metric}" in known:
-            for each in settings:
-                if not each.spec.position:
-                    raise UserError(
-                        f"Environment '{each.config.env}' does not say where it is: expected one that does, by which "
-                        f"'{shown(metric)}' is measured."
-                    )
-                if not 0 < each.config.eval_every <= each.config.steps:
-                    raise UserError(
-                        f"eval_every is {each.config.eval_every:,} and steps is {each.config.steps:,} of "
-                        f"'{each.label}': expected evaluations during training, by which '{shown(metric)}' is measured."
-                    )
+    measured = [metric for metric in metrics if metric in known or f"eval/{metric}" in known]
+    for metric, each in product(measured, settings):
+        if not each.spec.position:
+            raise UserError(
+                f"Environment '{each.config.env}' does not say where it is: expected one that does, by which "
+                f"'{shown(metric)}' is measured."
+            )
+        if not 0 < each.config.eval_every <= each.config.steps:
+            raise UserError(
+                f"eval_every is {each.config.eval_every:,} and steps is {each.config.steps:,} of '{each.label}': "
+                f"expected evaluations during training, by which '{shown(metric)}' is measured."
+            )
 
 
 def _common(settings: Sequence[Setting], name: str, value: Any) -> Any:
@@ -239,22 +243,19 @@ def _evaluation(setting: Setting, seed: int) -> dict[str, Any] | None:
     return saved_evaluation(folder, steps[-1], setting.spec) if steps else None
 
 
-def _protocol(found: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
-    """By what all were scored. Raises UserError where they differ in it."""
-    protocols = {}
-    for (label, seed), evaluation in found.items():
-        parts = {part: evaluation[part]["protocol"] for part in ("coverage", "goals") if evaluation[part]}
-        protocols[f"{label}, seed {seed}"] = {"evaluation seed": evaluation["seed"], **parts}
-    first, known = next(iter(protocols.items()), ("", {}))
-    for name, protocol in protocols.items():
-        for part in known.keys() & protocol.keys():
-            if protocol[part] != known[part]:
+def _protocol(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """By what all runs were scored. Raises UserError where they differ in it."""
+    known: dict[str, tuple[str, Any]] = {}  # part -> a run, and its protocol
+    for name, evaluation in found.items():
+        scored = [part for part in ("coverage", "goals", "diagnostics", "whereabouts") if evaluation.get(part)]
+        parts = {"evaluation seed": evaluation["seed"]} | {part: evaluation[part]["protocol"] for part in scored}
+        for part, protocol in parts.items():
+            other, there = known.setdefault(part, (name, protocol))
+            if protocol != there:
                 raise UserError(
-                    f"{part} is {known[part]} of '{first}' and {protocol[part]} of '{name}': expected one protocol in "
-                    f"one table."
+                    f"{part} is {there} of '{other}' and {protocol} of '{name}': expected one protocol in one table."
                 )
-        known = {**protocol, **known}
-    return known
+    return {part: protocol for part, (_, protocol) in known.items()}
 
 
 def _check_lengths(runs: Sequence[comparison.Run]) -> None:
@@ -271,7 +272,7 @@ def _check_lengths(runs: Sequence[comparison.Run]) -> None:
 
 def _run(setting: Setting, seed: int, evaluation: Any) -> comparison.Run:
     folder = setting.folders[seed]
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] <= evaluation["step"]]
+    rows = read_metrics(folder / "metrics.jsonl", evaluation["step"])
     return comparison.Run(setting.label, seed, folder, evaluation["step"], rows, scores_of(evaluation))
 
 
@@ -280,7 +281,8 @@ def _fans(runs: Sequence[comparison.Run]) -> tuple[list[Any], dict[str, str]]:
     from urlrl.evaluation.figures import Fan
 
     fans, damaged = [], dict[str, str]()
-    for run in {run.setting: run for run in reversed(runs)}.values():
+    firsts = [next(group) for _, group in groupby(runs, lambda run: run.setting)]  # Runs come by setting.
+    for run in firsts:
         try:
             agent, config, spec, _, _ = load_checkpoint(run.folder, run.step)
         except UserError as error:
@@ -290,4 +292,4 @@ def _fans(runs: Sequence[comparison.Run]) -> tuple[list[Any], dict[str, str]]:
             with closing(make_run_env(config, coverage.EPISODES)) as env:
                 trajectory = coverage.scored_episodes(env, agent, 0)
             fans.append(Fan(run.setting, trajectory, spec, config.agent.z.kind))
-    return fans[::-1], damaged
+    return fans, damaged

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -68,7 +68,7 @@ def is_trained(folder: Path, config: RunConfig) -> bool:
 
 def check_launcher(launcher: str = "local", workers: int = 1, slurm: Mapping[str, Any] | None = None) -> None:
     """Raises UserError where there is no such launcher, or it is not installed."""
-    check_choice("launcher", str(launcher), LAUNCHERS)
+    check_choice("launcher", str(launcher), ("local", "slurm"))
     if not isinstance(workers, int) or isinstance(workers, bool):
         raise UserError(f"workers is {shown(repr(workers))}: expected a whole number.")
     check("workers", workers, 1)
@@ -102,7 +102,13 @@ def launch(
     """
     if not work:
         return {}
-    failed = LAUNCHERS[launcher](list(work), workers, jobs, dict(slurm or {}), quiet)
+    if launcher == "slurm":
+        failed = _slurm(work, jobs, slurm or {}, quiet)
+    elif workers == 1:
+        failed = _here(work, quiet)
+    else:
+        with closing(make_progress(quiet)) as progress:
+            failed = _in_processes(work, workers, progress)
     trained = {one.name for one in work if one.config and is_trained(one.folder, one.config)}
     return {name: why for name, why in failed.items() if name not in trained}
 
@@ -123,14 +129,12 @@ def raise_failed(failed: Mapping[str, str], count: int) -> None:
 # Launchers.
 
 
-def _local(work: list[Work], workers: int, jobs: Path, slurm: dict[str, Any], quiet: bool) -> dict[str, str]:
-    if workers == 1:
-        return _here(work, quiet)
-    with closing(make_progress(quiet)) as progress:
-        return _in_processes(work, workers, progress)
+def _command(one: Work) -> list[str]:
+    """What does it in a process of its own."""
+    return [*CHILD, json.dumps(one.to_json())]
 
 
-def _here(work: list[Work], quiet: bool) -> dict[str, str]:
+def _here(work: Sequence[Work], quiet: bool) -> dict[str, str]:
     """One after another in this process, which compiles what is alike once."""
     progress, failed = Quiet(), dict[str, str]()  # Each run shows how far it is.
     for one in work:
@@ -147,7 +151,7 @@ def _here(work: list[Work], quiet: bool) -> dict[str, str]:
     return failed
 
 
-def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[str, str]:
+def _in_processes(work: Sequence[Work], workers: int, progress: Progress) -> dict[str, str]:
     """Each piece in a process of its own, so many at a time."""
     environment = {**SHARED, **os.environ, **threads_divided(workers)}
     failed: dict[str, str] = {}
@@ -160,7 +164,7 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
                 for one in [one for one in waiting if not RunFolder(one.folder).in_use()][: workers - len(running)]:
                     waiting.remove(one)
                     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-                    process = subprocess.Popen([*CHILD, json.dumps(one.to_json())], env=environment, stderr=said)
+                    process = subprocess.Popen(_command(one), env=environment, stderr=said)
                     running[one.name] = process, said
                     progress.say(f"{one.name}: {one.what} begun in {one.folder}.")
                 time.sleep(POLL_SECONDS)
@@ -181,7 +185,7 @@ def _in_processes(work: list[Work], workers: int, progress: Progress) -> dict[st
     return failed
 
 
-def _note_in_use(work: list[Work], progress: Progress) -> None:
+def _note_in_use(work: Sequence[Work], progress: Progress) -> None:
     for one in work:
         if RunFolder(one.folder).in_use():
             progress.note(f"{one.name}: {one.folder} is in use by another process, which is waited for.")
@@ -195,19 +199,17 @@ def _ended(process: subprocess.Popen, said: Any) -> tuple[int, list[str]]:
         return code, said.read().decode(errors="replace").splitlines()
 
 
-def _slurm(work: list[Work], workers: int, jobs: Path, slurm: dict[str, Any], quiet: bool) -> dict[str, str]:
+def _slurm(work: Sequence[Work], jobs: Path, slurm: Mapping[str, Any], quiet: bool) -> dict[str, str]:
     """Each piece as a job, all of which this process waits for; they go on where it is killed."""
     import submitit
 
     parameters = {"name": "urlrl", "timeout_min": JOB_MINUTES, **slurm}
+    commands = {one.name: _command(one) for one in work}
     try:
         executor = submitit.AutoExecutor(folder=jobs, cluster=CLUSTER)
         executor.update_parameters(**parameters)
         with executor.batch():
-            begun = {
-                one.name: executor.submit(submitit.helpers.CommandFunction([*CHILD, json.dumps(one.to_json())]))
-                for one in work
-            }
+            begun = {name: executor.submit(submitit.helpers.CommandFunction(one)) for name, one in commands.items()}
     except (RuntimeError, NameError, AssertionError, TypeError) as error:
         raise UserError(f"Launcher 'slurm' cannot begin jobs: {reason(error)}.") from error
     failed = {}
@@ -225,9 +227,6 @@ def _why(lines: list[str]) -> str:
     """Of what a process wrote: its sentence, or else its last line."""
     said = [line.removeprefix("urlrl: ") for line in lines if line.startswith("urlrl: ")]
     return next(iter([*said, *reversed([line for line in lines if line.strip()])]), "")
-
-
-LAUNCHERS: dict[str, Callable[..., dict[str, str]]] = {"local": _local, "slurm": _slurm}
 
 
 # One piece.

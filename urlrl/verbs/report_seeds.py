@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from urlrl.config import RESUMABLE_FIELDS, flatten, to_json
 from urlrl.errors import UserError
 from urlrl.evaluation.rollout import STILL
-from urlrl.evaluation.stats import over_seeds
+from urlrl.evaluation.stats import summary
 from urlrl.evaluation.whereabouts import ROWS
 from urlrl.files import check_folder_of, write_json
 from urlrl.runs.load import load_checkpoint, saved_evaluation
@@ -49,7 +47,7 @@ def report_seeds(
             )
     scores = [scores_of(evaluation) for evaluation in evaluations]
     metrics = {
-        name: {who: _summary([score[name][who] for score in scores]) for who in WHO if _have(scores, name, who)}
+        name: {who: summary([score[name][who] for score in scores]) for who in WHO if _have(scores, name, who)}
         for name in scores[0]
         if _have(scores, name, "agent")
     }
@@ -106,7 +104,3 @@ def _of_one(evaluation: dict[str, Any]) -> dict[str, dict[str, float]]:
         for name in goals["agent"]:
             scores[f"goals, {name}"] = {who: goals[who][name] for who in WHO if who in goals}
     return scores
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    return {"values": values, "estimate": over_seeds([np.array(values, float)]).to_json()}

@@ -19,9 +19,10 @@ from urlrl.values import literal, number_list
 
 # What a study says beside the options of its runs; of a setting.
 OF_SETTING = ("agents", "preset", "seeds")
-OF_STUDY = (*OF_SETTING, "settings", "runs", "curves", "reach", "launcher", "workers", "slurm")
+OF_LAUNCHER = ("launcher", "workers", "slurm")
+OF_STUDY = (*OF_SETTING, "settings", "runs", "curves", "reach", *OF_LAUNCHER)
 # Options in which runs of one setting may differ.
-NO_DIFFERENCE = {"seed", "loop", "agent_name", *RESUMABLE_FIELDS} - {"steps"}
+NO_DIFFERENCE = {"seed", "loop", "agent_name", *RESUMABLE_FIELDS} - {"steps", "eval_env"}  # curves are of eval_env
 MOST_LETTERS = 100  # of a label, which names a folder
 
 
