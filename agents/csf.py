@@ -15,7 +15,7 @@ dphi = phi(s') - phi(s) with the phi that was just updated; targets follow psi b
 nothing bounds |dphi|, and few negatives bound it weakly. It is prompted as METRA is (learners/latent_tasks.py), with
 rewards too: psi^T w is their value.
 
-Nothing differs from the released code on purpose; docs/fidelity.md#csf says what was compared.
+The released code ignores all ends; ours ends the future at an end that is no time limit (docs/fidelity.md#csf).
 """
 
 from dataclasses import dataclass
@@ -173,8 +173,9 @@ class CSF(LatentTasks, struct.PyTreeNode):
         phi, phi_loss, q = self.phi.minimise(loss)
         return self.replace(phi=phi), {"phi/loss": phi_loss, "phi/step_sq": q}
 
-    def _critics_of(self, z: Array) -> SAC:
-        return self.sac.along(self.config.z.direction(z))
+    def learner(self, z: Array, key: jax.Array) -> SAC:
+        """As other skill agents have it, with critics psi^T z."""
+        return LatentTasks.learner(self.replace(sac=self.sac.along(self.config.z.direction(z))), z, key)
 
     def predict_return(self, task: Maximise, obs: Array) -> jax.Array:
         """The discounted return from these states, (*B,), without end: psi^T w, by the head that promises less of the

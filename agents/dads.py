@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
+from urlrl.learners.distributions import Gaussian
 from urlrl.learners.model import Model, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC
@@ -100,7 +101,8 @@ class DADS(SkillAgent, struct.PyTreeNode):
 
         def loss(params):
             mean = self.dynamics(jnp.concatenate([states, batch.z], axis=-1), params=params)
-            return -jnp.sum(goes_on * log_density(steps, mean)) / (jnp.sum(goes_on) + 1e-12), ()
+            log_q = Gaussian(mean, jnp.zeros_like(mean)).log_prob(steps)
+            return -jnp.sum(goes_on * log_q) / (jnp.sum(goes_on) + 1e-12), ()
 
         dynamics, nll, _ = self.dynamics.minimise(loss)
         agent = self.replace(dynamics=dynamics, state_norm=state_norm, step_norm=step_norm)
@@ -110,7 +112,8 @@ class DADS(SkillAgent, struct.PyTreeNode):
         """log q(y|s, z) of normalised observations, (*L, B), of skills (*L, B, z)."""
         states, steps = self.state_norm(batch.obs), self.step_norm(batch.next_obs - batch.obs)
         given = jnp.concatenate([jnp.broadcast_to(states, (*z.shape[:-1], states.shape[-1])), z], axis=-1)
-        return log_density(steps, self.dynamics(given))
+        mean = self.dynamics(given)
+        return Gaussian(mean, jnp.zeros_like(mean)).log_prob(jnp.broadcast_to(steps, mean.shape))
 
     def _reward(self, batch: Transition, key: jax.Array) -> jax.Array:
         """r of normalised observations, (B,)."""
@@ -126,9 +129,3 @@ class DADS(SkillAgent, struct.PyTreeNode):
             return self._log_q(batch, z)
         each = self._log_q(batch, jnp.broadcast_to(jnp.eye(space.dim)[:, None], (space.dim, size, space.dim)))
         return jnp.take_along_axis(each, jnp.argmax(z, axis=-1), axis=0)
-
-
-def log_density(y: Array, mean: Array) -> jax.Array:
-    """Of N(mean, I), (*B,)."""
-    y = jnp.broadcast_to(y, mean.shape)
-    return -0.5 * jnp.sum((y - mean) ** 2 + jnp.log(2 * jnp.pi), axis=-1)

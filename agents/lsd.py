@@ -27,14 +27,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from urlrl.errors import check
-from urlrl.learners import graphs
 from urlrl.learners.latent_tasks import LatentTasks
 from urlrl.learners.model import Model, one_row
 from urlrl.learners.nets import MLP
 from urlrl.learners.sac import SAC
 from urlrl.learners.skill_agent import SkillConfig
 from urlrl.learners.statistics import Normalizer
-from urlrl.types import Array, Graph, Metrics, Transition
+from urlrl.types import Metrics, Transition
 
 Vectors = dict[str, jax.Array]  # of each layer, u (out,)
 
@@ -86,18 +85,14 @@ class LSD(LatentTasks, struct.PyTreeNode):
         length = jnp.linalg.norm(batch.next_obs - batch.obs, axis=-1)
         return agent.replace(phi=phi), {"phi/loss": phi_loss, "phi/step_sq": q, "phi/state_step": jnp.mean(length)}
 
-    def _phi(self, obs: Array, params: Any = None) -> jax.Array:
-        params = jax.lax.stop_gradient(self.phi.params) if params is None else params
-        return self.phi(obs, params=bounded(params, self.vectors))
+    def _phi_params(self, params: Any = None) -> Any:
+        return bounded(super()._phi_params(params), self.vectors)
 
     def constraint(self, batch: Transition) -> jax.Array:
         """|s' - s| - |dphi| of raw transitions, in normalised units, (*B,): the constraint keeps it at 0 or above."""
         batch = self._normalized(batch)
         length, latent = (jnp.linalg.norm(x, axis=-1) for x in (batch.next_obs - batch.obs, self._dphi(batch)))
         return length - latent
-
-    def _features(self) -> Graph:
-        return graphs.features(self.phi.module, bounded(self.phi.params, self.vectors))
 
 
 def start_vectors(params: Any, key: jax.Array) -> Vectors:

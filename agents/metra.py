@@ -19,7 +19,7 @@ Differences between the paper and its released code; presets named `*-paper` fol
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ class Metra(LatentTasks, struct.PyTreeNode):
             config=config,
         )
 
-    def _represent(self, batch: Transition, key: jax.Array) -> tuple[Self, Metrics]:
+    def _represent(self, batch: Transition, key: jax.Array) -> tuple["Metra", Metrics]:
         """A step of phi, and one of lambda; observations are normalised."""
         del key
         direction = self.config.z.direction(batch.z)

@@ -582,7 +582,9 @@ def test_dads_bounds():
 @pytest.mark.parametrize("name", ["lsd", "csd", "csf", "diayn", "dads"])
 def test_quick_presets_differ_from_metras_in_nothing_but_the_agent(name):
     for quick in ("point-quick", "maze-quick", "half-cheetah-quick", "ant-quick"):
-        ours, metra = preset(name, quick).agent, preset("metra", quick).agent
+        run, base = preset(name, quick), preset("metra", quick)
+        assert replace(run, agent=base.agent, agent_name="metra") == base
+        ours, metra = run.agent, base.agent
         assert (ours.width, ours.lr, ours.sac, ours.batch) == (metra.width, metra.lr, metra.sac, metra.batch)
 
 

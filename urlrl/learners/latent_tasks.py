@@ -68,7 +68,11 @@ class LatentTasks(SkillAgent):
 
     def _phi(self, obs: Array, params: Any = None) -> jax.Array:
         """Of normalised observations, (*B, d)."""
-        return self.phi(obs, params=params)
+        return self.phi(obs, params=self._phi_params(params))
+
+    def _phi_params(self, params: Any = None) -> Any:
+        """What phi is computed with, of these parameters; None: of the present ones."""
+        return jax.lax.stop_gradient(self.phi.params) if params is None else params
 
     def _reward(self, batch: Transition, key: jax.Array) -> jax.Array:
         """r of normalised observations, (B,)."""
@@ -153,13 +157,10 @@ class LatentTasks(SkillAgent):
             super()
             .skill_networks(seen)
             ._replace(
-                features=self._features(),
+                features=graphs.features(self.phi.module, self._phi_params()),
                 goal=Rule("difference"),
                 reward=Rule("least_squares", ("difference", "intercept", "moves")),
                 demo=Rule("difference"),
                 moves=self._moves(seen),
             )
         )
-
-    def _features(self) -> Any:
-        return graphs.features(self.phi.module, self.phi.params)

@@ -94,13 +94,8 @@ class SkillAgent(ABC):
         z."""
         del key
         hidden = self.config.phi_only
-        learner = self._critics_of(z).hold_input(self.normalizer.mean.shape[-1] - hidden, z)
+        learner = self.sac.hold_input(self.normalizer.mean.shape[-1] - hidden, z)
         return learner.insert_inputs(0, hidden) if hidden else learner
-
-    def _critics_of(self, z: Array) -> SAC:
-        """SAC with critics of one number."""
-        del z
-        return self.sac
 
     def skill_networks(self, seen: Transition) -> SkillNetworks:
         del seen

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from urlrl.skills.policy import ANGLE, FORMAT, RULES, TOLERANCE, SkillError, SkillPolicy, file_of, turned
+from urlrl.skills.policy import ANGLE, FORMAT, ROLES, RULES, TOLERANCE, SkillError, SkillPolicy, file_of, turned
 from urlrl.types import (
     DemoPrompt,
     Each,
@@ -92,8 +92,7 @@ def make_policy(
     need(agent, "exportable")
     z, position, steps = agent.config.z, env.env_spec.position, _steps_of(trajectory)
     networks = agent.skill_networks(seen.steps if seen else steps)
-    roles = {"policy": networks.policy, "features": networks.features, "encoder": networks.encoder}
-    graphs = {role: graph for role, graph in roles.items() if graph is not None}
+    graphs = {role: graph for role in ROLES if (graph := getattr(networks, role, None)) is not None}
     rules = {kind: _possible(kind, getattr(networks, kind), seen) for kind in RULES}
     straight = networks.goal is not None and networks.goal.rule == "plan" and rules["goal"] != networks.goal
     probes = make_probes(agent.planning(0) if straight else agent, rules, trajectory, seen, key)
